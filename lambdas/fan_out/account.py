@@ -1,0 +1,53 @@
+"""The closing of a job: the reduction run to its end, and the record committed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from fan_out import record as records
+from fan_out.job import Plan
+from fan_out.listing import Manifest
+from fan_out.reduction import Cursor, Node, Reduction
+from fan_out.storage import JobStore
+
+RECORD = "record.json"
+
+
+def now() -> str:
+    return datetime.now(UTC).replace(microsecond=0, tzinfo=None).isoformat() + "Z"
+
+
+def close(
+    store: JobStore,
+    started_at: str,
+    cursor: Cursor,
+    is_late: Callable[[], bool],
+    *,
+    error: dict[str, str] | None,
+    status: str | None = None,
+) -> Cursor | dict[str, Any]:
+    """Account for a job: its committed record, or a cursor to go on from when it is late.
+
+    `error` is what ended the job's way; `status` says that the job was stopped or timed out. A record that
+    is there already is answered as it is: a job has one account.
+    """
+    if (committed := store.get(RECORD)) is not None:
+        return dict(committed)
+    stored = store.get("job.json")
+    plan = Plan.from_json(stored) if stored is not None else None
+    summed = store.get("manifest.json") if plan is not None else None
+    if plan is None or summed is None:
+        if status is None and error is None:
+            error = {"name": "AccountingError", "message": "The job has no manifest, and nothing says why."}
+        record = records.unlisted(
+            store.job_id, started_at, now(), plan, status=status or "FAILED", error=error
+        )
+        return dict(store.put_once(RECORD, record))
+    manifest = Manifest(**summed)
+    reached = Reduction(store, plan, manifest).run(cursor, is_late)
+    if not isinstance(reached, Node):
+        return reached
+    record = records.closed(store, plan, reached, manifest, now(), status=status, error=error)
+    return dict(store.put_once(RECORD, record))

@@ -1,0 +1,90 @@
+"""AWS clients of a warm function, and the one translation of their errors into ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from fan_out.errors import ServiceUnavailableError, ThrottledError
+
+if TYPE_CHECKING:
+    from mypy_boto3_lambda import LambdaClient
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_stepfunctions import SFNClient
+
+# Names with which AWS services ask to slow down:
+# https://docs.aws.amazon.com/general/latest/gr/api-retries.html
+THROTTLES = frozenset(
+    {
+        "Throttling",
+        "ThrottlingException",
+        "ThrottledException",
+        "RequestThrottled",
+        "RequestThrottledException",
+        "TooManyRequestsException",
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "ProvisionedThroughputExceeded",
+        "SlowDown",
+        "Slow Down",
+        "EC2ThrottledException",
+        "429",
+    }
+)
+
+# A sorted merge reads up to 64 objects at a time (reduction.FAN_IN), a few more calls go on beside it.
+_CONFIG = Config(
+    retries={"mode": "standard", "max_attempts": 5},
+    max_pool_connections=80,
+    connect_timeout=5,
+    read_timeout=60,
+)
+
+
+@cache
+def s3() -> S3Client:
+    return boto3.client("s3", config=_CONFIG)
+
+
+@cache
+def lambda_client() -> LambdaClient:
+    # A synchronous call lasts as long as the called function; the SDK must not send it a second time meanwhile.
+    return boto3.client(
+        "lambda",
+        config=_CONFIG.merge(Config(read_timeout=120, retries={"mode": "standard", "max_attempts": 2})),
+    )
+
+
+@cache
+def step_functions() -> SFNClient:
+    return boto3.client("stepfunctions", config=_CONFIG)
+
+
+def error_code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn what AWS answers into ThrottledError or ServiceUnavailableError where trying again makes sense.
+
+    Other client errors (access denied, a wrong parameter) are faults of the deployment and pass through.
+    """
+    try:
+        yield
+    except ClientError as error:
+        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        call, code = error.operation_name, error_code(error)
+        if code in THROTTLES or status == 429:
+            raise ThrottledError(f"{call} was throttled ({code}).") from error
+        if status >= 500 or code in {"RequestTimeout", "RequestTimeoutException", "InternalError"}:
+            raise ServiceUnavailableError(f"{call} failed on the side of AWS ({code}).") from error
+        raise
+    except BotoCoreError as error:
+        raise ServiceUnavailableError(f"AWS could not be reached ({type(error).__name__}).") from error

@@ -1,0 +1,70 @@
+"""The errors of a job. Lambda reports a class's name to the state machine, so the names are a contract:
+the machine's retriers and every job record use them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class FanOutError(Exception):
+    """Base of every error that this service raises on purpose. Its text is a sentence for the job's owner."""
+
+
+class InvalidJobError(FanOutError):
+    """The job's input is wrong; nothing was started. Never retried.
+
+    `field`, `value` and `allowed` are what the sentence says, for callers that want them apart.
+    """
+
+    def __init__(
+        self, message: str, *, field: str | None = None, value: Any = None, allowed: str | None = None
+    ):
+        super().__init__(message)
+        self.field = field
+        self.value = value
+        self.allowed = allowed
+
+
+class SourceNotFoundError(FanOutError):
+    """The job's source — a CSV object, an earlier job — does not exist. Never retried."""
+
+
+class JobNotFoundError(FanOutError):
+    """No job has this id."""
+
+
+class JobExistsError(FanOutError):
+    """Another job, with another input, has this id."""
+
+
+class CostLimitError(FanOutError):
+    """The job would cost more than its `maxCostUsd`. Nothing was worked on. Never retried."""
+
+
+class AccountingError(FanOutError):
+    """The job's objects contradict each other: a part or a shard is missing, or a sum is off. Never retried."""
+
+
+class ToleranceExceededError(FanOutError):
+    """More of the job's tasks failed, were quarantined or stayed unprocessed than the job tolerates."""
+
+
+class ShardFailedError(FanOutError):
+    """So many of a shard's tasks failed that the shard counts as failed. Never retried: its partial is written."""
+
+
+class ShardStuckError(FanOutError):
+    """A shard's worker died again and again without any progress. Never retried."""
+
+
+class RetryableError(FanOutError):
+    """What may well succeed if it is tried again a little later."""
+
+
+class ThrottledError(RetryableError):
+    """AWS or the Task Service asked to slow down."""
+
+
+class ServiceUnavailableError(RetryableError):
+    """AWS or the Task Service did not answer, or answered with a fault of its own."""

@@ -1,0 +1,291 @@
+"""A job: the input that asks for it, checked and completed, and the plan that every later step works from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from fan_out import kind as kinds
+from fan_out.errors import InvalidJobError
+from fan_out.kind import Job, Params
+from fan_out.tasks import Timestamp
+
+# How many slices a listing of the Task Service has. DynamoDB answers one segment of a scan with some
+# 10 MB/s; four of them list ten million tasks in minutes, and few enough stay cheap for a small job.
+SEGMENTS = 4
+
+# Where CSV objects are uploaded to, in the job bucket.
+UPLOADS = "uploads/"
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", populate_by_name=True, allow_inf_nan=False
+    )
+
+
+class TasksSource(_Model):
+    """The tasks of the Task Service, narrowed by the job's filter."""
+
+    type: Literal["tasks"] = "tasks"
+
+
+class CsvSource(_Model):
+    """The rows of a CSV object in the job bucket."""
+
+    type: Literal["csv"] = "csv"
+    key: str
+
+
+class FailedSource(_Model):
+    """What failed, was quarantined or stayed unprocessed in an earlier job."""
+
+    type: Literal["failedIn"] = "failedIn"
+    job_id: str = Field(alias="jobId")
+
+
+Source = TasksSource | CsvSource | FailedSource
+
+_SOURCE_RULE = f'"tasks", {{"csv": "{UPLOADS}NAME.csv"}} or {{"failedIn": "JOB-ID"}}'
+_TIME_RULE = 'an ISO 8601 timestamp with a zone, such as "2026-11-23T09:00:00+01:00"'
+
+
+class TaskFilter(_Model):
+    """Which tasks of the Task Service: all conditions hold. A task that is due never matches neither date."""
+
+    is_complete: bool | None = Field(None, alias="isComplete", description="true or false")
+    due_before: Timestamp | None = Field(None, alias="dueBefore", description=_TIME_RULE)
+    due_after: Timestamp | None = Field(None, alias="dueAfter", description=_TIME_RULE)
+
+    def to_json(self) -> dict[str, Any]:
+        return self.model_dump(by_alias=True, exclude_none=True)
+
+
+class JobInput(_Model):
+    """The input of an execution, the body of `POST /jobs`, the options of `fanout run`. `{}` is today's plan."""
+
+    kind: str = Field("daily-plan", description="the name of a kind")
+    params: dict[str, Any] = Field(default_factory=dict, description="an object with the kind's parameters")
+    source: Source = Field(TasksSource(), description=_SOURCE_RULE)
+    filter: TaskFilter = Field(
+        TaskFilter(), description="an object with isComplete, dueBefore and dueAfter, each optional"
+    )
+    shard_size: int = Field(
+        500, alias="shardSize", ge=1, le=10_000, description="a whole number from 1 to 10,000"
+    )
+    # A distributed map runs at most 10,000 children at a time.
+    max_concurrency: int = Field(
+        40, alias="maxConcurrency", ge=1, le=10_000, description="a whole number from 1 to 10,000"
+    )
+    tolerated_failure_percentage: float = Field(
+        5, alias="toleratedFailurePercentage", ge=0, le=100, description="a number from 0 to 100"
+    )
+    tasks_per_second: float | None = Field(
+        None,
+        alias="tasksPerSecond",
+        # A slower worker would sleep for longer than a function lasts.
+        ge=0.1,
+        le=1_000_000,
+        description="a number from 0.1 to 1,000,000, or null for no ceiling",
+    )
+    max_cost_usd: float | None = Field(
+        None, alias="maxCostUsd", gt=0, le=1_000_000, description="a number above 0, or null for no limit"
+    )
+    # The console starts an execution with such a field.
+    comment: Any = Field(None, alias="Comment", description="anything; it is ignored")
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _read_source(cls, value: Any) -> Any:
+        match value:
+            case TasksSource() | CsvSource() | FailedSource():
+                return value
+            case "tasks":
+                return TasksSource()
+            case {"csv": str(key), **rest} if not rest and key.startswith(UPLOADS) and len(key) <= 1024:
+                return CsvSource(key=key)
+            case {"failedIn": str(job_id), **rest} if (
+                not rest and 0 < len(job_id) <= 80 and "/" not in job_id
+            ):
+                return FailedSource(job_id=job_id)
+        raise ValueError("not a source")
+
+
+class Plan(_Model):
+    """What a job will do, decided once by the planner and kept as `job.json`."""
+
+    job_id: str = Field(alias="jobId")
+    kind: str
+    params: dict[str, Any]
+    source: Annotated[Source, Field(discriminator="type")]
+    filter: TaskFilter
+    shard_size: int = Field(alias="shardSize")
+    max_concurrency: int = Field(alias="maxConcurrency")
+    tolerated_failure_percentage: float = Field(alias="toleratedFailurePercentage")
+    tasks_per_second: float | None = Field(alias="tasksPerSecond")
+    max_cost_usd: float | None = Field(alias="maxCostUsd")
+    started_at: str = Field(alias="startedAt")
+    # The job whose failures this one works on, and the first job of that chain.
+    origin: str | None = None
+    effect_scope: str = Field(alias="effectScope")
+    # Whether the tasks are rows of a CSV object; a retry takes it over from its origin.
+    rows: bool
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Plan:
+        return cls.model_validate(document, strict=False)
+
+    def to_json(self) -> dict[str, Any]:
+        return self.model_dump(by_alias=True)
+
+    @property
+    def segments(self) -> int:
+        return SEGMENTS if isinstance(self.source, TasksSource) else 1
+
+    def workers(self, shards: int) -> int:
+        """How many workers run at a time at the most: the bound, never more than there are shards.
+
+        Under a ceiling of tasks a second, no more than can each start one every ten seconds: others would
+        be paid for sleeping.
+        """
+        workers = min(self.max_concurrency, shards)
+        if self.tasks_per_second is not None:
+            workers = min(workers, int(self.tasks_per_second * 10))
+        return max(1, workers)
+
+    def job(self, write: Any = None) -> Job[Any]:
+        """The view of this job that its kind gets."""
+        kind = kinds.find(self.kind)
+        return Job(
+            id=self.job_id,
+            params=kind.params.model_validate(self.params),
+            started_at=self.started_at,
+            effect_scope=self.effect_scope,
+            write=write,
+        )
+
+
+def read_input(document: Any) -> JobInput:
+    """Check a job's input. Raises InvalidJobError naming the field, its value and what is allowed."""
+    if not isinstance(document, dict):
+        raise InvalidJobError(
+            f"The job's input is {_shown(document)}, but must be an object such as {{}}.",
+            value=document,
+            allowed="an object",
+        )
+    return _validated(JobInput, document, "")
+
+
+def make_plan(
+    job_id: str, started_at: str, asked: JobInput, origin: Plan | None = None, *, is_fresh: bool = False
+) -> Plan:
+    """Complete a checked input into a plan. Raises InvalidJobError.
+
+    `origin` is the plan of the job named by `failedIn`: what the input does not say is as it was there,
+    and the effects are keyed as they were there, so that none is applied twice. `is_fresh` says that the
+    origin ended before its listing did: then its own source is listed anew.
+    """
+    given = asked.model_fields_set
+    if origin is not None:
+        for name in ("kind", "params", "filter"):
+            if name in given and getattr(asked, name) != getattr(origin, name):
+                raise _refusal(name, getattr(asked, name), f"as in job {origin.job_id}, or left out")
+    name = origin.kind if origin is not None else asked.kind
+    kind = kinds.find(name)
+    params = origin.params if origin is not None else asked.params
+    # Validated here only to refuse it; every step validates the stored form again.
+    checked: Params = _validated(kind.params, params, "params.")
+    if origin is None and asked.source.type not in kind.sources:
+        allowed = " or ".join(sorted(kind.sources)) + f" for the kind {name}"
+        raise _refusal("source", asked.source.type, allowed)
+
+    def setting(field: str) -> Any:
+        return getattr(origin, field) if origin is not None and field not in given else getattr(asked, field)
+
+    return Plan(
+        job_id=job_id,
+        kind=name,
+        params=params,
+        source=origin.source if origin is not None and is_fresh else asked.source,
+        filter=origin.filter
+        if origin is not None
+        else _narrowed(kind.filter(checked, started_at), asked.filter, name),
+        shard_size=setting("shard_size"),
+        max_concurrency=setting("max_concurrency"),
+        tolerated_failure_percentage=setting("tolerated_failure_percentage"),
+        tasks_per_second=setting("tasks_per_second"),
+        max_cost_usd=setting("max_cost_usd"),
+        started_at=started_at,
+        origin=origin.job_id if origin is not None else None,
+        effect_scope=origin.effect_scope if origin is not None else job_id,
+        rows=origin.rows if origin is not None else isinstance(asked.source, CsvSource),
+    )
+
+
+def _narrowed(needed: dict[str, Any], asked: TaskFilter, kind: str) -> TaskFilter:
+    """The tasks that match both the kind's filter and the job's own."""
+    own = asked.to_json()
+    if "isComplete" in needed and own.get("isComplete", needed["isComplete"]) != needed["isComplete"]:
+        allowed = f"{_shown(needed['isComplete'])} for the kind {kind}, or left out"
+        raise _refusal("filter.isComplete", own["isComplete"], allowed)
+    both = needed | own
+    for name, narrower in (("dueBefore", min), ("dueAfter", max)):
+        if name in needed and name in own:
+            both[name] = narrower(needed[name], own[name])
+    return TaskFilter.model_validate(both)
+
+
+def _refusal(field: str, value: Any, allowed: str) -> InvalidJobError:
+    sentence = f"{field} is {_shown(value)}, but must be {allowed}."
+    return InvalidJobError(sentence, field=field, value=value, allowed=allowed)
+
+
+def _shown(value: Any) -> str:
+    """A value as a sentence can hold it: JSON, of at most 100 characters."""
+    if isinstance(value, BaseModel):
+        value = value.model_dump(by_alias=True, exclude_none=True)
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 100 else text[:99] + "…"
+
+
+def _validated(model: type[M], document: Any, prefix: str) -> M:
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        refusals = [_explained(model, problem, prefix) for problem in error.errors(include_url=False)[:5]]
+    first = refusals[0]
+    sentences = " ".join(dict.fromkeys(str(refusal) for refusal in refusals))
+    raise InvalidJobError(sentences, field=first.field, value=first.value, allowed=first.allowed)
+
+
+def _explained(model: type[BaseModel], problem: Any, prefix: str) -> InvalidJobError:
+    """One problem that pydantic found, said with the field's own rule (its description)."""
+    owner: Any = model
+    path: list[str] = []
+    rule = ""
+    known: list[str] = []
+    for step in problem["loc"]:
+        fields = getattr(owner, "model_fields", {})
+        known = [field.alias or name for name, field in fields.items()]
+        field = next((field for name, field in fields.items() if step in (name, field.alias)), None)
+        if field is None:
+            path.append(str(step))
+            break
+        path.append(field.alias or str(step))
+        rule = field.description or rule
+        owner = field.annotation
+    name = prefix + ".".join(path)
+    if problem["type"] == "extra_forbidden":
+        allowed = f"one of {', '.join(known)}" if known else "left out: there are none"
+        sentence = (
+            f"{name} is {_shown(problem['input'])}, but there is no such field; a field must be {allowed}."
+        )
+        return InvalidJobError(sentence, field=name, value=problem["input"], allowed=allowed)
+    if problem["type"] == "missing":
+        return InvalidJobError(f"{name} is missing; it must be {rule}.", field=name, allowed=rule)
+    return _refusal(name, problem["input"], rule or str(problem["msg"]))

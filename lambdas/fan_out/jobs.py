@@ -1,0 +1,224 @@
+"""Jobs from outside: start, look at, stop and retry them, and upload what they import."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from fan_out import aws, record
+from fan_out.account import RECORD
+from fan_out.errors import InvalidJobError, JobExistsError, JobNotFoundError
+from fan_out.job import UPLOADS, FailedSource, Plan, make_plan, read_input
+from fan_out.storage import Bucket, JobStore
+from fan_out.tasks import utc
+
+# How long a link to a result or for an upload is good for.
+LINK_SECONDS = 3600
+# DescribeMapRun and ListMapRuns refill at one call a second for the whole account: never one per viewer.
+PROGRESS_SECONDS = 2.0
+_ID_RULE = "1 to 80 letters, digits, - or _"
+_ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
+_STATUS = {"ABORTED": "STOPPED", "TIMED_OUT": "FAILED", "FAILED": "FAILED", "PENDING_REDRIVE": "RUNNING"}
+
+
+def new_id() -> str:
+    """A job id that sorts by the time of its making."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+
+
+def check_id(job_id: Any) -> str:
+    """Raises InvalidJobError unless it can be the id of a job."""
+    if isinstance(job_id, str) and 0 < len(job_id) <= 80 and _ID_CHARACTERS.issuperset(job_id):
+        return job_id
+    shown = json.dumps(job_id, ensure_ascii=False)[:100]
+    raise InvalidJobError(
+        f"jobId is {shown}, but must be {_ID_RULE}.", field="jobId", value=job_id, allowed=_ID_RULE
+    )
+
+
+@dataclass
+class Jobs:
+    """The jobs of one deployment."""
+
+    bucket: Bucket
+    state_machine_arn: str
+    _progress: dict[str, tuple[float, dict[str, int]]] = field(default_factory=dict)
+
+    def start(self, document: Any) -> dict[str, Any]:
+        """Start a job from its input, which may say the new job's `jobId`.
+
+        Starting the same job twice starts it once. Raises InvalidJobError, JobExistsError.
+        """
+        job_id = new_id()
+        if isinstance(document, dict) and "jobId" in document:
+            job_id = check_id(document["jobId"])
+            document = {name: value for name, value in document.items() if name != "jobId"}
+        asked = read_input(document)
+        if not isinstance(asked.source, FailedSource):
+            make_plan(job_id, utc("2000-01-01T00:00:00Z"), asked)
+        text = json.dumps(document, ensure_ascii=False)
+        arn = self._arn(job_id)
+        try:
+            with aws.translated():
+                aws.step_functions().start_execution(
+                    stateMachineArn=self.state_machine_arn, name=job_id, input=text
+                )
+        except ClientError as error:
+            if aws.error_code(error) != "ExecutionAlreadyExists":
+                raise
+            if json.loads(self._describe(job_id)["input"]) != document:
+                raise JobExistsError(f'There is a job "{job_id}" with another input.') from error
+        return {"jobId": job_id, "executionArn": arn, "status": "RUNNING"}
+
+    def get(self, job_id: str) -> dict[str, Any]:
+        """The job record, with links for whoever may read the job. Raises JobNotFoundError."""
+        store = JobStore(self.bucket, check_id(job_id))
+        if (committed := store.get(RECORD)) is not None:
+            return self._linked(committed)
+        execution = self._describe(job_id)
+        stored = store.get("job.json")
+        started_at = utc(execution["startDate"].isoformat())
+        found = record.opened(job_id, started_at, Plan.from_json(stored) if stored is not None else None)
+        found["status"] = _STATUS.get(execution["status"], "RUNNING")
+        if found["status"] != "RUNNING":
+            found["error"] = {
+                "name": "AccountPendingError",
+                "message": "The execution has ended; the closing account is being written.",
+            }
+        if (manifest := store.get("manifest.json")) is not None:
+            found["counts"]["listed"] = manifest["listed"]
+            found["shards"] |= {"planned": manifest["shards"]} | self._shards(execution["executionArn"])
+        return found
+
+    def list(self, limit: int) -> list[dict[str, Any]]:
+        """The latest jobs, the newest first: id, status and times."""
+        with aws.translated():
+            answer = aws.step_functions().list_executions(
+                stateMachineArn=self.state_machine_arn, maxResults=limit
+            )
+        jobs = []
+        for execution in answer["executions"]:
+            job = {
+                "jobId": execution["name"],
+                "status": _STATUS.get(execution["status"], execution["status"]),
+                "startedAt": utc(execution["startDate"].isoformat()),
+            }
+            if "stopDate" in execution:
+                job["endedAt"] = utc(execution["stopDate"].isoformat())
+            jobs.append(job)
+        return jobs
+
+    def failures(self, job_id: str) -> dict[str, Any]:
+        """What did not succeed, grouped, with the way to retry it. Raises JobNotFoundError."""
+        found = self.get(job_id)
+        digest = JobStore(self.bucket, job_id).get("digest.json") or []
+        answer: dict[str, Any] = {
+            "jobId": job_id,
+            "status": found["status"],
+            "counts": found["counts"],
+            "digest": digest,
+        }
+        if "failuresUrl" in found:
+            answer |= {"failuresUrl": found["failuresUrl"], "retryCommand": f"fanout retry {job_id}"}
+        return answer
+
+    def retry(self, job_id: str, changes: Any) -> dict[str, Any]:
+        """Start a job over what did not succeed in this one; `changes` to its input, if any, apply to the new job."""
+        self._describe_or_record(job_id)
+        asked = changes if isinstance(changes, dict) else {}
+        return self.start(asked | {"source": {"failedIn": job_id}}) | {"origin": job_id}
+
+    def stop(self, job_id: str) -> dict[str, Any]:
+        """Stop a job: no new work is begun, and its closing account is written. A job that has ended stays as it is."""
+        execution = self._describe(check_id(job_id))
+        if execution["status"] == "RUNNING":
+            with aws.translated():
+                aws.step_functions().stop_execution(
+                    executionArn=execution["executionArn"],
+                    error="JobStoppedError",
+                    cause="The job was stopped.",
+                )
+        return {
+            "jobId": job_id,
+            "status": "STOPPED" if execution["status"] == "RUNNING" else execution["status"],
+        }
+
+    def import_csv(self, body: bytes) -> dict[str, Any]:
+        """Store a CSV and start the job that imports it."""
+        job_id = new_id()
+        key = f"{UPLOADS}{job_id}.csv"
+        self.bucket.put(key, body)
+        return self.import_object(key, job_id)
+
+    def import_object(self, key: Any, job_id: str | None = None) -> dict[str, Any]:
+        """Start the job that imports a CSV that was uploaded before. Bad rows never keep out the good ones."""
+        if not isinstance(key, str) or not self.bucket.has(key):
+            raise InvalidJobError(
+                f"source.csv is {json.dumps(key)[:100]}, but must be the key of an uploaded object.",
+                field="source.csv",
+                value=key,
+                allowed="the key of an uploaded object",
+            )
+        return self.start(
+            {
+                "jobId": job_id or new_id(),
+                "kind": "import-tasks",
+                "source": {"csv": key},
+                "toleratedFailurePercentage": 100,
+            }
+        )
+
+    def upload_link(self) -> dict[str, Any]:
+        """Where to PUT a CSV that is too large for a request, and the source to import it from."""
+        key = f"{UPLOADS}{new_id()}.csv"
+        url = aws.s3().generate_presigned_url(
+            "put_object", Params={"Bucket": self.bucket.name, "Key": key}, ExpiresIn=LINK_SECONDS
+        )
+        return {"uploadUrl": url, "method": "PUT", "expiresIn": LINK_SECONDS, "source": {"csv": key}}
+
+    def _arn(self, job_id: str) -> str:
+        return f"{self.state_machine_arn.replace(':stateMachine:', ':execution:', 1)}:{job_id}"
+
+    def _describe(self, job_id: str) -> Any:
+        try:
+            with aws.translated():
+                return aws.step_functions().describe_execution(executionArn=self._arn(job_id))
+        except ClientError as error:
+            if aws.error_code(error) in {"ExecutionDoesNotExist", "InvalidArn"}:
+                raise JobNotFoundError(f'There is no job "{job_id}".') from None
+            raise
+
+    def _describe_or_record(self, job_id: str) -> None:
+        """Raises JobNotFoundError. A record outlives its execution, which AWS forgets after 90 days."""
+        if not JobStore(self.bucket, check_id(job_id)).has(RECORD):
+            self._describe(job_id)
+
+    def _shards(self, execution_arn: str) -> dict[str, int]:
+        """How many shards are done and failed by now, asked at most every PROGRESS_SECONDS."""
+        asked_at, shards = self._progress.get(execution_arn, (-PROGRESS_SECONDS, {}))
+        if time.monotonic() - asked_at >= PROGRESS_SECONDS:
+            shards = {"done": 0, "failed": 0}
+            with aws.translated():
+                client = aws.step_functions()
+                for run in client.list_map_runs(executionArn=execution_arn)["mapRuns"]:
+                    counts = client.describe_map_run(mapRunArn=run["mapRunArn"])["itemCounts"]
+                    shards["done"] += counts["succeeded"]
+                    shards["failed"] += counts["failed"] + counts["timedOut"] + counts["aborted"]
+            self._progress = {execution_arn: (time.monotonic(), shards)}
+        return shards
+
+    def _linked(self, found: dict[str, Any]) -> dict[str, Any]:
+        """The record with its `s3://` addresses made into links that work for a while."""
+        for name in ("resultUrl", "failuresUrl"):
+            if name in found:
+                key = found[name].removeprefix(f"s3://{self.bucket.name}/")
+                found[name] = aws.s3().generate_presigned_url(
+                    "get_object", Params={"Bucket": self.bucket.name, "Key": key}, ExpiresIn=LINK_SECONDS
+                )
+        return found

@@ -1,0 +1,26 @@
+"""Lister: lists one segment of the source into shards, step by step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fan_out.job import Plan
+from fan_out.listing import list_step
+from fan_out.runtime import Deadline, state, store
+from fan_out.settings import settings
+
+
+@state
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """`{jobId, segment, step, cursor}` → the same for the next step, and `done`; writes shards and a part."""
+    jobs = store(event["jobId"])
+    done = list_step(
+        jobs,
+        Plan.from_json(jobs.require("job.json")),
+        segment=event["segment"],
+        step=event["step"],
+        cursor=event["cursor"],
+        list_function=settings().list_tasks_arn,
+        is_late=Deadline(context).is_late,
+    )
+    return event | {"step": event["step"] + 1, "cursor": done.cursor, "done": done.is_last}

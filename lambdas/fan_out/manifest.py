@@ -1,0 +1,29 @@
+"""Manifest: joins the parts that the listing committed and sets the bounds of the work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fan_out.costs import check_limit
+from fan_out.job import Plan
+from fan_out.listing import join_parts
+from fan_out.runtime import state, store
+
+
+@state
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """`{jobId, listing}` → what the map needs to know; writes `manifest.jsonl` and `manifest.json`."""
+    jobs = store(event["jobId"])
+    plan = Plan.from_json(jobs.require("job.json"))
+    steps = {listed["segment"]: listed["step"] for listed in event["listing"]}
+    manifest = join_parts(jobs, steps, plan.segments)
+    check_limit(plan, manifest)
+    return {
+        "jobId": plan.job_id,
+        "listed": manifest.listed,
+        "shards": manifest.shards,
+        "manifestKey": jobs.key("manifest.jsonl"),
+        "workers": plan.workers(manifest.shards),
+        "toleratedFailurePercentage": plan.tolerated_failure_percentage,
+        "error": None,
+    }

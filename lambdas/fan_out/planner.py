@@ -1,0 +1,55 @@
+"""Planner: turns an execution's input into the job's plan, or refuses it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fan_out.account import RECORD
+from fan_out.errors import InvalidJobError, SourceNotFoundError
+from fan_out.job import CsvSource, FailedSource, JobInput, Plan, make_plan, read_input
+from fan_out.runtime import state, store
+from fan_out.storage import JobStore
+from fan_out.tasks import utc
+
+
+@state
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """`{jobId, startedAt, input}` → `{jobId, segments, error}`, and `job.json`."""
+    jobs = store(event["jobId"])
+    asked = read_input(event["input"])
+    origin, is_fresh = _origin(jobs, asked)
+    plan = make_plan(event["jobId"], utc(event["startedAt"]), asked, origin, is_fresh=is_fresh)
+    jobs.put("job.json", plan.to_json())
+    return {"jobId": plan.job_id, "segments": list(range(plan.segments)), "error": None}
+
+
+def _origin(jobs: JobStore, asked: JobInput) -> tuple[Plan | None, bool]:
+    """The plan of the job whose failures are the source, and whether that job never got as far as a manifest.
+
+    Raises SourceNotFoundError if the source does not exist, InvalidJobError if it has nothing to retry.
+    """
+    match asked.source:
+        case CsvSource(key=key):
+            if not jobs.bucket.has(key):
+                raise SourceNotFoundError(f'source.csv is "{key}", but the job bucket has no such object.')
+        case FailedSource(job_id=origin):
+            earlier = JobStore(jobs.bucket, origin)
+            stored, record = earlier.get("job.json"), earlier.get(RECORD)
+            if stored is None:
+                raise SourceNotFoundError(f'source.failedIn is "{origin}", but there is no such job.')
+            if record is None:
+                raise _not_retried(origin, "a job that has ended and is accounted for")
+            is_fresh = not earlier.has("manifest.json")
+            if not is_fresh and "failuresUrl" not in record:
+                raise _not_retried(origin, "a job with failed, quarantined or unprocessed tasks")
+            return Plan.from_json(stored), is_fresh
+    return None, False
+
+
+def _not_retried(origin: str, allowed: str) -> InvalidJobError:
+    return InvalidJobError(
+        f'source.failedIn is "{origin}", but must be {allowed}.',
+        field="source.failedIn",
+        value=origin,
+        allowed=allowed,
+    )

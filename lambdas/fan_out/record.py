@@ -1,0 +1,132 @@
+"""The job record: what became of a job, as the execution's output, the API and the terminal show it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from fan_out.errors import AccountingError, ToleranceExceededError
+from fan_out.job import Plan
+from fan_out.listing import Manifest
+from fan_out.outcomes import Counts
+from fan_out.reduction import Node
+from fan_out.storage import JobStore, encode
+
+# A record travels through the state machine: what is larger stays in result.json alone.
+LARGEST_RESULT = 16 * 1024
+LONGEST_MESSAGE = 4_000
+
+
+def caught(state: Any) -> dict[str, str] | None:
+    """The error that the state machine caught on the job's way, with the message that its raiser gave.
+
+    The cause of a failed function is a JSON text with a stack trace: only its message goes on.
+    """
+    found = state if isinstance(state, dict) and "Error" in state else state.get("error")
+    if not found:
+        return None
+    name, cause = str(found["Error"]), str(found.get("Cause", ""))
+    message = cause
+    try:
+        parsed = json.loads(cause)
+    except ValueError:
+        pass
+    else:
+        message = str(parsed.get("errorMessage", "")) if isinstance(parsed, dict) else cause
+    return {"name": name, "message": message[:LONGEST_MESSAGE] or "No reason was given."}
+
+
+def opened(job_id: str, started_at: str, plan: Plan | None) -> dict[str, Any]:
+    """The record of a job of which nothing is accounted for yet."""
+    record: dict[str, Any] = {
+        "jobId": job_id,
+        "kind": plan.kind if plan is not None else None,
+        "status": "RUNNING",
+        "counts": {"listed": 0} | asdict(Counts()),
+        "shards": {"planned": 0, "done": 0, "failed": 0},
+        "startedAt": started_at,
+    }
+    if plan is not None and plan.origin is not None:
+        record["origin"] = plan.origin
+    return record
+
+
+def unlisted(
+    job_id: str,
+    started_at: str,
+    ended_at: str,
+    plan: Plan | None,
+    *,
+    status: str,
+    error: dict[str, str] | None,
+) -> dict[str, Any]:
+    """The record of a job that ended before its manifest stood: no task was worked on."""
+    record = opened(job_id, started_at, plan) | {"status": status, "endedAt": ended_at}
+    if error is not None:
+        record["error"] = error
+    return record
+
+
+def closed(
+    store: JobStore,
+    plan: Plan,
+    root: Node,
+    manifest: Manifest,
+    ended_at: str,
+    *,
+    status: str | None,
+    error: dict[str, str] | None,
+) -> dict[str, Any]:
+    """The record of a job whose every task is accounted for. `status` overrides what the account says."""
+    counts = root.counts
+    problem = error if status is not None and not root.problems else _problem(plan, root, error)
+    if status is None:
+        status = "FAILED" if problem is not None else "PARTIAL" if counts.not_succeeded else "SUCCEEDED"
+    record = opened(plan.job_id, plan.started_at, plan) | {
+        "status": status,
+        "counts": {"listed": manifest.listed} | asdict(counts),
+        "shards": {"planned": manifest.shards, "done": root.done, "failed": root.failed},
+        "endedAt": ended_at,
+    }
+    if manifest.skipped:
+        record["skipped"] = manifest.skipped
+    result = store.require("result.json")
+    record["result"] = (
+        result if len(encode(result)) <= LARGEST_RESULT else {"resultKey": store.key("result.json")}
+    )
+    record["resultUrl"] = f"s3://{store.bucket.name}/{store.key(root.lines or 'result.json')}"
+    if root.failures is not None:
+        record["failuresUrl"] = f"s3://{store.bucket.name}/{store.key(root.failures)}"
+    if problem is not None:
+        record["error"] = problem
+    return record
+
+
+def _problem(plan: Plan, root: Node, error: dict[str, str] | None) -> dict[str, str] | None:
+    """Why the job failed, or None. The account decides; what the map ended with explains it."""
+    if root.problems:
+        return {"name": AccountingError.__name__, "message": " ".join(root.problems)[:LONGEST_MESSAGE]}
+    counts = root.counts
+    if counts.not_succeeded * 100 <= plan.tolerated_failure_percentage * counts.total:
+        return None
+    message = (
+        f"{counts.not_succeeded} of {counts.total} tasks did not succeed "
+        f"({counts.failed} failed, {counts.quarantined} quarantined, {counts.unprocessed} unprocessed), "
+        f"more than the tolerated {plan.tolerated_failure_percentage:g}%."
+    )
+    if error is not None and error["name"] != "States.ExceedToleratedFailureThreshold":
+        message += f" The work ended with {error['name']}: {error['message']}"[:LONGEST_MESSAGE]
+    return {"name": ToleranceExceededError.__name__, "message": message}
+
+
+def cause(record: dict[str, Any]) -> dict[str, str]:
+    """What the Fail state ends with: a refused job's sentence, else the whole account.
+
+    A cause holds at most 32,768 characters, so the result stays out of it.
+    """
+    error = record["error"]
+    if record["shards"]["planned"] == 0:
+        return {"name": error["name"], "cause": error["message"]}
+    account = {name: value for name, value in record.items() if name != "result"}
+    return {"name": error["name"], "cause": json.dumps(account, ensure_ascii=False)}

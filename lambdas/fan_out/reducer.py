@@ -1,0 +1,34 @@
+"""Reducer: folds the partials, checks the account and writes the record; it runs whatever became of the job."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from fan_out import record as records
+from fan_out.account import close
+from fan_out.reduction import Cursor
+from fan_out.runtime import Deadline, state, store
+from fan_out.tasks import utc
+
+
+@state
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """`{jobId, startedAt, state}` → `{done: true, record, error}`, or `{done: false, cursor, error}` when late.
+
+    `state` is the execution's state so far: what was caught on its way, or this handler's own last answer.
+    """
+    so_far = event["state"]
+    resumed = isinstance(so_far, dict) and "cursor" in so_far
+    error = so_far["error"] if resumed else records.caught(so_far)
+    reached = close(
+        store(event["jobId"]),
+        utc(event["startedAt"]),
+        Cursor(**so_far["cursor"]) if resumed else Cursor(),
+        Deadline(context).is_late,
+        error=error,
+    )
+    if isinstance(reached, Cursor):
+        return {"done": False, "cursor": asdict(reached), "error": error}
+    ending = records.cause(reached) if reached["status"] == "FAILED" else None
+    return {"done": True, "record": reached, "error": ending}

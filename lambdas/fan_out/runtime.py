@@ -1,0 +1,62 @@
+"""What every handler of a state shares: the deadline, the logger, and how an error leaves the function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Protocol
+
+from aws_lambda_powertools import Logger
+
+from fan_out.errors import FanOutError
+from fan_out.settings import settings
+from fan_out.storage import Bucket, JobStore
+
+logger = Logger()
+
+# A call ends itself so many milliseconds before Lambda would, or with this share of its time left.
+RESERVE_MS = 30_000
+RESERVE_SHARE = 0.2
+
+
+class Context(Protocol):
+    """The part of Lambda's context that is used here."""
+
+    def get_remaining_time_in_millis(self) -> int: ...
+
+
+class Deadline:
+    """Tells when a call should save what it has and return."""
+
+    def __init__(self, context: Context):
+        self._context = context
+        self._reserve = min(RESERVE_MS, context.get_remaining_time_in_millis() * RESERVE_SHARE)
+
+    def is_late(self, seconds: float = 0.0) -> bool:
+        """Whether `seconds` from now there would be no time left but the reserve."""
+        return self._context.get_remaining_time_in_millis() - seconds * 1000 <= self._reserve
+
+
+def store(job_id: str) -> JobStore:
+    return JobStore(Bucket(settings().bucket_name), job_id)
+
+
+Handler = Callable[[dict[str, Any], Any], dict[str, Any]]
+
+
+def state(handler: Handler) -> Handler:
+    """Log how a state's call ended, with the job it belongs to; the error goes on to the state machine."""
+
+    @wraps(handler)
+    def logged(event: dict[str, Any], context: Any) -> dict[str, Any]:
+        logger.append_keys(job_id=event.get("jobId"))
+        try:
+            return handler(event, context)
+        except FanOutError as error:
+            logger.warning("%s: %s", type(error).__name__, error)
+            raise
+        except Exception:
+            logger.exception("the call failed")
+            raise
+
+    return logged

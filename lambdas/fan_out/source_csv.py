@@ -1,0 +1,160 @@
+"""CSV as people have it: rows out of a CSV object, whatever is wrong with some of them.
+
+The columns are `title,detail,dueAt,isComplete`, in any order, all but `title` optional. UTF-8, with or without
+a byte order mark; lines end in LF or CRLF; a quoted field may hold commas, quotes and line ends (RFC 4180).
+A row that cannot be read becomes a Row with a `problem`; it never takes its neighbours with it.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from fan_out.errors import InvalidJobError
+from fan_out.storage import Line
+from fan_out.tasks import Row
+
+COLUMNS = ("title", "detail", "dueAt", "isComplete")
+# Far above what a task may hold (1,100 characters); a row beyond it has an unclosed quote or no sense.
+LONGEST_ROW = 64 * 1024
+_BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Between two rows: the byte offset and number of the next one, and the columns that the header gave."""
+
+    offset: int = 0
+    number: int = 1
+    columns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A row, and the position behind it."""
+
+    row: Row
+    after: Position
+
+
+def read(lines: Iterator[Line], position: Position) -> Iterator[Read]:
+    """The rows from a position on, out of the object's lines from that position's offset on.
+
+    The same object gives the same rows from
+    whichever position it is read. Empty lines are no rows. Raises InvalidJobError if the header is wrong.
+    """
+    records = _Records(lines, is_start=position.offset == 0)
+    columns, number = position.columns, position.number
+    if not columns:
+        header = records.next()
+        if header is None:
+            raise InvalidJobError(
+                "The CSV object is empty, but must begin with a header such as title,detail,dueAt,isComplete."
+            )
+        columns = _header(header)
+        number = 2
+    while (record := records.next()) is not None:
+        yield Read(_row(record, number, columns), Position(record.end, number + 1, columns))
+        number += 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    fields: list[str]
+    problem: str | None
+    end: int
+
+
+class _Records:
+    """CSV records with the offset behind each, recovering at the next line from a record that makes no sense."""
+
+    def __init__(self, lines: Iterator[Line], *, is_start: bool):
+        self._unread = lines
+        self._again: deque[Line] = deque()
+        self._is_start = is_start
+
+    def _next_line(self) -> Line | None:
+        return self._again.popleft() if self._again else next(self._unread, None)
+
+    def next(self) -> _Record | None:
+        while (first := self._next_line()) is not None:
+            text = first.text
+            if self._is_start:
+                text = text.removeprefix(_BOM)
+                self._is_start = False
+            if not text.strip(b"\r"):
+                continue
+            return self._record(Line(text, first.end))
+        return None
+
+    def _record(self, first: Line) -> _Record:
+        taken = [first]
+        size = len(first.text)
+
+        def physical_lines() -> Iterator[str]:
+            nonlocal size
+            yield _decoded(first.text)
+            while (line := self._next_line()) is not None:
+                taken.append(line)
+                size += len(line.text) + 1
+                if size > LONGEST_ROW:
+                    raise csv.Error("the row is longer than 64 KiB; is a quote not closed?")
+                yield _decoded(line.text)
+
+        try:
+            if size > LONGEST_ROW:
+                raise csv.Error("the row is longer than 64 KiB")
+            fields = next(csv.reader(physical_lines(), strict=True))
+        except csv.Error as error:
+            # The lines after the first one may be good rows that an unclosed quote has swallowed.
+            self._again.extendleft(reversed(taken[1:]))
+            return _Record([], _problem(error), first.end)
+        if any("\udc80" <= character <= "\udcff" for field in fields for character in field):
+            return _Record([], "the row is not UTF-8", taken[-1].end)
+        if any("\0" in field for field in fields):
+            return _Record([], "the row holds a NUL character", taken[-1].end)
+        return _Record(fields, None, taken[-1].end)
+
+
+def _decoded(text: bytes) -> str:
+    return text.decode("utf-8", "surrogateescape") + "\n"
+
+
+def _problem(error: csv.Error) -> str:
+    text = str(error)
+    if "unexpected end of data" in text:
+        return "a quote is opened and never closed"
+    if "expected after" in text:
+        return "a closing quote must be followed by a comma or the end of the line"
+    return text
+
+
+def _header(record: _Record) -> tuple[str, ...]:
+    names = [name.strip() for name in record.fields]
+    known = {column.lower(): column for column in COLUMNS}
+    columns = tuple(known.get(name.lower(), "") for name in names)
+    rule = "the header must name title and may name detail, dueAt and isComplete, in any order, each once"
+    if record.problem is not None:
+        raise InvalidJobError(f"The CSV header cannot be read: {record.problem}; {rule}.")
+    for name, column in zip(names, columns, strict=True):
+        if not column:
+            raise InvalidJobError(f'The CSV header has a column "{name[:100]}", but {rule}.')
+    if "title" not in columns or len(set(columns)) != len(columns):
+        raise InvalidJobError(f'The CSV header is "{",".join(names)[:100]}", but {rule}.')
+    return columns
+
+
+def _row(record: _Record, number: int, columns: tuple[str, ...]) -> Row:
+    problem = record.problem
+    values = record.fields
+    if problem is None and len(values) > len(columns):
+        problem = f"the row has {len(values)} fields, but the header has {len(columns)}"
+    # A short row lacks its last columns, as spreadsheets write them; an empty field says nothing.
+    fields = {
+        column: value
+        for column, value in zip(columns, values, strict=False)
+        if value != "" or column == "title"
+    }
+    return Row(number, fields if problem is None else {}, problem)

@@ -1,0 +1,432 @@
+"""Work on one shard: every task gets one outcome, whatever its worker lives through.
+
+A call of the worker goes through the shard in order and commits one object, the shard's *partial*; the first
+commit counts. Near its deadline it saves a *checkpoint* and is called again. A first call pays nothing for
+what follows; only a call that comes after a death (a crash, a time-out) looks for traces:
+
+- It goes on from the checkpoint and leaves a *marker* before each stretch of tasks that it starts on.
+- A marker still in flight names the stretch in which a worker died; it is worked on again in smaller
+  stretches, down to single tasks. A single task that has killed DEADLY workers is quarantined.
+- Deaths outside any stretch are counted as stalls; after STALLS of them the shard is given up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from fan_out import kind as kinds
+from fan_out.errors import AccountingError, RetryableError, ShardFailedError, ShardStuckError
+from fan_out.job import Plan
+from fan_out.kind import Failure, Job, Kind
+from fan_out.outcomes import Counts, Digest, failure
+from fan_out.storage import JobStore, encode
+from fan_out.tasks import Row, Task, from_json
+
+# How many workers one task may kill alone before it is quarantined. Finding it costs a few deaths more.
+DEADLY = 2
+# How many deaths without progress make a shard stuck.
+STALLS = 5
+# Into how many stretches a careful call divides what it works on.
+STRETCHES = 16
+# A checkpoint is written at least so often, so that a death late in a long shard does not cost all of it.
+CHECKPOINT_SECONDS = 60.0
+# Tries for a task that is throttled, with full jitter up to PAUSE * 2^try seconds between them; and how many
+# further tries one call has in all, so that a downstream in trouble is not kept there by its clients.
+TRIES = 8
+PAUSE = 0.2
+LONGEST_PAUSE = 20.0
+RETRY_BUDGET = 100
+# Under a ceiling, tasks that are worked on together are at most those of so many seconds.
+BATCH_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A line of the manifest."""
+
+    index: int
+    key: str
+    count: int
+    bytes: int
+
+    @property
+    def partial(self) -> str:
+        return f"partials/{self.index:08d}.json"
+
+    @property
+    def checkpoint(self) -> str:
+        return f"checkpoints/{self.index:08d}.json"
+
+    @property
+    def marker(self) -> str:
+        return f"checkpoints/{self.index:08d}.marker.json"
+
+
+@dataclass
+class Progress:
+    """How far a shard is: every task before `next` has its outcome in here. Saved whole as the checkpoint."""
+
+    next: int = 0
+    counts: Counts = field(default_factory=Counts)
+    value: Any = None
+    # Lines for the kind's file, as `key TAB json`, and lines for failures.jsonl.
+    lines: list[str] = field(default_factory=list)
+    failures: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Progress:
+        return cls(**(document | {"counts": Counts(**document["counts"])}))
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "next": self.next,
+            "counts": asdict(self.counts),
+            "value": self.value,
+            "lines": self.lines,
+            "failures": self.failures,
+        }
+
+
+@dataclass
+class Marker:
+    """What the calls before this one left behind: the tasks [start, end) under suspicion.
+
+    `in_flight` says that a worker is among them at this moment; if it is the next call that reads it, that
+    worker died there. `deaths` counts what a single task under suspicion has killed; `stalls` counts deaths
+    elsewhere; `is_clean` says that the call before ended by an error of its own, not by a death.
+    """
+
+    start: int = 0
+    end: int = 0
+    in_flight: bool = False
+    deaths: int = 0
+    stalls: int = 0
+    is_clean: bool = False
+
+    def has(self, position: int) -> bool:
+        return self.start <= position < self.end
+
+    def died(self) -> None:
+        """Take in that the call which left this marker died."""
+        if self.is_clean:
+            self.is_clean = False
+        elif self.in_flight:
+            self.stalls = 0
+            if self.end - self.start == 1:
+                self.deaths += 1
+        else:
+            self.stalls += 1
+        self.in_flight = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """The kind's last answer for a task, a result or a Failure, and after how many tries."""
+
+    answer: Any
+    tries: int
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Time as the worker sees it; a test brings its own."""
+
+    now: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    jitter: Callable[[], float] = random.random
+
+
+@dataclass
+class Pace:
+    """Lets tasks start at most `per_second`, evenly. A new worker waits before its first task, too."""
+
+    per_second: float | None
+    clock: Clock
+    _next: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._next = self.clock.now() + (0.0 if self.per_second is None else 1 / self.per_second)
+
+    def seconds_until(self, tasks: int) -> float:
+        """How long to wait before so many tasks may start together."""
+        if self.per_second is None:
+            return 0.0
+        return max(0.0, self._next + (tasks - 1) / self.per_second - self.clock.now())
+
+    def wait(self, tasks: int) -> None:
+        """Wait until so many tasks may start together; the next may start a step later, however slow these are."""
+        if self.per_second is None:
+            return
+        self.clock.sleep(self.seconds_until(tasks))
+        self._next = max(self._next + (tasks - 1) / self.per_second, self.clock.now()) + 1 / self.per_second
+
+
+def task_rate(plan: Plan, workers: int) -> float | None:
+    """A worker's share of the job's ceiling. At most `workers` run at a time, so the sum keeps to it."""
+    return None if plan.tasks_per_second is None else plan.tasks_per_second / workers
+
+
+class ShardWork:
+    """One call of the worker on one shard."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        plan: Plan,
+        shard: Shard,
+        *,
+        workers: int,
+        write: Callable[..., list[dict[str, Any]]] | None,
+        is_late: Callable[[float], bool],
+        clock: Clock | None = None,
+    ):
+        self._store = store
+        self._shard = shard
+        self._clock = clock or Clock()
+        self._is_late = is_late
+        self._kind: Kind[Any, Any] = kinds.find(plan.kind)
+        self._job: Job[Any] = plan.job(write)
+        rate = task_rate(plan, workers)
+        self._pace = Pace(rate, self._clock)
+        # Under a low ceiling a full batch would mean to sit idle for minutes and then to strike at once.
+        self._batch = (
+            self._kind.batch if rate is None else min(self._kind.batch, max(1, int(rate * BATCH_SECONDS)))
+        )
+        self._retries_left = RETRY_BUDGET
+        self._progress = Progress(value=self._kind.zero())
+        # None on the healthy path: nothing is marked before the first death.
+        self._marker: Marker | None = None
+        self._saved_at = self._clock.now()
+        self._has_worked = False
+
+    def run(self, *, attempt: int, is_resumed: bool) -> dict[str, Any] | None:
+        """Work until the shard is done, or the call should end and be repeated (None).
+
+        Answers the committed partial: this call's, or the one that an earlier attempt came first with.
+        `attempt` counts the tries since the state machine last heard of this shard; `is_resumed` says that an
+        earlier call ended on purpose. Raises ShardStuckError; anything else raised is tried again.
+        """
+        try:
+            if attempt or is_resumed:
+                if (committed := self._store.get(self._shard.partial)) is not None:
+                    return dict(committed)
+                self._look_for_traces(is_death=attempt > 0)
+            tasks = self._read()
+            return self._commit() if self._work(tasks) else None
+        except ShardStuckError:
+            raise
+        except Exception:
+            # Whatever this was, it was no death: the tasks in flight are not to blame.
+            self._mark(is_clean=True)
+            raise
+
+    def _look_for_traces(self, *, is_death: bool) -> None:
+        if (saved := self._store.get(self._shard.checkpoint)) is not None:
+            self._progress = Progress.from_json(saved)
+        found = self._store.get(self._shard.marker)
+        if found is None and not is_death:
+            return
+        marker = self._marker = Marker(**(found or {}))
+        if is_death:
+            marker.died()
+            if marker.stalls > STALLS:
+                raise ShardStuckError(
+                    f"Shard {self._shard.index} lost {marker.stalls} workers in a row outside of any task."
+                )
+            self._mark()
+
+    def _mark(self, *, is_clean: bool = False) -> None:
+        """Save the marker, with nobody in flight."""
+        marker = self._marker or Marker()
+        marker.in_flight = False
+        marker.is_clean = is_clean
+        self._store.put(self._shard.marker, asdict(marker))
+
+    def _mark_in_flight(self, start: int, end: int) -> None:
+        assert self._marker is not None
+        deaths = self._marker.deaths if (start, end) == (self._marker.start, self._marker.end) else 0
+        self._store.put(self._shard.marker, asdict(Marker(start, end, in_flight=True, deaths=deaths)))
+
+    def _read(self) -> list[Task | Row]:
+        lines = [line.text for line in self._store.bucket.lines(self._shard.key)]
+        if len(lines) != self._shard.count:
+            raise AccountingError(
+                f"Shard {self._shard.index} has {len(lines)} tasks, but the manifest says {self._shard.count}."
+            )
+        return [from_json(json.loads(line)) for line in lines]
+
+    def _work(self, tasks: list[Task | Row]) -> bool:
+        """Give every task its outcome; False if the call should end before."""
+        while (start := self._progress.next) < len(tasks):
+            marker = self._marker
+            if marker is None:
+                if not self._work_through(tasks[start:]):
+                    self._save()
+                    return False
+                continue
+            if marker.deaths >= DEADLY and marker.has(start):
+                self._quarantine(tasks[start], marker.deaths)
+                # Ending the call here starts the state machine's count of retries anew for the next one.
+                self._save()
+                self._marker = Marker()
+                self._mark()
+                return False
+            end = self._end_of_stretch(start, len(tasks))
+            if start >= marker.start or not marker.end:
+                self._mark_in_flight(start, end)
+            if not self._work_through(tasks[start:end]):
+                self._save()
+                self._mark()
+                return False
+            if not marker.has(end):
+                # Past the suspects, if there were any: they are cleared.
+                self._save()
+                if marker.has(end - 1):
+                    self._marker = Marker()
+        return True
+
+    def _end_of_stretch(self, start: int, count: int) -> int:
+        """Where the tasks end that are marked and worked on together in careful mode, `start` on."""
+        marker = self._marker
+        assert marker is not None
+        if start < marker.start:
+            # These ran well since the suspicion arose; they are not marked again.
+            return marker.start
+        if marker.has(start):
+            return min(start + max(1, (marker.end - marker.start) // STRETCHES), marker.end)
+        return min(start + max(1, count // STRETCHES), count)
+
+    def _work_through(self, tasks: Sequence[Task | Row]) -> bool:
+        """Work on consecutive tasks, in calls of the kind's size; False when the call should end before them."""
+        for start in range(0, len(tasks), self._batch):
+            some = tasks[start : start + self._batch]
+            if self._has_worked and self._is_late(self._pace.seconds_until(len(some))):
+                return False
+            for task, answer in zip(some, self._answers(some), strict=True):
+                self._take(task, answer)
+            self._has_worked = True
+            if self._clock.now() - self._saved_at > CHECKPOINT_SECONDS:
+                self._save()
+        return True
+
+    def _answers(self, tasks: Sequence[Task | Row]) -> list[Tried]:
+        """The kind's answer for each task, after as many tries as throttling asks for and the budget allows."""
+        answers: dict[int, Tried] = {}
+        for number, task in enumerate(tasks):
+            if isinstance(task, Row) and task.problem is not None:
+                answers[number] = Tried(Failure("InvalidRowError", f"Row {task.number}: {task.problem}."), 1)
+        tries = 0
+        while waiting := [number for number in range(len(tasks)) if number not in answers]:
+            tries += 1
+            self._pace.wait(len(waiting))
+            for number, answer in zip(
+                waiting, self._asked([tasks[number] for number in waiting]), strict=True
+            ):
+                if isinstance(answer, Failure) and answer.retry and tries < TRIES and self._retries_left > 0:
+                    continue
+                answers[number] = Tried(answer, tries)
+            if len(answers) < len(tasks):
+                self._retries_left -= 1
+                self._clock.sleep(min(LONGEST_PAUSE, PAUSE * 2**tries) * self._clock.jitter())
+        return [answers[number] for number in range(len(tasks))]
+
+    def _asked(self, tasks: Sequence[Task | Row]) -> list[Any]:
+        """What the kind says to the tasks. A failing task is a value: nothing that it raises gets out of here."""
+        try:
+            answers = self._kind.process_many(tasks, self._job)
+            if len(answers) != len(tasks):
+                raise ValueError(f"{self._kind.name} gave {len(answers)} answers to {len(tasks)} tasks")
+        except RetryableError as error:
+            return [Failure(type(error).__name__, str(error), retry=True)] * len(tasks)
+        except (Exception, SystemExit) as error:
+            if len(tasks) > 1:
+                # One of them did it, and the kind does not say which.
+                return [answer for task in tasks for answer in self._asked([task])]
+            return [Failure(type(error).__name__, str(error))]
+        return answers
+
+    def _take(self, task: Task | Row, tried: Tried) -> None:
+        """Put one task's outcome into the progress."""
+        progress, answer = self._progress, tried.answer
+        if not isinstance(answer, Failure):
+            try:
+                line = self._kind.line(task, answer, self._job)
+                value = self._kind.fold(progress.value, task, answer, self._job)
+            except Exception as error:
+                answer = Failure(type(error).__name__, str(error))
+            else:
+                progress.value = value
+                if line is not None:
+                    progress.lines.append(f"{line[0]}\t{encode(line[1]).decode()}")
+                progress.counts.succeeded += 1
+        if isinstance(answer, Failure):
+            progress.counts.failed += 1
+            self._note_failure(task, "failed", answer.name, answer.message, tried.tries)
+        progress.next += 1
+
+    def _quarantine(self, task: Task | Row, deaths: int) -> None:
+        message = f"The task ended its worker {deaths} times when it was worked on alone."
+        self._note_failure(task, "quarantined", "QuarantinedError", message, deaths)
+        self._progress.counts.quarantined += 1
+        self._progress.next += 1
+
+    def _note_failure(self, task: Task | Row, outcome: str, name: str, message: str, attempts: int) -> None:
+        self._progress.failures.append(
+            failure(task.to_json(), outcome, name, message, shard=self._shard.index, attempts=attempts)
+        )
+
+    def _save(self) -> None:
+        self._store.put(self._shard.checkpoint, self._progress.to_json())
+        self._saved_at = self._clock.now()
+
+    def _commit(self) -> dict[str, Any]:
+        return dict(
+            self._store.put_once(self._shard.partial, partial(self._store, self._shard, self._progress))
+        )
+
+
+def partial(store: JobStore, shard: Shard, progress: Progress) -> dict[str, Any]:
+    """A shard's partial, its lines and failures written out beside it under keys made of their content."""
+
+    def written(suffix: str, lines: list[bytes]) -> str | None:
+        if not lines:
+            return None
+        body = b"\n".join(lines) + b"\n"
+        name = f"partials/{shard.index:08d}-{hashlib.sha256(body).hexdigest()[:16]}.{suffix}"
+        store.bucket.put(store.key(name), body)
+        return name
+
+    digest = Digest()
+    for entry in progress.failures:
+        digest.add(entry)
+    return {
+        "counts": asdict(progress.counts),
+        "value": progress.value,
+        "digest": digest.to_json(),
+        "lines": written("lines", sorted(line.encode() for line in progress.lines)),
+        "failures": written("failures", [encode(entry) for entry in progress.failures]),
+    }
+
+
+def proves_mass_failure(committed: dict[str, Any], *, listed: int, shards: int, tolerated: float) -> bool:
+    """Whether this shard should count as failed towards the map's tolerance.
+
+    It does if at least as many of its tasks failed as a shard has on average. When more than the tolerated
+    percentage of shards are like that, more than that percentage of all tasks has failed for certain, and the
+    map stops early without ever stopping a job that is within its tolerance.
+    """
+    failed = committed["counts"]["failed"] + committed["counts"]["quarantined"]
+    return tolerated < 100 and failed > 0 and failed * shards >= listed
+
+
+def fail_shard(index: int, committed: dict[str, Any]) -> ShardFailedError:
+    counts = committed["counts"]
+    return ShardFailedError(
+        f"{counts['failed'] + counts['quarantined']} tasks of shard {index} failed; its partial is written."
+    )

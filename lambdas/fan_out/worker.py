@@ -1,0 +1,46 @@
+"""Worker: works on one shard."""
+
+from __future__ import annotations
+
+from functools import lru_cache, partial
+from typing import Any
+
+from fan_out import tasks
+from fan_out.job import Plan
+from fan_out.runtime import Deadline, state, store
+from fan_out.settings import settings
+from fan_out.work import Shard, ShardWork, fail_shard, proves_mass_failure
+
+
+@state
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """`{jobId, shard, listed, shards, workers, resume, attempt}` → the same with `resume` set, and `done`.
+
+    Raises ShardFailedError when the shard's failures should count towards ending the job early.
+    """
+    plan = _plan(event["jobId"])
+    shard = Shard(**event["shard"])
+    work = ShardWork(
+        store(plan.job_id),
+        plan,
+        shard,
+        workers=event["workers"],
+        write=partial(tasks.write, settings().write_tasks_arn),
+        is_late=Deadline(context).is_late,
+    )
+    committed = work.run(attempt=event["attempt"], is_resumed=event["resume"])
+    if committed is not None and proves_mass_failure(
+        committed,
+        listed=event["listed"],
+        shards=event["shards"],
+        tolerated=plan.tolerated_failure_percentage,
+    ):
+        raise fail_shard(shard.index, committed)
+    kept = {name: value for name, value in event.items() if name != "attempt"}
+    return kept | {"resume": True, "done": committed is not None}
+
+
+@lru_cache(maxsize=4)
+def _plan(job_id: str) -> Plan:
+    """A job's plan never changes, so a warm worker reads it once."""
+    return Plan.from_json(store(job_id).require("job.json"))
