@@ -1,0 +1,98 @@
+"""Calls to AWS: clients bounded in time and retries, and AWS's errors turned into the service's own, once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING, Final
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import ClientError, HTTPClientError
+from botocore.exceptions import ConnectionError as AwsConnectionError
+
+from task_service.errors import ThrottledError
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.typing import LambdaContext
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_secretsmanager import SecretsManagerClient
+
+CONNECT_SECONDS: Final = 2
+READ_SECONDS: Final = 5
+ATTEMPTS: Final = 3
+
+LONGEST_CALL_SECONDS: Final = 25
+"""One call at its worst: three attempts of 2 + 5 seconds, and the SDK's pauses of up to 1 and 2 seconds."""
+
+_CONFIG: Final = Config(
+    connect_timeout=CONNECT_SECONDS,
+    read_timeout=READ_SECONDS,
+    retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+)
+
+_TRY_LATER: Final = frozenset(
+    {
+        "InternalServerError",
+        "InternalServiceError",
+        "InternalFailure",
+        "LimitExceededException",
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "RequestThrottledException",
+        "ServiceUnavailable",
+        "ThrottledException",
+        "Throttling",
+        "ThrottlingError",
+        "ThrottlingException",
+        "TooManyRequestsException",
+        "TransactionConflictException",
+        "TransactionInProgressException",
+    }
+)
+
+
+@cache
+def dynamodb() -> DynamoDBClient:
+    """The process's one DynamoDB client, made at its first use."""
+    return boto3.client("dynamodb", config=_CONFIG)
+
+
+@cache
+def secrets_manager() -> SecretsManagerClient:
+    """The process's one Secrets Manager client, made at its first use."""
+    return boto3.client("secretsmanager", config=_CONFIG)
+
+
+@contextmanager
+def errors_translated() -> Iterator[None]:
+    """Raise ThrottledError for whatever may pass by itself; let every other error of AWS through as it is.
+
+    The SDK has then used up its own attempts. A connection that broke says nothing about whether the call
+    took effect: callers that write must be able to repeat.
+    """
+    try:
+        yield
+    except (HTTPClientError, AwsConnectionError) as error:
+        raise ThrottledError from error
+    except ClientError as error:
+        if error.response["Error"]["Code"] in _TRY_LATER or _status(error) >= 500:
+            raise ThrottledError from error
+        raise
+
+
+def _status(error: ClientError) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def secret(arn: str) -> str:
+    """The text of a secret. Raises ThrottledError."""
+    with errors_translated():
+        return secrets_manager().get_secret_value(SecretId=arn)["SecretString"]
+
+
+def time_for_one_more_call(context: LambdaContext) -> Callable[[], bool]:
+    """Whether the function still has the time that a call can take at its worst."""
+    return lambda: context.get_remaining_time_in_millis() >= LONGEST_CALL_SECONDS * 1_000

@@ -1,0 +1,40 @@
+"""Lists tasks for the other services: one call answers some tasks of one segment and says where to go on."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from aws_lambda_powertools.logging import Logger
+from aws_lambda_powertools.metrics import Metrics, MetricUnit
+
+from task_service import aws, listing, settings
+from task_service.store import TaskStore
+from task_service.tokens import PageTokens
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.typing import LambdaContext
+
+logger = Logger()
+metrics = Metrics()
+
+
+@cache
+def _parts() -> tuple[TaskStore, PageTokens]:
+    own = settings.load(page_tokens=True)
+    return TaskStore(aws.dynamodb(), own.task_table_name), PageTokens(aws.secret(own.page_token_secret_arn))
+
+
+@metrics.log_metrics
+@logger.inject_lambda_context(clear_state=True)
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """`{filter, segment, totalSegments, cursor, limit}` -> `{tasks, cursor}`; cursor null: the segment has
+    ended.
+
+    Raises InvalidRequestError and, when the same call can succeed later, ThrottledError.
+    """
+    request = listing.parse(event)
+    store, tokens = _parts()
+    answer = listing.answer(request, store, tokens, has_time=aws.time_for_one_more_call(context))
+    metrics.add_metric(name="TasksListed", unit=MetricUnit.Count, value=len(answer["tasks"]))
+    return answer

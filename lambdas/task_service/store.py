@@ -1,0 +1,353 @@
+"""The table of tasks. Nothing else in the project calls DynamoDB."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from task_service.aws import errors_translated
+from task_service.errors import TaskNotFoundError, ThrottledError, VersionConflictError
+from task_service.filters import EVERYTHING, TaskFilter
+from task_service.task import Task
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_dynamodb.type_defs import TransactWriteItemTypeDef
+
+    from task_service.tokens import Listing
+
+MOST_ITEMS: Final = 100
+"""Items in one TransactWriteItems or BatchGetItem:
+https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/ServiceQuotas.html"""
+
+MOST_SCANS: Final = 30
+"""Scan pages that one call reads before it answers with what it has; at 1 MB a page a few seconds."""
+
+MOST_PAGE_BYTES: Final = 3_000_000
+"""JSON bytes of the tasks in one answer. Even escaped again inside a REST answer it stays below Lambda's 6 MB."""
+
+_SCAN_GROWTH: Final = 4
+
+Fields = Mapping[str, str | bool | None]
+"""New values of a task's fields by their names in JSON; None removes a field."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A task with the keys of the effects that made it what it is; nobody outside sees those.
+
+    `create_key` is the key of the internal write that created it, `effect_key` that of the last one that
+    changed it.
+    """
+
+    task: Task
+    create_key: str | None = None
+    effect_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some tasks of a listing. `last_id` says where to go on; None says that the listing has ended."""
+
+    tasks: list[Task]
+    last_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Creation:
+    """Write the task if there is none with its id."""
+
+    task: Task
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Give the task these fields if it is at this version."""
+
+    task_id: str
+    key: str
+    version: int
+    fields: Fields
+    now: str
+
+
+class Refusal(Enum):
+    """Why a transaction was cancelled, for each of its effects."""
+
+    NONE = "nothing against this one"
+    CONDITION = "the task is not in the state that the effect is for"
+    BUSY = "another transaction or a throttle was in the way"
+    INVALID = "DynamoDB does not take this item"
+
+
+class TaskStore:
+    """Tasks by id. Every method raises ThrottledError when it can succeed later."""
+
+    def __init__(self, client: DynamoDBClient, table: str) -> None:
+        self._client = client
+        self._table = table
+
+    def create(self, task: Task) -> None:
+        """Store a new task, whose id must be one that nobody else can have chosen.
+
+        Repeated by the SDK after a lost answer, the put meets the task itself, and that is the success it
+        looks like.
+        """
+        with errors_translated():
+            try:
+                self._client.put_item(
+                    TableName=self._table,
+                    Item=_item(task),
+                    ConditionExpression="attribute_not_exists(#id)",
+                    ExpressionAttributeNames={"#id": "id"},
+                )
+            except self._client.exceptions.ConditionalCheckFailedException:
+                return
+
+    def get(self, task_id: str) -> Task:
+        """Raises TaskNotFoundError."""
+        with errors_translated():
+            answer = self._client.get_item(
+                TableName=self._table, Key={"id": {"S": task_id}}, ConsistentRead=True
+            )
+        if "Item" not in answer:
+            raise TaskNotFoundError(task_id)
+        return _stored(answer["Item"]).task
+
+    def replace(self, task_id: str, *, version: int, fields: Fields, now: str) -> Task:
+        """Give the task these fields if it is at `version`, and return it.
+
+        Raises TaskNotFoundError, VersionConflictError.
+        """
+        change = Change(task_id=task_id, key="", version=version, fields=fields, now=now)
+        with errors_translated():
+            try:
+                answer = self._client.update_item(
+                    TableName=self._table,
+                    **_update(change),
+                    ReturnValues="ALL_NEW",
+                    ReturnValuesOnConditionCheckFailure="ALL_OLD",
+                )
+            except self._client.exceptions.ConditionalCheckFailedException as refused:
+                refusal = cast("dict[str, Any]", refused.response)
+            else:
+                return _stored(answer["Attributes"]).task
+        item = refusal.get("Item")
+        if not item:
+            raise TaskNotFoundError(task_id)
+        current = _stored(item).task
+        # The SDK repeats an update whose answer was lost, and then meets its own work.
+        if _is_repeated(refusal) and current == _changed(current, fields, version=version + 1, now=now):
+            return current
+        raise VersionConflictError(task_id, given=version, current=current.version)
+
+    def delete(self, task_id: str) -> None:
+        """Delete the task at whatever version. Raises TaskNotFoundError."""
+        with errors_translated():
+            answer = self._client.delete_item(
+                TableName=self._table, Key={"id": {"S": task_id}}, ReturnValues="ALL_OLD"
+            )
+        # After a repeat by the SDK nobody can tell who deleted it; it is gone, as was asked.
+        if not answer.get("Attributes") and not _is_repeated(cast("dict[str, Any]", answer)):
+            raise TaskNotFoundError(task_id)
+
+    def page(
+        self,
+        listing: Listing,
+        *,
+        after: str | None,
+        limit: int,
+        has_time: Callable[[], bool],
+        consistent: bool,
+    ) -> Page:
+        """Up to `limit` tasks of the listing, from behind the task `after` on.
+
+        One call reads at most MOST_SCANS scan pages, stops when `has_time` says no, and answers at most
+        MOST_PAGE_BYTES of tasks; so fewer tasks than `limit`, even none, do not mean that the listing has
+        ended: only `last_id` None means that. A task that exists throughout a listing is in exactly one of
+        its pages.
+        """
+        tasks: list[Task] = []
+        size = 0
+        growth = 1
+        for scans in range(MOST_SCANS):
+            if scans and not has_time():
+                break
+            try:
+                items, last_key = self._scan(
+                    listing, after=after, limit=(limit - len(tasks)) * growth, consistent=consistent
+                )
+            except ThrottledError:
+                if scans:
+                    break
+                raise
+            for position, item in enumerate(items):
+                task = _stored(item).task
+                size += len(json.dumps(task.to_json())) + 2
+                if tasks and size > MOST_PAGE_BYTES:
+                    return Page(tasks, tasks[-1].id)
+                tasks.append(task)
+                if len(tasks) == limit:
+                    # What the scan has filtered out behind its last match need not be scanned again.
+                    return Page(tasks, task.id if position + 1 < len(items) else last_key)
+            if last_key is None:
+                return Page(tasks, None)
+            after = last_key
+            # A filter that lets little through makes for many empty pages: read more at once the longer it
+            # takes.
+            if listing.filter != EVERYTHING:
+                growth *= _SCAN_GROWTH
+        return Page(tasks, after)
+
+    def read(self, task_ids: Sequence[str]) -> tuple[dict[str, Stored], set[str]]:
+        """The stored tasks of at most MOST_ITEMS ids, and the ids that DynamoDB did not get round to."""
+        with errors_translated():
+            answer = self._client.batch_get_item(
+                RequestItems={
+                    self._table: {
+                        "Keys": [{"id": {"S": task_id}} for task_id in task_ids],
+                        "ConsistentRead": True,
+                    }
+                }
+            )
+        found = [_stored(item) for item in answer["Responses"].get(self._table, [])]
+        left = answer.get("UnprocessedKeys", {}).get(self._table)
+        unread = {key["id"]["S"] for key in left["Keys"]} if left else set()
+        return {stored.task.id: stored for stored in found}, unread
+
+    def commit(self, effects: Sequence[Creation | Change]) -> list[Refusal]:
+        """Apply at most MOST_ITEMS effects on different tasks, all or none.
+
+        Returns nothing if all are applied, else what stands against each. ThrottledError leaves open whether
+        they are.
+        """
+        with errors_translated():
+            try:
+                self._client.transact_write_items(TransactItems=[self._item_of(effect) for effect in effects])
+            except self._client.exceptions.TransactionCanceledException as cancelled:
+                reasons: list[dict[str, Any]] = cast("Any", cancelled.response).get("CancellationReasons", [])
+                if len(reasons) != len(effects):
+                    return [Refusal.BUSY] * len(effects)
+                return [_REFUSALS.get(reason.get("Code", "None"), Refusal.BUSY) for reason in reasons]
+        return []
+
+    def _scan(
+        self, listing: Listing, *, after: str | None, limit: int, consistent: bool
+    ) -> tuple[list[dict[str, Any]], str | None]:
+        request: dict[str, Any] = {
+            "TableName": self._table,
+            "Segment": listing.segment,
+            "TotalSegments": listing.total_segments,
+            "ConsistentRead": consistent,
+            "Limit": limit,
+            **_filter_expression(listing.filter),
+        }
+        if after is not None:
+            request["ExclusiveStartKey"] = {"id": {"S": after}}
+        with errors_translated():
+            answer = self._client.scan(**request)
+        last_key = answer.get("LastEvaluatedKey")
+        last_id = last_key["id"]["S"] if last_key else None
+        return cast("list[dict[str, Any]]", answer["Items"]), last_id
+
+    def _item_of(self, effect: Creation | Change) -> TransactWriteItemTypeDef:
+        if isinstance(effect, Change):
+            return {"Update": cast("Any", {"TableName": self._table, **_update(effect)})}
+        return {
+            "Put": {
+                "TableName": self._table,
+                "Item": _item(effect.task) | {"createKey": {"S": effect.key}, "effectKey": {"S": effect.key}},
+                "ConditionExpression": "attribute_not_exists(#id)",
+                "ExpressionAttributeNames": {"#id": "id"},
+            }
+        }
+
+
+_REFUSALS: Final = {
+    "None": Refusal.NONE,
+    "ConditionalCheckFailed": Refusal.CONDITION,
+    "ValidationError": Refusal.INVALID,
+    "ItemCollectionSizeLimitExceeded": Refusal.INVALID,
+}
+
+
+def _filter_expression(wanted: TaskFilter) -> dict[str, Any]:
+    conditions: list[str] = []
+    names: dict[str, str] = {}
+    values: dict[str, Any] = {}
+    for attribute, sign, value in (
+        ("isComplete", "=", wanted.is_complete),
+        ("dueAt", "<", wanted.due_before),
+        ("dueAt", ">=", wanted.due_after),
+    ):
+        if value is None:
+            continue
+        placeholder = f":v{len(values)}"
+        conditions.append(f"#{attribute} {sign} {placeholder}")
+        names[f"#{attribute}"] = attribute
+        values[placeholder] = _attribute(value)
+    if not conditions:
+        return {}
+    return {
+        "FilterExpression": " AND ".join(conditions),
+        "ExpressionAttributeNames": names,
+        "ExpressionAttributeValues": values,
+    }
+
+
+def _update(change: Change) -> dict[str, Any]:
+    fields: dict[str, str | bool | int | None] = {
+        **change.fields,
+        "updatedAt": change.now,
+        "version": change.version + 1,
+    }
+    if change.key:
+        fields["effectKey"] = change.key
+    kept = {name: value for name, value in fields.items() if value is not None}
+    removed = [name for name, value in fields.items() if value is None]
+    expression = "SET " + ", ".join(f"#{name} = :{name}" for name in kept)
+    if removed:
+        expression += " REMOVE " + ", ".join(f"#{name}" for name in removed)
+    return {
+        "Key": {"id": {"S": change.task_id}},
+        "UpdateExpression": expression,
+        "ConditionExpression": "#version = :given",
+        "ExpressionAttributeNames": {f"#{name}": name for name in fields},
+        "ExpressionAttributeValues": {
+            **{f":{name}": _attribute(value) for name, value in kept.items()},
+            ":given": _attribute(change.version),
+        },
+    }
+
+
+def _is_repeated(response: Mapping[str, Any]) -> bool:
+    """Whether the SDK has sent the request more than once before this answer came."""
+    return int(response["ResponseMetadata"].get("RetryAttempts", 0)) > 0
+
+
+def _changed(task: Task, fields: Fields, *, version: int, now: str) -> Task:
+    return Task.from_fields({**task.to_json(), **fields, "version": version, "updatedAt": now})
+
+
+def _attribute(value: str | bool | int) -> dict[str, Any]:
+    if isinstance(value, bool):
+        return {"BOOL": value}
+    if isinstance(value, int):
+        return {"N": str(value)}
+    return {"S": value}
+
+
+def _item(task: Task) -> dict[str, dict[str, Any]]:
+    return {name: _attribute(value) for name, value in task.to_json().items()}
+
+
+def _stored(item: Mapping[str, Mapping[str, Any]]) -> Stored:
+    fields: dict[str, Any] = {}
+    for name, attribute in item.items():
+        ((kind, value),) = attribute.items()
+        fields[name] = int(value) if kind == "N" else value
+    return Stored(Task.from_fields(fields), fields.get("createKey"), fields.get("effectKey"))

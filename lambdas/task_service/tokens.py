@@ -1,0 +1,77 @@
+"""Page tokens: where a listing goes on, signed, so that nobody can point it elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+from dataclasses import dataclass
+from typing import Final
+
+from task_service.errors import Fault, InvalidPageTokenError
+from task_service.filters import TaskFilter
+from task_service.task import is_id
+
+ALLOWED: Final = "the token of an earlier answer to the same filter, unchanged"
+_LONGEST: Final = 256
+_FORM: Final = b"1"
+_MAC_BYTES: Final = 32
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a token belongs to: a filter and one segment of the listing."""
+
+    filter: TaskFilter
+    segment: int = 0
+    total_segments: int = 1
+
+
+class PageTokens:
+    """Issues and reads page tokens under one secret.
+
+    A token holds the id of the last task passed, and an HMAC-SHA256 over that id and the listing it belongs
+    to: changed in any byte, or used with another filter or segment, it is refused. Tokens never expire.
+    """
+
+    def __init__(self, secret: str) -> None:
+        if not secret:
+            raise ValueError("The secret that signs page tokens is empty.")
+        self._key = secret.encode()
+
+    def issue(self, last_id: str, listing: Listing) -> str:
+        signed = _FORM + last_id.encode()
+        return _encode(signed + self._mac(signed, listing))
+
+    def read(self, token: object, listing: Listing, *, field: str = "pageToken") -> str:
+        """The id of the last task passed. Raises InvalidPageTokenError, which says nothing about why."""
+        refusal = InvalidPageTokenError([Fault(field, token, ALLOWED)])
+        if not isinstance(token, str) or not 0 < len(token) <= _LONGEST or not token.isascii():
+            raise refusal
+        try:
+            raw = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
+        except ValueError:
+            raise refusal from None
+        # The decoder skips foreign characters and ignores spare bits: only the one canonical spelling is a
+        # token.
+        if _encode(raw) != token:
+            raise refusal
+        signed, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
+        if not hmac.compare_digest(mac, self._mac(signed, listing)):
+            raise refusal
+        last_id = signed[len(_FORM) :].decode("ascii", "replace")
+        if not signed.startswith(_FORM) or not is_id(last_id):
+            raise refusal
+        return last_id
+
+    def _mac(self, signed: bytes, listing: Listing) -> bytes:
+        # JSON keeps the parts apart: no id can spell the end of its field and the start of the next.
+        bound = json.dumps(
+            [signed.hex(), listing.filter.to_json(), listing.segment, listing.total_segments], sort_keys=True
+        )
+        return hmac.new(self._key, bound.encode(), hashlib.sha256).digest()
+
+
+def _encode(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")

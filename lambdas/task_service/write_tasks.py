@@ -1,0 +1,38 @@
+"""Writes tasks for the other services: creates and conditional updates, an outcome for each, safe to repeat."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from aws_lambda_powertools.logging import Logger
+from aws_lambda_powertools.metrics import Metrics, MetricUnit
+
+from task_service import aws, settings, timestamps, writes
+from task_service.store import TaskStore
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.typing import LambdaContext
+
+logger = Logger()
+metrics = Metrics()
+
+
+@cache
+def _store() -> TaskStore:
+    return TaskStore(aws.dynamodb(), settings.load(page_tokens=False).task_table_name)
+
+
+@metrics.log_metrics
+@logger.inject_lambda_context(clear_state=True)
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """`{writes: [...]}` -> `{outcomes: [...]}`, in the writes' order. Raises InvalidRequestError for a wrong event."""
+    asked = writes.parse_event(event)
+    budget = writes.Budget(has_time=aws.time_for_one_more_call(context), sleep=time.sleep)
+    outcomes = writes.write(asked, _store(), now=timestamps.now(), budget=budget)
+    metrics.add_metric(name="WritesAsked", unit=MetricUnit.Count, value=len(asked))
+    for outcome, count in Counter(each.outcome for each in outcomes).items():
+        metrics.add_metric(name=f"Writes{outcome.capitalize()}", unit=MetricUnit.Count, value=count)
+    return {"outcomes": [each.to_json() for each in outcomes]}

@@ -1,0 +1,295 @@
+"""Internal writes: many creates and conditional updates in one call, an outcome for each, safe to repeat.
+
+A write carries the idempotency key of its effect, and the task keeps it: a write that meets its own key has
+taken effect before. Writes go as transactions with a condition on every item, because a plain batch has no
+conditions and would overwrite what a user has edited since.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from task_service import timestamps, validation
+from task_service.errors import (
+    MISSING,
+    Fault,
+    InvalidRequestError,
+    InvalidTaskError,
+    TaskExistsError,
+    TaskNotFoundError,
+    TaskServiceError,
+    ThrottledError,
+    UnknownField,
+    VersionConflictError,
+    printable,
+)
+from task_service.store import MOST_ITEMS, Change, Creation, Fields, Refusal, Stored, TaskStore
+from task_service.task import ID_ALLOWED, Task, is_id
+
+MOST_WRITES: Final = 100
+LONGEST_KEY: Final = 256
+_CREATE_FIELDS: Final = ("op", "id", "key", "createdAt", "task")
+_UPDATE_FIELDS: Final = ("op", "id", "key", "version", "changes")
+_KEY: Final = re.compile(rf"[!-~]{{1,{LONGEST_KEY}}}")
+_KEY_ALLOWED: Final = f"a text of 1 to {LONGEST_KEY} characters out of ASCII, from ! to ~"
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """Make this task, once."""
+
+    task: Task
+    key: str
+
+    @property
+    def task_id(self) -> str:
+        return self.task.id
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """Give the task these fields, once, if it is at `version`."""
+
+    task_id: str
+    key: str
+    version: int
+    fields: Fields
+
+
+_DONE: Final = {Create: "created", Update: "updated"}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one write.
+
+    `outcome` is created, updated, unchanged, invalid, conflict, missing or throttled. `repeated` says of an
+    unchanged one that this same write had taken effect before, so that its sender can count it as done by
+    itself.
+    """
+
+    task_id: str | None
+    outcome: str
+    error: TaskServiceError | None = None
+    repeated: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        answer: dict[str, Any] = {"id": self.task_id, "outcome": self.outcome}
+        if self.repeated:
+            answer["repeated"] = True
+        if self.error is not None:
+            answer["error"] = {"name": self.error.name, "message": str(self.error)}
+        return answer
+
+
+@dataclass
+class Budget:
+    """How long one call goes on against throttling: so many pauses, and while there is time for one more
+    call.
+
+    Pauses grow from 50 ms to 2 s and are drawn at random below that, so that callers who were throttled
+    together do not come back together:
+    https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+    """
+
+    has_time: Callable[[], bool]
+    pauses: int = 8
+    sleep: Callable[[float], None] = time.sleep
+    draw: Callable[[], float] = random.random
+    _taken: int = field(default=0, init=False)
+
+    SHORTEST: Final = 0.05
+    LONGEST: Final = 2.0
+
+    def pause(self) -> bool:
+        """Wait before one more attempt. False if the budget is used up."""
+        if self._taken >= self.pauses or not self.has_time():
+            return False
+        self.sleep(self.draw() * min(self.LONGEST, self.SHORTEST * 2**self._taken))
+        self._taken += 1
+        return True
+
+
+def write(writes: Sequence[object], store: TaskStore, *, now: str, budget: Budget) -> list[Outcome]:
+    """The outcome of each write, in the writes' order.
+
+    A write that is wrong in itself, or that the task's state stands against, is an outcome and holds up no
+    other. Several writes to one task take effect in their order. What the budget did not suffice for is
+    `throttled`: nobody knows whether it took effect, and it is safe to send again.
+    """
+    outcomes: dict[int, Outcome] = {}
+    waves: list[dict[int, Create | Update]] = []
+    seen: dict[str, int] = {}
+    for position, raw in enumerate(writes):
+        parsed = parse(raw)
+        if isinstance(parsed, Outcome):
+            outcomes[position] = parsed
+            continue
+        # A transaction takes one effect on a task: the next on the same task goes into the next wave.
+        wave = seen[parsed.task_id] = seen.get(parsed.task_id, -1) + 1
+        if wave == len(waves):
+            waves.append({})
+        waves[wave][position] = parsed
+    for batch in waves:
+        decided = _apply(list(batch.values()), store, now=now, budget=budget)
+        outcomes.update((position, decided[parsed.task_id]) for position, parsed in batch.items())
+    return [outcomes[position] for position in range(len(writes))]
+
+
+def _apply(
+    wave: Sequence[Create | Update], store: TaskStore, *, now: str, budget: Budget
+) -> dict[str, Outcome]:
+    """Outcomes by id of writes to different tasks."""
+    pending: dict[str, Create | Update] = {each.task_id: each for each in wave}
+    decided: dict[str, Outcome] = {}
+
+    def decide(task_id: str, outcome: Outcome) -> None:
+        decided[task_id] = outcome
+        del pending[task_id]
+
+    # Updates are looked at before they are sent, because one that changes nothing is not to be written at
+    # all. Creates are nearly always new: they are looked at only once they are refused.
+    unread = {each.task_id for each in wave if isinstance(each, Update)}
+    has_refused = False
+    size = MOST_ITEMS
+    while pending and budget.has_time():
+        # Each round decides a write, or reads what the next round needs, or costs a pause: so the loop ends.
+        if unread:
+            try:
+                found, left = store.read(sorted(unread))
+            except ThrottledError:
+                found, left = {}, unread
+            is_stuck = bool(left)
+            for task_id in sorted(unread - left):
+                outcome = _verdict(pending[task_id], found.get(task_id))
+                if outcome is not None:
+                    decide(task_id, outcome)
+                elif has_refused:
+                    is_stuck = True
+            unread = left
+        else:
+            group = list(pending.values())[:size]
+            try:
+                refusals = store.commit([_effect(each, now) for each in group])
+            except ThrottledError:
+                refusals = [Refusal.BUSY] * len(group)
+            if not refusals:
+                for each in group:
+                    decide(each.task_id, Outcome(each.task_id, _DONE[type(each)]))
+                continue
+            for each, refusal in zip(group, refusals, strict=True):
+                if refusal is Refusal.INVALID:
+                    fault = Fault("task", {}, "an item that DynamoDB stores")
+                    decide(each.task_id, _invalid(each.task_id, fault))
+                elif refusal is Refusal.CONDITION:
+                    unread.add(each.task_id)
+            has_refused = bool(unread)
+            # A transaction that is cancelled for no reason is busy too.
+            is_stuck = Refusal.BUSY in refusals or set(refusals) == {Refusal.NONE}
+            if is_stuck:
+                # One busy item cancels all that travel with it: fewer of them have the better chance.
+                size = max(1, size // 2)
+        if is_stuck and not budget.pause():
+            break
+    for task_id in list(pending):
+        decide(task_id, Outcome(task_id, "throttled", ThrottledError()))
+    return decided
+
+
+def _effect(each: Create | Update, now: str) -> Creation | Change:
+    if isinstance(each, Create):
+        return Creation(each.task, each.key)
+    return Change(task_id=each.task_id, key=each.key, version=each.version, fields=each.fields, now=now)
+
+
+def _verdict(each: Create | Update, stored: Stored | None) -> Outcome | None:
+    """What the stored task says about a write; None if it is to be sent."""
+    task_id = each.task_id
+    if isinstance(each, Create):
+        if stored is None:
+            return None
+        # Whatever has become of the task since, this write has made it.
+        if stored.create_key == each.key:
+            return Outcome(task_id, "unchanged", repeated=True)
+        return Outcome(task_id, "conflict", TaskExistsError(task_id))
+    if stored is None:
+        return Outcome(task_id, "missing", TaskNotFoundError(task_id))
+    if stored.effect_key == each.key:
+        return Outcome(task_id, "unchanged", repeated=True)
+    if stored.task.version != each.version:
+        error = VersionConflictError(task_id, given=each.version, current=stored.task.version)
+        return Outcome(task_id, "conflict", error)
+    if stored.task.has(each.fields):
+        return Outcome(task_id, "unchanged")
+    return None
+
+
+def parse(raw: object) -> Create | Update | Outcome:
+    """One write of the event; an `invalid` outcome that names every fault if it is none."""
+    if not isinstance(raw, Mapping):
+        return _invalid(None, Fault("write", raw, "an object"))
+    task_id = printable(raw["id"]) if isinstance(raw.get("id"), str) else None
+    op = raw.get("op", MISSING)
+    if op not in ("create", "update"):
+        return _invalid(task_id, Fault("op", op, 'one of "create" and "update"'))
+    known = _CREATE_FIELDS if op == "create" else _UPDATE_FIELDS
+    faults: list[Fault] = [
+        UnknownField(str(name), raw[name], ", ".join(known)) for name in raw if name not in known
+    ]
+    if not is_id(raw.get("id")):
+        faults.append(Fault("id", raw.get("id", MISSING), ID_ALLOWED))
+    key = raw.get("key", MISSING)
+    if not isinstance(key, str) or not _KEY.fullmatch(key):
+        faults.append(Fault("key", key, _KEY_ALLOWED))
+    if op == "create":
+        try:
+            created_at = timestamps.parse(raw.get("createdAt"))
+        except ValueError:
+            faults.append(Fault("createdAt", raw.get("createdAt", MISSING), timestamps.ALLOWED))
+    if faults:
+        return _invalid(task_id, *faults)
+    try:
+        if op == "create":
+            content = validation.new_task(raw.get("task"))
+            task = Task(
+                id=raw["id"],
+                title=content.title,
+                detail=content.detail,
+                due_at=content.due_at,
+                is_complete=content.is_complete,
+                created_at=created_at,
+                updated_at=created_at,
+                version=1,
+            )
+            return Create(task, raw["key"])
+        fields = validation.changes(raw.get("changes")).given()
+        return Update(raw["id"], raw["key"], validation.version(raw.get("version")), fields)
+    except InvalidTaskError as error:
+        return Outcome(task_id, "invalid", error)
+
+
+def _invalid(task_id: str | None, *faults: Fault) -> Outcome:
+    return Outcome(task_id, "invalid", InvalidRequestError(faults))
+
+
+def parse_event(event: object) -> list[object]:
+    """The writes of an event. Raises InvalidRequestError if it has none, or more than one call takes."""
+    allowed = f"a list of at most {MOST_WRITES} writes"
+    if not isinstance(event, Mapping):
+        raise InvalidRequestError([Fault("event", event, f"an object with writes, {allowed}")])
+    faults: list[Fault] = [
+        UnknownField(str(name), value, "writes") for name, value in event.items() if name != "writes"
+    ]
+    asked: Any = event.get("writes", MISSING)
+    if not isinstance(asked, list):
+        faults.append(Fault("writes", asked, allowed))
+    elif len(asked) > MOST_WRITES:
+        faults.append(Fault("writes", f"a list of {len(asked)}", allowed))
+    if faults:
+        raise InvalidRequestError(faults)
+    return list(asked)
