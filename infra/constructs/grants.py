@@ -1,0 +1,39 @@
+"""Grants by hand, as narrow as they can be written, and the reasons why cdk-nag is overruled."""
+
+from collections.abc import Sequence
+
+import aws_cdk as cdk
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_s3 as s3
+from constructs import Construct, IConstruct
+
+
+def allow(role: iam.IRole, actions: Sequence[str], resources: Sequence[str]) -> None:
+    """Add one Allow statement to the role's own policy."""
+    role.add_to_principal_policy(iam.PolicyStatement(actions=actions, resources=resources))
+
+
+def acknowledge(scope: IConstruct, finding: str, reason: str) -> None:
+    """Record why this finding of cdk-nag on `scope`, and on what is below it, is meant."""
+    cdk.Validations.of(scope).acknowledge(
+        cdk.Acknowledgment(id=f"AwsSolutions::AwsSolutions-{finding}", reason=reason)
+    )
+
+
+def objects(bucket: s3.Bucket, patterns: Sequence[str], *, granted_to: IConstruct) -> list[str]:
+    """The ARNs of the bucket's objects under these patterns, acknowledged on the role that gets them."""
+    for pattern in patterns:
+        acknowledge(
+            granted_to,
+            f"IAM5[Resource::<{logical_id(bucket)}.Arn>/{pattern}]",
+            "Keys hold the names of jobs, which users choose when they start one; the pattern is a branch of "
+            "this project's own bucket.",
+        )
+    return [bucket.arn_for_objects(pattern) for pattern in patterns]
+
+
+def logical_id(construct: Construct) -> str:
+    """The name of the construct's resource in the template, as cdk-nag writes it in its findings."""
+    resource = construct.node.default_child
+    assert isinstance(resource, cdk.CfnElement)
+    return cdk.Stack.of(construct).get_logical_id(resource)

@@ -1,0 +1,224 @@
+"""Fan Out: the state machine, the functions that its states run, and what starts and closes its jobs."""
+
+from pathlib import Path
+
+import aws_cdk as cdk
+from aws_cdk import aws_events as events
+from aws_cdk import aws_events_targets as targets
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_lambda_destinations as destinations
+from aws_cdk import aws_logs as logs
+from aws_cdk import aws_sqs as sqs
+from aws_cdk import aws_stepfunctions as sfn
+from constructs import Construct, IConstruct
+
+from infra.constructs.function import LOG_RETENTION, Runtime, add_function
+from infra.constructs.grants import acknowledge, allow, logical_id, objects
+from infra.constructs.storage import Storage
+from infra.functions import FUNCTIONS, STATES
+
+DEFINITION = Path(__file__).resolve().parents[2] / "statemachines" / "fan_out.asl.json"
+
+MANIFESTS = "jobs/*/manifest.jsonl"
+RESULTS = "jobs/*/results/*"
+
+# Kinds of ARN below the machine's name: its executions, those that its Distributed Map started, and the runs
+# of that map. https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsstepfunctions.html
+JOB = ("execution", ":*")
+CHILD = ("execution", "/*:*")
+MAP_RUN = ("mapRun", "/*:*")
+_ACTS_ON = {
+    "StartExecution": None,
+    "ListExecutions": None,
+    "DescribeExecution": JOB,
+    "StopExecution": JOB,
+    "ListMapRuns": JOB,
+    "DescribeMapRun": MAP_RUN,
+}
+
+
+class Workflow(Construct):
+    """`machine` runs the jobs; `functions` by name; `dead_letters` has what the Closer could not account."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        id_: str,
+        *,
+        runtime: Runtime,
+        storage: Storage,
+        task_functions: dict[str, lambda_.Function],
+    ) -> None:
+        super().__init__(scope, id_)
+        self._storage = storage
+        self.functions: dict[str, lambda_.Function] = {
+            row.name: add_function(self, row, runtime=runtime, storage=storage) for row in STATES
+        }
+        self.machine = self._add_machine()
+        self._let_the_machine_run_its_own_children()
+        self.functions["JobsApi"] = add_function(self, FUNCTIONS["JobsApi"], runtime=runtime, storage=storage)
+        self.dead_letters = sqs.Queue(
+            self,
+            "DeadLetters",
+            encryption=sqs.QueueEncryption.SQS_MANAGED,
+            enforce_ssl=True,
+            retention_period=cdk.Duration.days(14),
+        )
+        acknowledge(
+            self.dead_letters,
+            "SQS3",
+            "It is itself the dead-letter queue, of the rule and of the Closer.",
+        )
+        self.functions["Closer"] = add_function(
+            self,
+            FUNCTIONS["Closer"],
+            runtime=runtime,
+            storage=storage,
+            dead_letters=destinations.SqsDestination(self.dead_letters),
+        )
+        self._close_jobs_that_end_early()
+        self._let_functions_call(task_functions)
+        self._let_functions_drive_the_machine()
+
+    def _add_machine(self) -> sfn.StateMachine:
+        states = [self.functions[row.name] for row in STATES]
+        role = iam.Role(
+            self,
+            "MachineRole",
+            assumed_by=iam.ServicePrincipal("states.amazonaws.com"),
+            description="What the states of Fan Out's machine may do",
+        )
+        bucket = self._storage.bucket
+        allow(role, ["lambda:InvokeFunction"], [function.function_arn for function in states])
+        # The item reader of the Distributed Map, and its result writer, which uploads in parts.
+        allow(role, ["s3:GetObject"], objects(bucket, [MANIFESTS], granted_to=role))
+        allow(
+            role,
+            ["s3:PutObject", "s3:GetObject", "s3:ListMultipartUploadParts", "s3:AbortMultipartUpload"],
+            objects(bucket, [RESULTS], granted_to=role),
+        )
+        machine = sfn.StateMachine(
+            self,
+            "Machine",
+            state_machine_type=sfn.StateMachineType.STANDARD,
+            # As a string, the definition is in the template, and a change of it is in the diff.
+            definition_body=sfn.DefinitionBody.from_string(DEFINITION.read_text(encoding="utf-8")),
+            definition_substitutions={
+                "BucketName": bucket.bucket_name,
+                **{f"{row.name}Arn": self.functions[row.name].function_arn for row in STATES},
+            },
+            role=role,
+            tracing_enabled=True,
+            logs=sfn.LogOptions(
+                destination=logs.LogGroup(
+                    self,
+                    "MachineLog",
+                    # Under this prefix AWS needs no statement a log group in a resource policy that has room
+                    # for few. https://docs.aws.amazon.com/step-functions/latest/dg/bp-cwl.html
+                    log_group_name=f"/aws/vendedlogs/states/{cdk.Stack.of(self).stack_name}",
+                    retention=LOG_RETENTION,
+                    removal_policy=cdk.RemovalPolicy.DESTROY,
+                ),
+                level=sfn.LogLevel.ERROR,
+                # Inputs are the users' own words, and the history keeps them for 90 days anyway.
+                include_execution_data=False,
+            ),
+        )
+        acknowledge(
+            role,
+            "IAM5[Resource::*]",
+            "X-Ray, and the delivery of logs that Step Functions manages, know no resource-level permission.",
+        )
+        acknowledge(
+            machine,
+            "SF1",
+            "Errors are logged. All events would log a million transitions a job, which the execution "
+            "history and the job's account in the bucket hold already.",
+        )
+        return machine
+
+    def _let_the_machine_run_its_own_children(self) -> None:
+        # The Distributed Map starts its children as executions of this same machine. In the role's own policy
+        # the statement would be circular: the machine waits for that policy, which would name the machine.
+        policy = iam.Policy(self, "MachineRunsItsOwnChildren", roles=[self.machine.role])
+        for actions, resource in (
+            (["StartExecution"], self.machine.state_machine_arn),
+            (["DescribeExecution", "StopExecution"], self._any(JOB, granted_to=policy)),
+            (["RedriveExecution"], self._any(CHILD, granted_to=policy)),
+        ):
+            policy.add_statements(
+                iam.PolicyStatement(actions=[f"states:{a}" for a in actions], resources=[resource])
+            )
+
+    def _close_jobs_that_end_early(self) -> None:
+        """Have the Closer write the account of every job that was stopped, timed out or failed.
+
+        Delivery is repeated for a day, the call itself twice; what still fails is in `dead_letters`.
+        """
+        rule = events.Rule(
+            self,
+            "JobEndedEarly",
+            description="A job was stopped, timed out or failed: the Closer writes its account",
+            event_pattern=events.EventPattern(
+                source=["aws.states"],
+                detail_type=["Step Functions Execution Status Change"],
+                detail={
+                    "stateMachineArn": [self.machine.state_machine_arn],
+                    "status": ["ABORTED", "TIMED_OUT", "FAILED"],
+                },
+            ),
+        )
+        rule.add_target(
+            targets.LambdaFunction(
+                self.functions["Closer"],
+                dead_letter_queue=self.dead_letters,
+                retry_attempts=185,
+                max_event_age=cdk.Duration.hours(24),
+            )
+        )
+
+    def _let_functions_call(self, task_functions: dict[str, lambda_.Function]) -> None:
+        for name, function in self.functions.items():
+            for callee in FUNCTIONS[name].calls:
+                called = task_functions[callee]
+                function.add_environment(f"{_upper_snake(callee)}_ARN", called.function_arn)
+                assert function.role is not None
+                allow(function.role, ["lambda:InvokeFunction"], [called.function_arn])
+
+    def _let_functions_drive_the_machine(self) -> None:
+        for name, function in self.functions.items():
+            actions = FUNCTIONS[name].machine
+            if not actions:
+                continue
+            function.add_environment("STATE_MACHINE_ARN", self.machine.state_machine_arn)
+            assert function.role is not None
+            for action in actions:
+                pattern = _ACTS_ON[action]
+                resource = (
+                    self._any(pattern, granted_to=function.role)
+                    if pattern
+                    else self.machine.state_machine_arn
+                )
+                allow(function.role, [f"states:{action}"], [resource])
+
+    def _any(self, pattern: tuple[str, str], *, granted_to: IConstruct) -> str:
+        """The ARN of all executions or map runs of the machine, to be granted and acknowledged."""
+        resource, suffix = pattern
+        acknowledge(
+            granted_to,
+            "IAM5[Resource::arn:<AWS::Partition>:states:<AWS::Region>:<AWS::AccountId>:"
+            f"{resource}:<{logical_id(self.machine)}.Name>{suffix}]",
+            "Users choose the names of jobs when they start them, and Step Functions those of its children; "
+            "all are this one machine's.",
+        )
+        return cdk.Stack.of(self).format_arn(
+            service="states",
+            resource=resource,
+            resource_name=f"{self.machine.state_machine_name}{suffix}",
+            arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME,
+        )
+
+
+def _upper_snake(name: str) -> str:
+    return "".join("_" + c if c.isupper() else c for c in name).lstrip("_").upper()

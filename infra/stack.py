@@ -1,0 +1,67 @@
+"""The whole of Fan Out as one stack."""
+
+from pathlib import Path
+
+import aws_cdk as cdk
+from constructs import Construct
+
+from infra.constructs.api import Api
+from infra.constructs.function import Runtime
+from infra.constructs.observability import PERIOD, Observability
+from infra.constructs.storage import Storage
+from infra.constructs.task_service import TaskService
+from infra.constructs.workflow import Workflow
+
+LAMBDAS = Path(__file__).resolve().parent.parent / "lambdas"
+
+
+class FanOutStack(cdk.Stack):
+    """Deployable to any account and region: nothing is looked up and no name is fixed but the stack's.
+
+    `lambdas` is the folder of the functions; another one than the project's may bring kinds of its own.
+    Context: `removal` is `retain` (default) or `destroy`, for table and bucket when the stack is deleted (a
+    bucket that is not empty stays in any case); `alarmTopicArn` is an SNS topic that hears of the alarms.
+    Outputs: ApiUrl, StateMachineArn, BucketName, TaskTableName.
+    Raises ValueError on another value of `removal`.
+    """
+
+    def __init__(self, scope: Construct, id_: str, *, lambdas: Path = LAMBDAS) -> None:
+        super().__init__(
+            scope,
+            id_,
+            description="Fan Out: jobs over a million tasks, with an exact account of every one",
+            # `cdk deploy` checks the bootstrap stack itself, before it uploads anything; without the rule the
+            # template takes no parameters.
+            synthesizer=cdk.DefaultStackSynthesizer(generate_bootstrap_version_rule=False),
+        )
+        storage = Storage(self, "Storage", removal_policy=_removal_policy(self))
+        runtime = Runtime(self, "Runtime", lambdas=lambdas)
+        tasks = TaskService(self, "TaskService", runtime=runtime, storage=storage)
+        workflow = Workflow(
+            self, "Workflow", runtime=runtime, storage=storage, task_functions=tasks.functions
+        )
+        functions = tasks.functions | workflow.functions
+        api = Api(self, "Api", functions=functions)
+        Observability(
+            self,
+            "Observability",
+            machine=workflow.machine,
+            functions=functions,
+            api_errors=api.rest_api.metric_server_error(period=PERIOD, statistic="Sum"),
+            dead_letters=workflow.dead_letters,
+            alarm_topic_arn=self.node.try_get_context("alarmTopicArn"),
+        )
+        for output, value in (
+            ("ApiUrl", api.rest_api.url),
+            ("StateMachineArn", workflow.machine.state_machine_arn),
+            ("BucketName", storage.bucket.bucket_name),
+            ("TaskTableName", storage.table.table_name),
+        ):
+            cdk.CfnOutput(self, output, value=value)
+
+
+def _removal_policy(stack: cdk.Stack) -> cdk.RemovalPolicy:
+    asked = stack.node.try_get_context("removal") or "retain"
+    if asked not in ("retain", "destroy"):
+        raise ValueError(f'context "removal" is "{asked}", but must be "retain" or "destroy".')
+    return cdk.RemovalPolicy.DESTROY if asked == "destroy" else cdk.RemovalPolicy.RETAIN
