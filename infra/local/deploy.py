@@ -1,0 +1,218 @@
+"""Deploy a synthesized CDK app to the embedded AWS, as `cdk deploy` does to AWS: assets to the bucket that the
+assembly names, then CreateStack or UpdateStack with the assembly's template, unchanged."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import time
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from .server import ACCESS_KEY_ID, ACCOUNT_ID, REGION, SECRET_ACCESS_KEY, Say
+
+if TYPE_CHECKING:
+    from mypy_boto3_cloudformation import CloudFormationClient
+    from mypy_boto3_s3 import S3Client
+
+STACK_SECONDS = 120.0
+# CDK's newest bootstrap version; the template only asks that there be one that is new enough.
+BOOTSTRAP_PARAMETER = "/cdk-bootstrap/hnb659fds/version"
+BOOTSTRAP_VERSION = "30"
+FAILED_STATES = ("FAILED", "ROLLBACK_COMPLETE", "ROLLBACK_IN_PROGRESS")
+
+
+class DeployError(Exception):
+    """The stack is not there; the message names each resource that failed, with its reason."""
+
+
+@dataclass(frozen=True)
+class Asset:
+    """A file of the assembly and where the template expects it."""
+
+    source: Path
+    is_folder: bool
+    bucket: str
+    key: str
+
+    def body(self) -> bytes:
+        return zipped(self.source) if self.is_folder else self.source.read_bytes()
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """A cloud assembly of one stack."""
+
+    folder: Path
+    stack: str
+    template: dict[str, Any]
+    assets: tuple[Asset, ...]
+
+    @classmethod
+    def read(cls, folder: Path) -> Assembly:
+        """Raises DeployError if the folder holds no assembly, or one of several stacks."""
+        try:
+            manifest = json.loads((folder / "manifest.json").read_text())
+        except FileNotFoundError:
+            raise DeployError(f"{folder} is not a cloud assembly: it has no manifest.json.") from None
+        artifacts = manifest["artifacts"]
+        stacks = [
+            (artifact["properties"].get("stackName", name), artifact["properties"]["templateFile"])
+            for name, artifact in artifacts.items()
+            if artifact["type"] == "aws:cloudformation:stack"
+        ]
+        if len(stacks) != 1:
+            raise DeployError(f"{folder} holds {len(stacks)} stacks, but exactly one can be deployed.")
+        name, file = stacks[0]
+        template = json.loads((folder / file).read_text())
+        files = [
+            artifact["properties"]["file"]
+            for artifact in artifacts.values()
+            if artifact["type"] == "cdk:asset-manifest"
+        ]
+        assets = tuple(asset for file in files for asset in _assets(folder, folder / file))
+        return cls(folder, name, template, assets)
+
+    def needed(self) -> Iterator[Asset]:
+        """The assets to upload: a layer's is left out, because the embedded AWS has no layers."""
+        layers = {
+            resource["Properties"].get("Content", {}).get("S3Key")
+            for resource in self.template["Resources"].values()
+            if resource["Type"] == "AWS::Lambda::LayerVersion"
+        }
+        yield from (asset for asset in self.assets if asset.key not in layers)
+
+    def fingerprint(self) -> str:
+        """Changes exactly when a deployment would change something."""
+        keys = sorted(asset.key for asset in self.assets)
+        text = json.dumps([self.stack, self.template, keys], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _assets(folder: Path, manifest: Path) -> Iterator[Asset]:
+    for entry in json.loads(manifest.read_text())["files"].values():
+        source = entry["source"]
+        for destination in entry["destinations"].values():
+            yield Asset(
+                source=folder / source["path"],
+                is_folder=source["packaging"] == "zip",
+                bucket=_placed(destination["bucketName"]),
+                key=_placed(destination["objectKey"]),
+            )
+
+
+def _placed(name: str) -> str:
+    for placeholder, value in (("AccountId", ACCOUNT_ID), ("Region", REGION), ("Partition", "aws")):
+        name = name.replace(f"${{AWS::{placeholder}}}", value)
+    return name
+
+
+def zipped(folder: Path) -> bytes:
+    """The folder as a zip whose bytes depend on the files' names and contents only."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                entry = zipfile.ZipInfo(path.relative_to(folder).as_posix(), (1980, 1, 1, 0, 0, 0))
+                entry.external_attr = 0o644 << 16
+                entry.compress_type = zipfile.ZIP_DEFLATED
+                archive.writestr(entry, path.read_bytes())
+    return buffer.getvalue()
+
+
+def session() -> boto3.Session:
+    """A session with the embedded AWS's root credentials, whatever the caller's environment says."""
+    return boto3.Session(
+        aws_access_key_id=ACCESS_KEY_ID, aws_secret_access_key=SECRET_ACCESS_KEY, region_name=REGION
+    )
+
+
+def deploy(assembly: Assembly, endpoint_url: str, *, say: Say = lambda _: None) -> dict[str, str]:
+    """Create or update the assembly's stack and return its outputs; raises DeployError."""
+    options = Config(proxies={}, retries={"total_max_attempts": 2}, read_timeout=120)
+    clients = session()
+    s3: S3Client = clients.client("s3", endpoint_url=endpoint_url, config=options)
+    cloudformation: CloudFormationClient = clients.client(
+        "cloudformation", endpoint_url=endpoint_url, config=options
+    )
+    clients.client("ssm", endpoint_url=endpoint_url, config=options).put_parameter(
+        Name=BOOTSTRAP_PARAMETER, Value=BOOTSTRAP_VERSION, Type="String", Overwrite=True
+    )
+    assets = list(assembly.needed())
+    say(f"Uploading {len(assets)} assets")
+    for bucket in {asset.bucket for asset in assets} | {_template_bucket(assembly)}:
+        s3.create_bucket(Bucket=bucket)
+    for asset in assets:
+        s3.put_object(Bucket=asset.bucket, Key=asset.key, Body=asset.body())
+    # By URL, as the CDK's command does: a template may be larger than a request may carry.
+    key = f"{assembly.fingerprint()}.template.json"
+    s3.put_object(Bucket=_template_bucket(assembly), Key=key, Body=json.dumps(assembly.template).encode())
+    url = f"{endpoint_url}/{_template_bucket(assembly)}/{key}"
+    say(f"Deploying stack {assembly.stack} ({len(assembly.template['Resources'])} resources)")
+    _apply(cloudformation, assembly.stack, url)
+    return _await(cloudformation, assembly.stack)
+
+
+def _template_bucket(assembly: Assembly) -> str:
+    return assembly.assets[0].bucket if assembly.assets else f"cdk-hnb659fds-assets-{ACCOUNT_ID}-{REGION}"
+
+
+def _apply(cloudformation: CloudFormationClient, stack: str, template_url: str) -> None:
+    status = _status(cloudformation, stack)
+    if status is not None and status.endswith(FAILED_STATES) and not status.startswith("UPDATE_ROLLBACK"):
+        # Such a stack can only be deleted.
+        cloudformation.delete_stack(StackName=stack)
+        _until_settled(cloudformation, stack)
+        status = None
+    change = cloudformation.create_stack if status is None else cloudformation.update_stack
+    try:
+        change(
+            StackName=stack, TemplateURL=template_url, Capabilities=["CAPABILITY_NAMED_IAM", "CAPABILITY_IAM"]
+        )
+    except ClientError as error:
+        if "No updates are to be performed" not in str(error):
+            raise DeployError(f"The stack {stack} was refused: {error}") from error
+
+
+def _status(cloudformation: CloudFormationClient, stack: str) -> str | None:
+    try:
+        return cloudformation.describe_stacks(StackName=stack)["Stacks"][0]["StackStatus"]
+    except ClientError as error:
+        if "does not exist" in str(error):
+            return None
+        raise
+
+
+def _until_settled(cloudformation: CloudFormationClient, stack: str) -> str | None:
+    deadline = time.monotonic() + STACK_SECONDS
+    while (status := _status(cloudformation, stack)) is not None and status.endswith("_IN_PROGRESS"):
+        if time.monotonic() > deadline:
+            raise DeployError(f"The stack {stack} is still {status} after {STACK_SECONDS:.0f} seconds.")
+        time.sleep(0.1)
+    return status
+
+
+def _await(cloudformation: CloudFormationClient, stack: str) -> dict[str, str]:
+    status = _until_settled(cloudformation, stack)
+    if status not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
+        raise DeployError(f"The stack {stack} is {status}.\n{_reasons(cloudformation, stack)}".rstrip())
+    outputs = cloudformation.describe_stacks(StackName=stack)["Stacks"][0].get("Outputs", [])
+    return {output["OutputKey"]: output["OutputValue"] for output in outputs}
+
+
+def _reasons(cloudformation: CloudFormationClient, stack: str) -> str:
+    """A line for each resource that failed, the first failure first."""
+    events = cloudformation.describe_stack_events(StackName=stack)["StackEvents"]
+    return "\n".join(
+        f"  {event['LogicalResourceId']} ({event['ResourceType']}): {event['ResourceStatusReason']}"
+        for event in reversed(events)
+        if event["ResourceStatus"].endswith("_FAILED") and "ResourceStatusReason" in event
+    )
