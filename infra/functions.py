@@ -65,7 +65,7 @@ _FUNCTIONS = (
         purpose="Internal: a page of one segment of the tasks",
         timeout=60,
         memory=512,
-        table=("Scan",),
+        table=("Scan", "BatchGetItem"),
         signs_pages=True,
     ),
     Function(
@@ -129,7 +129,7 @@ _FUNCTIONS = (
         purpose="REST API of the jobs, and the upload of tasks",
         timeout=29,
         memory=512,
-        reads=(JOB_OBJECTS,),
+        reads=(JOB_OBJECTS, UPLOADS),
         writes=(UPLOADS,),
         machine=(
             "StartExecution",
@@ -148,7 +148,6 @@ _FUNCTIONS = (
         memory=2048,
         reads=(JOB_OBJECTS,),
         writes=(JOB_OBJECTS,),
-        machine=("DescribeExecution",),
     ),
 )
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from task_service import timestamps
 from task_service.errors import Fault, InvalidRequestError, UnknownField
+from task_service.task import Task
 
 FIELDS: Final = ("isComplete", "dueBefore", "dueAfter")
 
@@ -22,6 +23,14 @@ class TaskFilter:
     is_complete: bool | None = None
     due_before: str | None = None
     due_after: str | None = None
+
+    def matches(self, task: Task) -> bool:
+        """Whether the listing would have the task."""
+        return (
+            (self.is_complete is None or task.is_complete == self.is_complete)
+            and (self.due_before is None or (task.due_at is not None and task.due_at < self.due_before))
+            and (self.due_after is None or (task.due_at is not None and task.due_at >= self.due_after))
+        )
 
     def to_json(self) -> dict[str, Any]:
         values = (self.is_complete, self.due_before, self.due_after)

@@ -29,10 +29,11 @@ def _parts() -> tuple[TaskStore, PageTokens]:
 @logger.inject_lambda_context(clear_state=True)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """`{filter, segment, totalSegments, cursor, limit}` -> `{tasks, cursor}`; cursor null: the segment has
-    ended.
+    ended. `{filter, ids}` -> `{tasks}`: those of the ids that exist and match.
 
     Raises InvalidRequestError and, when the same call can succeed later, ThrottledError.
     """
+    metrics.add_metric(name="Requests", unit=MetricUnit.Count, value=1)
     request = listing.parse(event)
     store, tokens = _parts()
     answer = listing.answer(request, store, tokens, has_time=aws.time_for_one_more_call(context))

@@ -1,4 +1,4 @@
-"""The internal listing: its event, and the one call that it makes."""
+"""The internal listing: its two events — a page of a segment, or tasks by their ids — and their answers."""
 
 from __future__ import annotations
 
@@ -7,14 +7,22 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from task_service import filters
-from task_service.errors import Fault, InvalidPageTokenError, InvalidRequestError, UnknownField
-from task_service.store import TaskStore
+from task_service.errors import (
+    Fault,
+    InvalidPageTokenError,
+    InvalidRequestError,
+    ThrottledError,
+    UnknownField,
+)
+from task_service.store import MOST_ITEMS, TaskStore
+from task_service.task import Task, is_id
 from task_service.tokens import Listing, PageTokens
 
 LARGEST_LIMIT: Final = 10_000
 DEFAULT_LIMIT: Final = 1_000
 MOST_SEGMENTS: Final = 1_000_000
 _FIELDS: Final = ("filter", "segment", "totalSegments", "cursor", "limit")
+_LOOKUP_FIELDS: Final = ("filter", "ids")
 
 
 @dataclass(frozen=True)
@@ -24,20 +32,37 @@ class ListRequest:
     limit: int
 
 
-def parse(event: object) -> ListRequest:
-    """The request of an event; every field has a default. Raises InvalidRequestError with every fault."""
+@dataclass(frozen=True)
+class LookupRequest:
+    wanted: filters.TaskFilter
+    ids: list[str]
+
+
+def parse(event: object) -> ListRequest | LookupRequest:
+    """The request of an event: a look-up if it has `ids`, else a listing, whose every field has a default.
+
+    Raises InvalidRequestError with every fault.
+    """
     if not isinstance(event, dict):
         raise InvalidRequestError([Fault("event", event, f"an object with the fields {', '.join(_FIELDS)}")])
+    fields = _LOOKUP_FIELDS if "ids" in event else _FIELDS
     faults: list[Fault] = [
-        UnknownField(str(name), value, ", ".join(_FIELDS))
+        UnknownField(str(name), value, ", ".join(fields))
         for name, value in event.items()
-        if name not in _FIELDS
+        if name not in fields
     ]
     wanted = filters.EVERYTHING
     try:
         wanted = filters.parse(event.get("filter"))
     except InvalidRequestError as error:
         faults.extend(error.faults)
+    if "ids" in event:
+        ids = event["ids"]
+        if not isinstance(ids, list) or len(ids) > MOST_ITEMS or not all(map(is_id, ids)):
+            faults.append(Fault("ids", ids, f"a list of at most {MOST_ITEMS} ids of tasks"))
+        if faults:
+            raise InvalidRequestError(faults)
+        return LookupRequest(wanted, ids)
     total = event.get("totalSegments", 1)
     if not _is_whole(total, 1, MOST_SEGMENTS):
         faults.append(Fault("totalSegments", total, f"a whole number from 1 to {MOST_SEGMENTS}"))
@@ -54,12 +79,18 @@ def parse(event: object) -> ListRequest:
 
 
 def answer(
-    request: ListRequest, store: TaskStore, tokens: PageTokens, *, has_time: Callable[[], bool]
+    request: ListRequest | LookupRequest,
+    store: TaskStore,
+    tokens: PageTokens,
+    *,
+    has_time: Callable[[], bool],
 ) -> dict[str, Any]:
-    """`{tasks, cursor}` for a request.
+    """`{tasks, cursor}` for a listing, `{tasks}` for a look-up: those that exist and match, in the ids' order.
 
     Raises InvalidRequestError for a cursor of another listing, and ThrottledError.
     """
+    if isinstance(request, LookupRequest):
+        return {"tasks": _look_up(request, store, has_time)}
     after = None
     if request.cursor is not None:
         try:
@@ -71,6 +102,23 @@ def answer(
         "tasks": [task.to_json() for task in page.tasks],
         "cursor": None if page.last_id is None else tokens.issue(page.last_id, request.listing),
     }
+
+
+def _look_up(request: LookupRequest, store: TaskStore, has_time: Callable[[], bool]) -> list[dict[str, Any]]:
+    found: dict[str, Task] = {}
+    unread = set(request.ids)
+    while unread:
+        stored, left = store.read(sorted(unread))
+        found |= {task_id: each.task for task_id, each in stored.items()}
+        if left == unread or not has_time():
+            # What DynamoDB does not get round to is no missing task.
+            raise ThrottledError
+        unread = left
+    return [
+        found[task_id].to_json()
+        for task_id in dict.fromkeys(request.ids)
+        if task_id in found and request.wanted.matches(found[task_id])
+    ]
 
 
 def _is_whole(value: object, lowest: int, highest: int) -> bool:

@@ -104,60 +104,56 @@ class _Version(_Sent):
 Model = TypeVar("Model", bound=_Sent)
 
 
-def new_task(value: object, *, prefix: str = "") -> NewTask:
-    """Raises InvalidTaskError with every fault; `prefix` goes before the names of its fields."""
-    return _parse(NewTask, value, prefix)
+def new_task(value: object) -> NewTask:
+    """Raises InvalidTaskError with every fault."""
+    return _parse(NewTask, value, "task")
 
 
 def replacement(value: object) -> Replacement:
     """Raises InvalidTaskError with every fault."""
-    return _parse(Replacement, value, "")
+    return _parse(Replacement, value, "task")
 
 
-def changes(value: object, *, prefix: str = "") -> Changes:
+def changes(value: object) -> Changes:
     """Raises InvalidTaskError with every fault; no field at all is one."""
     if value == {}:
-        raise InvalidTaskError(
-            [Fault(prefix.rstrip("."), value, f"an object with some of {_names(Changes)}")]
-        )
-    return _parse(Changes, value, prefix)
+        raise InvalidTaskError([Fault("changes", value, f"an object with some of {_names(Changes)}")])
+    return _parse(Changes, value, "changes")
 
 
 def version(value: object) -> int:
     """A version that a task can have. Raises InvalidTaskError."""
-    return _parse(_Version, {"version": value}, "").version
+    return _parse(_Version, {"version": value}, "version").version
 
 
-def _parse(model: type[Model], value: object, prefix: str) -> Model:
+def _parse(model: type[Model], value: object, whole: str) -> Model:
     if not isinstance(value, Mapping):
-        raise InvalidTaskError(
-            [Fault(prefix.rstrip(".") or "task", value, f"an object with {_names(model)}")]
-        )
+        raise InvalidTaskError([Fault(whole, value, f"an object with {_names(model)}")])
     # Unknown names are found here and not by pydantic, which cannot carry every name that JSON can spell.
     known = {field.alias or name for name, field in model.model_fields.items()}
     faults: list[Fault] = [
-        UnknownField(f"{prefix}{key}", value[key], _names(model)) for key in value if key not in known
+        UnknownField(str(key), value[key], _names(model)) for key in value if key not in known
     ]
     try:
         parsed = model.model_validate({key: value[key] for key in value if key in known})
     except ValidationError as error:
-        faults = [_fault(detail, prefix) for detail in error.errors(include_url=False)] + faults
+        faults = [_fault(detail) for detail in error.errors(include_url=False)] + faults
     else:
         if not faults:
             return parsed
     raise InvalidTaskError(faults)
 
 
-def _fault(detail: Mapping[str, Any], prefix: str) -> Fault:
+def _fault(detail: Mapping[str, Any]) -> Fault:
     field = str(detail["loc"][0])
     allowed = _ALLOWED[field]
     if detail["type"] == "missing":
-        return Fault(f"{prefix}{field}", MISSING, allowed)
+        return Fault(field, MISSING, allowed)
     if detail["type"] == "string_unicode":
         allowed += " that is valid Unicode"
     if detail["type"] == _RULE:
         allowed += detail["ctx"]["addition"]
-    return Fault(f"{prefix}{field}", detail["input"], allowed)
+    return Fault(field, detail["input"], allowed)
 
 
 def _names(model: type[_Sent]) -> str:

@@ -29,6 +29,7 @@ def _store() -> TaskStore:
 @logger.inject_lambda_context(clear_state=True)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """`{writes: [...]}` -> `{outcomes: [...]}`, in the writes' order. Raises InvalidRequestError for a wrong event."""
+    metrics.add_metric(name="Requests", unit=MetricUnit.Count, value=1)
     asked = writes.parse_event(event)
     budget = writes.Budget(has_time=aws.time_for_one_more_call(context), sleep=time.sleep)
     outcomes = writes.write(asked, _store(), now=timestamps.now(), budget=budget)

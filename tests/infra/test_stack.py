@@ -1,0 +1,619 @@
+"""What the template promises."""
+
+import ast
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.functions import FUNCTIONS
+from tests.infra.template import Template
+
+REPO = Path(__file__).resolve().parents[2]
+TASK_SERVICE = {"TaskApi", "ListTasks", "WriteTasks"}
+FAN_OUT = {"Planner", "Lister", "Manifest", "Worker", "Reducer", "JobsApi", "Closer"}
+X_RAY = {("xray:PutTraceSegments", "*"), ("xray:PutTelemetryRecords", "*")}
+
+MACHINE_ARN = "arn:<AWS::Partition>:states:<AWS::Region>:<AWS::AccountId>"
+EXECUTIONS = f"{MACHINE_ARN}:execution:<Machine.Name>:*"
+MAP_RUNS = f"{MACHINE_ARN}:mapRun:<Machine.Name>/*:*"
+
+
+# ------------------------------------------------------------------ the stack as a whole
+
+
+def test_the_stack_deploys_to_any_account_without_parameters_or_lookups(
+    template: Template, assembly: Path
+) -> None:
+    manifest = json.loads((assembly / "manifest.json").read_text(encoding="utf-8"))
+    assert "missing" not in manifest
+    assert manifest["artifacts"]["FanOut"]["environment"] == "aws://unknown-account/unknown-region"
+    assert "Parameters" not in template.document
+    assert "Rules" not in template.document
+
+
+def test_the_outputs_are_those_that_the_terminal_reads(template: Template) -> None:
+    assert {name: template.flat(o["Value"]) for name, o in template.document["Outputs"].items()} == {
+        "ApiUrl": "https://<RestApi>.execute-api.<AWS::Region>.<AWS::URLSuffix>/<RestApiDeploymentStagev1>/",
+        "StateMachineArn": "<Machine>",
+        "BucketName": "<Jobs>",
+        "TaskTableName": "<Tasks>",
+    }
+
+
+def test_cdk_nag_finds_nothing_that_nobody_has_answered_for(assembly: Path) -> None:
+    assert json.loads((assembly / "findings.json").read_text(encoding="utf-8")) == []
+
+
+def test_each_finding_that_is_overruled_has_its_reason(assembly: Path) -> None:
+    metadata = json.loads((assembly / "FanOut.metadata.json").read_text(encoding="utf-8"))
+    reasons = [
+        reason
+        for entries in metadata.values()
+        for entry in entries
+        if "acknowledged" in entry["type"].lower()
+        for reason in entry["data"].values()
+    ]
+    assert reasons
+    assert all(len(reason) > 40 and reason.endswith(".") for reason in reasons)
+
+
+def test_no_names_are_fixed_but_that_of_the_machines_log(template: Template) -> None:
+    """A second stack of another name can stand beside the first, and a replaced resource can be replaced."""
+    kinds_with_names = {
+        "AWS::Lambda::Function": "FunctionName",
+        "AWS::IAM::Role": "RoleName",
+        "AWS::S3::Bucket": "BucketName",
+        "AWS::DynamoDB::Table": "TableName",
+        "AWS::StepFunctions::StateMachine": "StateMachineName",
+        "AWS::SQS::Queue": "QueueName",
+        "AWS::Events::Rule": "Name",
+        "AWS::SecretsManager::Secret": "Name",
+    }
+    for kind, name in kinds_with_names.items():
+        assert template.all(kind)
+        assert not [k for k, r in template.all(kind).items() if name in r.get("Properties", {})]
+
+
+def test_nothing_is_deployed_that_is_not_the_projects_own(template: Template) -> None:
+    """No custom resources, which would bring functions, roles and runtimes of their own."""
+    assert not [
+        r["Type"]
+        for r in template.resources.values()
+        if r["Type"].startswith(("Custom::", "AWS::CloudFormation::"))
+    ]
+    assert set(template.functions) == TASK_SERVICE | FAN_OUT == set(FUNCTIONS)
+
+
+# ------------------------------------------------------------------ storage
+
+
+def test_the_task_table_is_on_demand_encrypted_recoverable_and_outlives_the_stack(template: Template) -> None:
+    table = template.one("AWS::DynamoDB::Table")
+    assert table["DeletionPolicy"] == table["UpdateReplacePolicy"] == "Retain"
+    assert table["Properties"] == {
+        "KeySchema": [{"AttributeName": "id", "KeyType": "HASH"}],
+        "AttributeDefinitions": [{"AttributeName": "id", "AttributeType": "S"}],
+        "BillingMode": "PAY_PER_REQUEST",
+        "PointInTimeRecoverySpecification": {"PointInTimeRecoveryEnabled": True},
+        "SSESpecification": {"SSEEnabled": True},
+    }
+
+
+def test_the_bucket_is_private_encrypted_tls_only_and_outlives_the_stack(template: Template) -> None:
+    bucket = template.one("AWS::S3::Bucket")
+    assert bucket["DeletionPolicy"] == bucket["UpdateReplacePolicy"] == "Retain"
+    properties = bucket["Properties"]
+    assert all(properties["PublicAccessBlockConfiguration"].values())
+    assert len(properties["PublicAccessBlockConfiguration"]) == 4
+    (rule,) = properties["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+    assert rule == {"ServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
+    assert "CorsConfiguration" not in properties
+    denied = [
+        s["Condition"]
+        for s in template.properties("AWS::S3::BucketPolicy")["PolicyDocument"]["Statement"]
+        if s["Effect"] == "Deny" and s["Action"] == "s3:*" and s["Principal"] == {"AWS": "*"}
+    ]
+    assert {"Bool": {"aws:SecureTransport": "false"}} in denied
+
+
+def test_objects_of_jobs_and_uploads_expire_and_unfinished_uploads_are_aborted(template: Template) -> None:
+    rules = template.properties("AWS::S3::Bucket")["LifecycleConfiguration"]["Rules"]
+    assert {r["Id"]: {k: v for k, v in r.items() if k != "Id"} for r in rules} == {
+        "jobs": {"Prefix": "jobs/", "ExpirationInDays": 90, "Status": "Enabled"},
+        "uploads": {"Prefix": "uploads/", "ExpirationInDays": 7, "Status": "Enabled"},
+        "unfinished": {"AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1}, "Status": "Enabled"},
+    }
+
+
+def test_the_secret_of_page_tokens_is_generated_and_never_in_the_template(template: Template) -> None:
+    secret = template.properties("AWS::SecretsManager::Secret")
+    assert secret["GenerateSecretString"] == {"ExcludePunctuation": True, "PasswordLength": 64}
+    assert "SecretString" not in secret
+
+
+# ------------------------------------------------------------------ functions
+
+
+@pytest.mark.parametrize("name", sorted(FUNCTIONS))
+def test_each_function_runs_a_handler_that_exists(template: Template, name: str) -> None:
+    module, _, attribute = template.functions[name]["Handler"].rpartition(".")
+    assert attribute == "handler"
+    path = REPO / "lambdas" / Path(*module.split(".")).with_suffix(".py")
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    defined = {
+        name
+        for node in tree.body
+        for name in (
+            [node.name]
+            if isinstance(node, ast.FunctionDef)
+            else [t.id for t in node.targets if isinstance(t, ast.Name)]
+            if isinstance(node, ast.Assign)
+            else []
+        )
+    }
+    assert "handler" in defined
+
+
+def test_a_functions_name_is_its_handlers_file_and_its_place_in_the_stack() -> None:
+    for name, row in FUNCTIONS.items():
+        snake = re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+        assert row.module in (f"task_service.{snake}", f"fan_out.{snake}")
+
+
+def test_every_function_is_python_3_13_on_arm64_traced_with_the_layer_and_the_same_code(
+    template: Template,
+) -> None:
+    functions = template.functions.values()
+    (layer_id,) = template.all("AWS::Lambda::LayerVersion")
+    for function in functions:
+        assert function["Runtime"] == "python3.13"
+        assert function["Architectures"] == ["arm64"]
+        assert function["TracingConfig"] == {"Mode": "Active"}
+        assert function["Layers"] == [{"Ref": layer_id}]
+    assert len({f["Code"]["S3Key"] for f in functions}) == 1
+    layer = template.properties("AWS::Lambda::LayerVersion")
+    assert layer["CompatibleRuntimes"] == ["python3.13"]
+    assert layer["CompatibleArchitectures"] == ["arm64"]
+
+
+def test_each_function_has_its_time_and_memory(template: Template) -> None:
+    assert {name: (f["Timeout"], f["MemorySize"]) for name, f in template.functions.items()} == {
+        "TaskApi": (29, 512),
+        "ListTasks": (60, 512),
+        "WriteTasks": (60, 512),
+        "Planner": (60, 512),
+        "Lister": (900, 1024),
+        "Manifest": (900, 1024),
+        "Worker": (900, 1024),
+        "Reducer": (900, 2048),
+        "JobsApi": (29, 512),
+        "Closer": (900, 2048),
+    }
+
+
+def test_each_functions_environment_is_complete_and_has_no_secret(template: Template) -> None:
+    task = {
+        "POWERTOOLS_SERVICE_NAME": "task-service",
+        "POWERTOOLS_METRICS_NAMESPACE": "FanOut",
+        "LOG_LEVEL": "INFO",
+        "TASK_TABLE_NAME": "<Tasks>",
+    }
+    job = {
+        "POWERTOOLS_SERVICE_NAME": "fan-out",
+        "POWERTOOLS_METRICS_NAMESPACE": "FanOut",
+        "LOG_LEVEL": "INFO",
+        "BUCKET_NAME": "<Jobs>",
+    }
+    # The Ref of a secret is its ARN.
+    signs = {"PAGE_TOKEN_SECRET_ARN": "<PageTokenSecret>"}
+    assert {
+        name: {k: template.flat(v) for k, v in f["Environment"]["Variables"].items()}
+        for name, f in template.functions.items()
+    } == {
+        "TaskApi": task | signs,
+        "ListTasks": task | signs,
+        "WriteTasks": task,
+        "Planner": job,
+        "Lister": job | {"LIST_TASKS_ARN": "<ListTasks.Arn>"},
+        "Manifest": job,
+        "Worker": job | {"WRITE_TASKS_ARN": "<WriteTasks.Arn>"},
+        "Reducer": job,
+        "JobsApi": job | {"STATE_MACHINE_ARN": "<Machine>"},
+        "Closer": job,
+    }
+
+
+def test_each_function_logs_into_its_own_group(template: Template) -> None:
+    groups = {name: f["LoggingConfig"]["LogGroup"]["Ref"] for name, f in template.functions.items()}
+    assert len(set(groups.values())) == len(groups)
+
+
+def test_every_log_expires_after_a_month(template: Template) -> None:
+    groups = template.all("AWS::Logs::LogGroup")
+    # The functions', the machine's and the API's.
+    assert len(groups) == len(FUNCTIONS) + 2
+    assert {g["Properties"]["RetentionInDays"] for g in groups.values()} == {30}
+
+
+# ------------------------------------------------------------------ what each may do
+
+
+def roles(template: Template) -> dict[str, Any]:
+    return {name: function["Role"] for name, function in template.functions.items()}
+
+
+def test_each_function_has_a_role_of_its_own(template: Template) -> None:
+    ids = [role["Fn::GetAtt"][0] for role in roles(template).values()]
+    ids.append(template.properties("AWS::StepFunctions::StateMachine")["RoleArn"]["Fn::GetAtt"][0])
+    assert len(set(ids)) == len(ids)
+    for role_id in ids[:-1]:
+        trust = template.resources[role_id]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+        assert [s["Principal"] for s in trust] == [{"Service": "lambda.amazonaws.com"}]
+
+
+def test_nobody_but_the_task_service_may_touch_the_task_table(template: Template) -> None:
+    assert {
+        name
+        for name, role in roles(template).items()
+        if any(
+            action.startswith("dynamodb:") or "<Tasks" in resource
+            for action, resource in template.allowed(role)
+        )
+    } == TASK_SERVICE
+    machine = template.properties("AWS::StepFunctions::StateMachine")["RoleArn"]
+    assert not [a for a, _ in template.allowed(machine) if a.startswith("dynamodb:")]
+
+
+def test_nobody_but_fan_out_may_touch_the_bucket(template: Template) -> None:
+    assert {
+        name
+        for name, role in roles(template).items()
+        if any("s3:" in action for action, _ in template.allowed(role))
+    } == FAN_OUT
+
+
+def test_no_role_has_a_wildcard_action_nor_every_resource(template: Template) -> None:
+    known_without_resources = {
+        "xray:PutTraceSegments",
+        "xray:PutTelemetryRecords",
+        "xray:GetSamplingRules",
+        "xray:GetSamplingTargets",
+        "logs:CreateLogDelivery",
+        "logs:GetLogDelivery",
+        "logs:UpdateLogDelivery",
+        "logs:DeleteLogDelivery",
+        "logs:ListLogDeliveries",
+        "logs:PutResourcePolicy",
+        "logs:DescribeResourcePolicies",
+        "logs:DescribeLogGroups",
+    }
+    machine = template.properties("AWS::StepFunctions::StateMachine")["RoleArn"]
+    for role in [*roles(template).values(), machine]:
+        for action, resource in template.allowed(role):
+            assert "*" not in action
+            assert resource != "*" or action in known_without_resources
+
+
+GRANTS = {
+    "TaskApi": {
+        ("dynamodb:GetItem", "<Tasks.Arn>"),
+        ("dynamodb:PutItem", "<Tasks.Arn>"),
+        ("dynamodb:UpdateItem", "<Tasks.Arn>"),
+        ("dynamodb:DeleteItem", "<Tasks.Arn>"),
+        ("dynamodb:Scan", "<Tasks.Arn>"),
+        ("secretsmanager:GetSecretValue", "<PageTokenSecret>"),
+    },
+    "ListTasks": {
+        ("dynamodb:BatchGetItem", "<Tasks.Arn>"),
+        ("dynamodb:Scan", "<Tasks.Arn>"),
+        ("secretsmanager:GetSecretValue", "<PageTokenSecret>"),
+    },
+    "WriteTasks": {
+        ("dynamodb:BatchGetItem", "<Tasks.Arn>"),
+        ("dynamodb:PutItem", "<Tasks.Arn>"),
+        ("dynamodb:UpdateItem", "<Tasks.Arn>"),
+    },
+    "Planner": {
+        ("s3:GetObject", "<Jobs.Arn>/jobs/*"),
+        ("s3:GetObject", "<Jobs.Arn>/uploads/*"),
+        ("s3:PutObject", "<Jobs.Arn>/jobs/*/job.json"),
+    },
+    "Lister": {
+        ("s3:GetObject", "<Jobs.Arn>/jobs/*"),
+        ("s3:GetObject", "<Jobs.Arn>/uploads/*"),
+        ("s3:PutObject", "<Jobs.Arn>/jobs/*/shards/*"),
+        ("s3:PutObject", "<Jobs.Arn>/jobs/*/parts/*"),
+        ("lambda:InvokeFunction", "<ListTasks.Arn>"),
+    },
+    "Manifest": {
+        ("s3:GetObject", "<Jobs.Arn>/jobs/*"),
+        ("s3:PutObject", "<Jobs.Arn>/jobs/*/manifest.jsonl"),
+        ("s3:PutObject", "<Jobs.Arn>/jobs/*/manifest.json"),
+    },
+    "Worker": {
+        ("s3:GetObject", "<Jobs.Arn>/jobs/*"),
+        ("s3:PutObject", "<Jobs.Arn>/jobs/*/checkpoints/*"),
+        ("s3:PutObject", "<Jobs.Arn>/jobs/*/partials/*"),
+        ("lambda:InvokeFunction", "<WriteTasks.Arn>"),
+    },
+    "Reducer": {
+        ("s3:GetObject", "<Jobs.Arn>/jobs/*"),
+        ("s3:PutObject", "<Jobs.Arn>/jobs/*"),
+    },
+    "JobsApi": {
+        ("s3:GetObject", "<Jobs.Arn>/jobs/*"),
+        ("s3:GetObject", "<Jobs.Arn>/uploads/*"),
+        ("s3:PutObject", "<Jobs.Arn>/uploads/*"),
+        ("states:StartExecution", "<Machine>"),
+        ("states:ListExecutions", "<Machine>"),
+        ("states:DescribeExecution", EXECUTIONS),
+        ("states:StopExecution", EXECUTIONS),
+        ("states:ListMapRuns", EXECUTIONS),
+        ("states:DescribeMapRun", MAP_RUNS),
+    },
+    "Closer": {
+        ("s3:GetObject", "<Jobs.Arn>/jobs/*"),
+        ("s3:PutObject", "<Jobs.Arn>/jobs/*"),
+        ("sqs:SendMessage", "<DeadLetters.Arn>"),
+        ("sqs:GetQueueAttributes", "<DeadLetters.Arn>"),
+        ("sqs:GetQueueUrl", "<DeadLetters.Arn>"),
+    },
+}
+
+
+@pytest.mark.parametrize("name", sorted(GRANTS))
+def test_a_function_may_do_this_and_nothing_else(template: Template, name: str) -> None:
+    expected = GRANTS[name] | X_RAY
+    # A multipart upload that failed is given up by who started it.
+    expected |= {("s3:AbortMultipartUpload", r) for a, r in GRANTS[name] if a == "s3:PutObject"}
+    # Who reads must be told 404 of a missing object, not 403.
+    if name in FAN_OUT:
+        expected |= {("s3:ListBucket", "<Jobs.Arn>")}
+    expected |= {(a, f"<{name}Log.Arn>") for a in ("logs:CreateLogStream", "logs:PutLogEvents")}
+    assert template.allowed(roles(template)[name]) == expected
+
+
+# ------------------------------------------------------------------ the machine
+
+
+DEFINITION = REPO / "statemachines" / "fan_out.asl.json"
+
+
+def every_state(states: dict[str, Any]) -> list[dict[str, Any]]:
+    found = []
+    for state in states.values():
+        found.append(state)
+        found += every_state(state.get("ItemProcessor", {}).get("States", {}))
+    return found
+
+
+def test_the_machines_definition_is_in_the_template_word_for_word(template: Template) -> None:
+    machine = template.properties("AWS::StepFunctions::StateMachine")
+    assert machine["DefinitionString"] == DEFINITION.read_text(encoding="utf-8")
+    placeholders = set(re.findall(r"\$\{(\w+)\}", machine["DefinitionString"]))
+    substitutions = {k: template.flat(v) for k, v in machine["DefinitionSubstitutions"].items()}
+    assert set(substitutions) == placeholders
+    assert substitutions.pop("BucketName") == "<Jobs>"
+    assert substitutions == {
+        f"{n}Arn": f"<{n}.Arn>" for n in ("Planner", "Lister", "Manifest", "Worker", "Reducer")
+    }
+
+
+def test_the_machine_is_standard_traced_and_logs_errors_without_the_users_data(template: Template) -> None:
+    machine = template.properties("AWS::StepFunctions::StateMachine")
+    assert machine["StateMachineType"] == "STANDARD"
+    assert machine["TracingConfiguration"] == {"Enabled": True}
+    assert machine["LoggingConfiguration"]["Level"] == "ERROR"
+    assert machine["LoggingConfiguration"]["IncludeExecutionData"] is False
+    (group,) = (
+        g["Properties"]["LogGroupName"]
+        for g in template.all("AWS::Logs::LogGroup").values()
+        if "LogGroupName" in g["Properties"]
+    )
+    assert group == "/aws/vendedlogs/states/FanOut"
+
+
+def test_the_machines_role_may_do_exactly_what_its_states_need(template: Template) -> None:
+    """The needs are derived from the definition, so that a new state asks for its grant here."""
+    states = every_state(json.loads(DEFINITION.read_text(encoding="utf-8"))["States"])
+    needs: set[tuple[str, str]] = set()
+    for state in states:
+        if state["Type"] == "Task":
+            assert state["Resource"] == "arn:aws:states:::lambda:invoke"
+            name = re.fullmatch(r"\$\{(\w+)Arn\}", state["Parameters"]["FunctionName"])
+            assert name
+            needs.add(("lambda:InvokeFunction", f"<{name[1]}.Arn>"))
+        if reader := state.get("ItemReader"):
+            assert reader["Resource"] == "arn:aws:states:::s3:getObject"
+            assert reader["Parameters"] == {"Bucket": "${BucketName}", "Key.$": "$.manifestKey"}
+            needs.add(("s3:GetObject", "<Jobs.Arn>/jobs/*/manifest.jsonl"))
+        if writer := state.get("ResultWriter"):
+            assert writer["Resource"] == "arn:aws:states:::s3:putObject"
+            prefix = re.fullmatch(r"States\.Format\('(.*)', \$\.jobId\)", writer["Parameters"]["Prefix.$"])
+            assert prefix
+            below = f"<Jobs.Arn>/{prefix[1].replace('{}', '*')}/*"
+            # https://docs.aws.amazon.com/step-functions/latest/dg/iam-policies-eg-dist-map.html
+            needs |= {
+                (f"s3:{action}", below)
+                for action in ("PutObject", "GetObject", "ListMultipartUploadParts", "AbortMultipartUpload")
+            }
+        if state.get("ItemProcessor", {}).get("ProcessorConfig", {}).get("Mode") == "DISTRIBUTED":
+            needs |= {
+                ("states:StartExecution", "<Machine>"),
+                ("states:DescribeExecution", EXECUTIONS),
+                ("states:StopExecution", EXECUTIONS),
+                ("states:RedriveExecution", f"{MACHINE_ARN}:execution:<Machine.Name>/*:*"),
+            }
+    role = template.properties("AWS::StepFunctions::StateMachine")["RoleArn"]
+    watching = {(a, r) for a, r in template.allowed(role) if a.startswith(("xray:", "logs:"))}
+    assert template.allowed(role) - watching == needs
+
+
+def test_the_grant_on_the_machine_itself_is_a_policy_that_the_machine_does_not_wait_for(
+    template: Template,
+) -> None:
+    machine = template.one("AWS::StepFunctions::StateMachine")
+    for logical_id, policy in template.all("AWS::IAM::Policy").items():
+        if "states:StartExecution" in json.dumps(policy) and "MachineRole" in json.dumps(
+            policy["Properties"]["Roles"]
+        ):
+            assert logical_id not in machine["DependsOn"]
+            break
+    else:
+        pytest.fail("no such policy")
+
+
+def test_a_job_that_ends_early_reaches_the_closer_or_the_dead_letter_queue(template: Template) -> None:
+    rule = template.properties("AWS::Events::Rule")
+    assert rule["State"] == "ENABLED"
+    pattern = rule["EventPattern"]
+    assert pattern["source"] == ["aws.states"]
+    assert pattern["detail-type"] == ["Step Functions Execution Status Change"]
+    assert [template.flat(a) for a in pattern["detail"]["stateMachineArn"]] == ["<Machine>"]
+    assert set(pattern["detail"]["status"]) == {"ABORTED", "TIMED_OUT", "FAILED"}
+    (target,) = rule["Targets"]
+    assert template.flat(target["Arn"]) == "<Closer.Arn>"
+    assert template.flat(target["DeadLetterConfig"]["Arn"]) == "<DeadLetters.Arn>"
+    assert target["RetryPolicy"] == {"MaximumEventAgeInSeconds": 86400, "MaximumRetryAttempts": 185}
+    # What EventBridge delivered and the Closer then failed on, too.
+    invocation = template.properties("AWS::Lambda::EventInvokeConfig")
+    assert template.flat(invocation["FunctionName"]) == "<Closer>"
+    assert template.flat(invocation["DestinationConfig"]["OnFailure"]["Destination"]) == "<DeadLetters.Arn>"
+
+
+def test_the_dead_letter_queue_is_encrypted_keeps_two_weeks_and_takes_from_the_rule_only(
+    template: Template,
+) -> None:
+    queue = template.properties("AWS::SQS::Queue")
+    assert queue["SqsManagedSseEnabled"] is True
+    assert queue["MessageRetentionPeriod"] == 14 * 86400
+    allowed = [
+        s
+        for s in template.properties("AWS::SQS::QueuePolicy")["PolicyDocument"]["Statement"]
+        if s["Effect"] == "Allow"
+    ]
+    assert [s["Principal"] for s in allowed] == [{"Service": "events.amazonaws.com"}]
+    (condition,) = (s["Condition"] for s in allowed)
+    assert template.flat(condition["ArnEquals"]["aws:SourceArn"]) == "<JobEndedEarly.Arn>"
+
+
+# ------------------------------------------------------------------ the API
+
+
+def api_paths(template: Template) -> dict[str, str]:
+    """Logical id of each resource of the API to its path."""
+    resources = template.all("AWS::ApiGateway::Resource")
+
+    def path(logical_id: str) -> str:
+        properties = resources[logical_id]["Properties"]
+        parent = properties["ParentId"].get("Ref")
+        return (path(parent) if parent else "") + "/" + properties["PathPart"]
+
+    return {logical_id: path(logical_id) for logical_id in resources}
+
+
+def test_the_api_has_these_methods_each_answered_by_its_function(template: Template) -> None:
+    paths = api_paths(template)
+    found = {}
+    for method in template.all("AWS::ApiGateway::Method").values():
+        properties = method["Properties"]
+        assert properties["Integration"]["Type"] == "AWS_PROXY"
+        answered_by = re.search(r"<(\w+)\.Arn>/invocations", template.flat(properties["Integration"]["Uri"]))
+        assert answered_by
+        found[f"{properties['HttpMethod']} {paths[properties['ResourceId']['Ref']]}"] = answered_by[1]
+    assert found == {
+        "GET /tasks": "TaskApi",
+        "POST /tasks": "TaskApi",
+        "GET /tasks/{id}": "TaskApi",
+        "PUT /tasks/{id}": "TaskApi",
+        "DELETE /tasks/{id}": "TaskApi",
+        "POST /tasks/upload": "JobsApi",
+        "GET /jobs": "JobsApi",
+        "POST /jobs": "JobsApi",
+        "GET /jobs/{id}": "JobsApi",
+        "DELETE /jobs/{id}": "JobsApi",
+        "GET /jobs/{id}/failures": "JobsApi",
+        "POST /jobs/{id}/retry": "JobsApi",
+    }
+
+
+def test_every_method_asks_for_a_signature(template: Template) -> None:
+    assert {
+        m["Properties"]["AuthorizationType"] for m in template.all("AWS::ApiGateway::Method").values()
+    } == {"AWS_IAM"}
+
+
+def test_a_csv_reaches_the_function_as_the_bytes_that_were_sent(template: Template) -> None:
+    assert template.properties("AWS::ApiGateway::RestApi")["BinaryMediaTypes"] == ["text/csv"]
+
+
+def test_the_stage_is_throttled_traced_and_logs_every_request_but_no_bodies(template: Template) -> None:
+    stage = template.properties("AWS::ApiGateway::Stage")
+    assert stage["TracingEnabled"] is True
+    (setting,) = stage["MethodSettings"]
+    assert setting == {
+        "HttpMethod": "*",
+        "ResourcePath": "/*",
+        "DataTraceEnabled": False,
+        "LoggingLevel": "ERROR",
+        "MetricsEnabled": True,
+        "ThrottlingBurstLimit": 200,
+        "ThrottlingRateLimit": 100,
+    }
+    assert "AccessLog" in json.dumps(stage["AccessLogSetting"]["DestinationArn"])
+    json.loads(stage["AccessLogSetting"]["Format"])
+
+
+def test_the_gateways_own_errors_have_the_shape_of_the_functions(template: Template) -> None:
+    bodies = {}
+    for response in template.all("AWS::ApiGateway::GatewayResponse").values():
+        properties = response["Properties"]
+        body = properties["ResponseTemplates"]["application/json"]
+        rendered = body.replace("$context.error.messageString", '"Why."')
+        bodies[properties["ResponseType"]] = json.loads(rendered)["error"]
+    assert bodies == {
+        "DEFAULT_4XX": {"name": "$context.error.responseType", "message": "Why."},
+        "DEFAULT_5XX": {"name": "InternalError", "message": "Why."},
+        "REQUEST_TOO_LARGE": {"name": "PayloadTooLargeError", "message": "Why."},
+        "THROTTLED": {"name": "ThrottledError", "message": "Why."},
+    }
+
+
+def test_only_the_api_and_the_rule_may_call_a_function_from_outside(template: Template) -> None:
+    callers: dict[str, set[str]] = {}
+    for permission in template.all("AWS::Lambda::Permission").values():
+        properties = permission["Properties"]
+        assert "SourceArn" in properties
+        callers.setdefault(template.flat(properties["FunctionName"]), set()).add(properties["Principal"])
+    assert callers == {
+        "<TaskApi.Arn>": {"apigateway.amazonaws.com"},
+        "<JobsApi.Arn>": {"apigateway.amazonaws.com"},
+        "<Closer.Arn>": {"events.amazonaws.com"},
+    }
+
+
+# ------------------------------------------------------------------ alarms
+
+
+def test_the_alarms_watch_jobs_accounts_throttles_and_the_api(template: Template) -> None:
+    alarms = {template.name_of(k): r["Properties"] for k, r in template.all("AWS::CloudWatch::Alarm").items()}
+    assert {
+        name: (a["MetricName"], {d["Name"]: template.flat(d["Value"]) for d in a["Dimensions"]})
+        for name, a in alarms.items()
+    } == {
+        "JobFailed": ("ExecutionsFailed", {"StateMachineArn": "<Machine>"}),
+        "JobTimedOut": ("ExecutionsTimedOut", {"StateMachineArn": "<Machine>"}),
+        "ClosingAccountMissing": (
+            "ApproximateNumberOfMessagesVisible",
+            {"QueueName": "<DeadLetters.QueueName>"},
+        ),
+        "WorkersThrottled": ("Throttles", {"FunctionName": "<Worker>"}),
+        "ApiErrors": ("5XXError", {"ApiName": "FanOut"}),
+    }
+    for alarm in alarms.values():
+        assert alarm["TreatMissingData"] == "notBreaching"
+        assert alarm["AlarmDescription"]
+        assert "AlarmActions" not in alarm

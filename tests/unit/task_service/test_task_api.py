@@ -1,0 +1,512 @@
+"""The REST API of tasks, request by request."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from botocore.exceptions import ConnectTimeoutError, ReadTimeoutError
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from task_service import rest, store
+
+from .conftest import SECRET, Api, Context, faults, fill, forget, refusal, response, stored, write_all
+from .conftest import update as an_update
+
+TIMEOUT = ReadTimeoutError(endpoint_url="https://dynamodb")
+
+
+def test_a_task_is_created_with_what_was_sent_and_what_the_service_adds(api: Api) -> None:
+    answer = api(
+        "POST",
+        "/tasks",
+        {"title": "Fix “it”", "detail": "a\nb", "dueAt": "2026-05-17T11:00:00.5+02:00", "isComplete": True},
+    )
+
+    assert answer.status == 201
+    task = answer.body
+    assert answer.headers["Location"] == f"/tasks/{task['id']}"
+    assert answer.headers["Content-Type"] == "application/json"
+    assert list(task) == ["id", "title", "detail", "dueAt", "isComplete", "createdAt", "updatedAt", "version"]
+    assert task["title"] == "Fix “it”"
+    assert task["detail"] == "a\nb"
+    assert task["dueAt"] == "2026-05-17T09:00:00Z"
+    assert task["isComplete"] is True
+    assert task["createdAt"] == task["updatedAt"]
+    assert task["version"] == 1
+    assert api("GET", f"/tasks/{task['id']}").body == task
+
+
+def test_a_task_without_optional_fields_is_answered_without_them(api: Api) -> None:
+    assert api.make().keys() == {"id", "title", "isComplete", "createdAt", "updatedAt", "version"}
+
+
+def test_putting_a_task_replaces_all_of_it(api: Api) -> None:
+    task = api.make(detail="old", dueAt="2026-05-17T09:00:00Z", isComplete=True)
+
+    answer = api("PUT", f"/tasks/{task['id']}", {"title": "New", "version": 1})
+
+    assert answer.status == 200
+    assert answer.body == {
+        "id": task["id"],
+        "title": "New",
+        "isComplete": False,
+        "createdAt": task["createdAt"],
+        "updatedAt": answer.body["updatedAt"],
+        "version": 2,
+    }
+    assert api("GET", f"/tasks/{task['id']}").body == answer.body
+
+
+def test_putting_over_a_version_that_is_gone_is_a_conflict_and_changes_nothing(api: Api) -> None:
+    task = api.make()
+    first = api("PUT", f"/tasks/{task['id']}", {"title": "Mine", "version": 1})
+
+    second = api("PUT", f"/tasks/{task['id']}", {"title": "Theirs", "version": 1})
+
+    assert second.status == 409
+    assert second.error["name"] == "VersionConflictError"
+    assert "version is 1, but the task" in second.error["message"]
+    assert api("GET", f"/tasks/{task['id']}").body == first.body
+
+
+def test_putting_the_same_content_twice_over_the_same_version_is_a_conflict_too(api: Api) -> None:
+    task = api.make()
+    sent = {"title": "Mine", "version": 1}
+
+    assert [api("PUT", f"/tasks/{task['id']}", sent).status for _ in range(2)] == [200, 409]
+
+
+def test_a_deleted_task_is_gone(api: Api) -> None:
+    task = api.make()
+
+    deleted = api("DELETE", f"/tasks/{task['id']}")
+
+    assert (deleted.status, deleted.raw) == (204, "")
+    for method, body in (("GET", None), ("DELETE", None), ("PUT", {"title": "x", "version": 1})):
+        answer = api(method, f"/tasks/{task['id']}", body)
+        assert answer.status == 404
+        assert answer.error == {
+            "name": "TaskNotFoundError",
+            "message": f'No task has the id "{task["id"]}".',
+        }
+
+
+def test_a_user_edit_keeps_what_tells_an_internal_write_that_it_was_done(api: Api, dynamodb: Any) -> None:
+    task = api.make()
+    write_all([an_update(task["id"], title="By a job", key="effect-1")])
+    edited = api("PUT", f"/tasks/{task['id']}", {"title": "By a user", "version": 2})
+
+    (again,) = write_all([an_update(task["id"], title="By a job", key="effect-1")])
+
+    assert again == {"id": task["id"], "outcome": "unchanged", "repeated": True}
+    assert api("GET", f"/tasks/{task['id']}").body == edited.body
+    assert "effect-1" not in edited.raw
+
+
+@pytest.mark.parametrize("task_id", ["a b", "a.b", "ä", "x" * 65, "a%20b", "a%2Fb", "a'b", "$a"])
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+def test_an_id_that_no_task_can_have_is_refused_before_anything_else(
+    api: Api, method: str, task_id: str
+) -> None:
+    answer = api(method, f"/tasks/{task_id}", {"title": "x", "version": 1})
+
+    assert answer.status == 400
+    assert answer.error["field"] == "id"
+    assert "must be 1 to 64 characters out of" in answer.error["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/"), ("GET", "/task"), ("PATCH", "/tasks/a"), ("GET", "/tasks/a/b"), ("PUT", "/tasks")],
+)
+def test_an_operation_that_does_not_exist_is_not_found(api: Api, method: str, path: str) -> None:
+    answer = api(method, path, {})
+
+    assert answer.status == 404
+    assert answer.error["name"] == "RouteNotFoundError"
+
+
+@pytest.mark.parametrize(
+    ("raw", "says"),
+    [
+        (None, "body is missing, but must be a JSON object in UTF-8."),
+        ("", "body is missing"),
+        ("  ", "body is missing"),
+        ("{", 'body is "{", but must be a JSON object in UTF-8.'),
+        ("[]", "body is a list, but must be a JSON object."),
+        ("null", "body is null"),
+        ('"x"', 'body is "x"'),
+        ("NaN", "must be a JSON object"),
+        ('{"title": NaN}', "must be a JSON object"),
+        ('{"title": -Infinity}', "must be a JSON object"),
+        ('{"title": 1e999}', "title is Infinity, but must be a text"),
+        ('{"title": ' + "9" * 5_000 + "}", "must be a JSON object"),
+        ("[" * 100_000, "must be a JSON object"),
+        ('{"title": ' + "[" * 900 + "]" * 900 + "}", "title is a list"),
+        ('{"title": "\\ud800"}', "that is valid Unicode"),
+        ('{"title": "x", "\\ud800": 1}', "is not a field here"),
+    ],
+)
+def test_a_body_that_is_no_task_is_refused_in_plain_words(api: Api, raw: str | None, says: str) -> None:
+    answer = api("POST", "/tasks", raw=raw)
+
+    assert answer.status == 400
+    assert says in answer.error["message"]
+    assert len(answer.raw) < 3_000
+
+
+def test_a_body_may_come_in_base64_and_with_a_byte_order_mark(api: Api) -> None:
+    assert api("POST", "/tasks", {"title": "Grüße"}, encoded=True).body["title"] == "Grüße"
+    assert api("POST", "/tasks", raw='\ufeff{"title": "x"}').status == 201
+
+
+@pytest.mark.parametrize("text", ["%%%", "4pi", "w/8=", "Zm9v\n!"])
+def test_a_base64_body_that_is_broken_is_refused(api: Api, text: str) -> None:
+    with pytest.raises(rest.InvalidRequestError, match="must be a JSON object"):
+        rest.body(text, is_base64=True, content_type=None)
+
+
+@pytest.mark.parametrize("encoded", [False, True])
+def test_the_largest_body_is_read_and_one_byte_more_is_too_large(api: Api, encoded: bool) -> None:
+    frame = len('{"title":"x"}')
+    largest = '{"title":"x"' + " " * (rest.LARGEST_BODY - frame) + "}"
+
+    assert api("POST", "/tasks", raw=largest, encoded=encoded).status == 201
+    refused = api("POST", "/tasks", raw=largest + " ", encoded=encoded)
+    assert refused.status == 413
+    assert refused.error["name"] == "PayloadTooLargeError"
+    assert "at most 262144 bytes" in refused.error["message"]
+    assert api("POST", "/tasks", raw="ä" * rest.LARGEST_BODY, encoded=encoded).status == 413
+    assert api("POST", "/tasks", raw="x" * 5_000_000, encoded=encoded).status == 413
+
+
+@pytest.mark.parametrize("content_type", [None, "application/json", "Application/JSON; charset=utf-8"])
+def test_json_is_taken_however_it_is_declared(api: Api, content_type: str | None) -> None:
+    assert api("POST", "/tasks", {"title": "x"}, content_type=content_type).status == 201
+
+
+@pytest.mark.parametrize(
+    "content_type", ["text/csv", "application/x-www-form-urlencoded", "application/jsonx"]
+)
+def test_another_content_type_is_refused(api: Api, content_type: str) -> None:
+    answer = api("POST", "/tasks", {"title": "x"}, content_type=content_type)
+
+    assert answer.status == 415
+    assert answer.error["name"] == "UnsupportedMediaTypeError"
+    assert "must be application/json" in answer.error["message"]
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    raw=st.text(st.characters())
+    | st.dictionaries(st.text(), st.none() | st.text() | st.integers()).map(json.dumps)
+)
+def test_no_body_whatever_makes_the_service_fail(api: Api, raw: str) -> None:
+    answer = api("POST", "/tasks", raw=raw)
+
+    assert answer.status in (201, 400)
+
+
+@pytest.mark.parametrize(
+    "event", [{}, {"key1": "value1"}, {"httpMethod": "GET"}, {"path": "/tasks"}, None, [], 7]
+)
+def test_an_event_that_is_no_request_is_answered_and_not_raised(api: Api, event: Any) -> None:
+    answer = api.send(event)
+
+    assert answer.status in (404, 500)
+    assert "Traceback" not in answer.raw
+
+
+def test_an_unexpected_error_is_logged_and_answered_without_its_details(
+    api: Api, dynamodb: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("the neighbour's task is 'Buy a ring'")
+
+    monkeypatch.setattr(store.TaskStore, "get", broken)
+
+    answer = api("GET", "/tasks/a")
+
+    assert answer.status == 500
+    assert answer.error["name"] == "InternalError"
+    assert answer.error.keys() == {"name", "message"}
+    assert "ring" not in answer.raw
+    assert "Traceback" not in answer.raw
+    assert "Buy a ring" in caplog.text
+
+
+def test_an_error_of_aws_that_will_not_pass_is_answered_without_its_details(api: Api, dynamodb: Any) -> None:
+    denied = refusal("AccessDeniedException", message="User: arn:aws:sts::123456789012:x is not authorized")
+    with faults(dynamodb, "GetItem", denied):
+        answer = api("GET", "/tasks/a")
+
+    assert answer.status == 500
+    assert "arn:" not in answer.raw
+
+
+def test_a_missing_setting_is_an_internal_error(
+    api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("TASK_TABLE_NAME")
+    forget()
+
+    answer = api("GET", "/tasks/a")
+
+    assert answer.status == 500
+    assert "TASK_TABLE_NAME" not in answer.raw
+    assert "The environment variable TASK_TABLE_NAME is missing." in caplog.text
+
+
+OPERATIONS = [
+    ("PutItem", "POST", "/tasks", {"title": "x"}),
+    ("GetItem", "GET", "/tasks/a", None),
+    ("Scan", "GET", "/tasks", None),
+    ("UpdateItem", "PUT", "/tasks/a", {"title": "x", "version": 1}),
+    ("DeleteItem", "DELETE", "/tasks/a", None),
+]
+PASSING = [
+    refusal("ProvisionedThroughputExceededException"),
+    refusal("ThrottlingException"),
+    refusal("RequestLimitExceeded"),
+    refusal("TransactionConflictException"),
+    refusal("InternalServerError", 500),
+    refusal("SomethingNew", 503),
+    TIMEOUT,
+    ConnectTimeoutError(endpoint_url="https://dynamodb"),
+]
+
+
+@pytest.mark.parametrize(("operation", "method", "path", "body"), OPERATIONS)
+@pytest.mark.parametrize("trouble", range(len(PASSING)))
+def test_trouble_that_may_pass_is_answered_with_when_to_come_back(
+    api: Api,
+    dynamodb: Any,
+    naps: list[float],
+    trouble: int,
+    operation: str,
+    method: str,
+    path: str,
+    body: Mapping[str, object] | None,
+) -> None:
+    fault = PASSING[trouble]
+    repeat = fault if isinstance(fault, Exception) else lambda _: _copy(fault)
+    with faults(dynamodb, operation, *[repeat] * 5) as made:
+        answer = api(method, path, body)
+
+    assert answer.status == 503
+    assert answer.error["name"] == "ThrottledError"
+    assert answer.headers["Retry-After"] == "1"
+    assert 1 <= len(made) <= 3
+
+
+def _copy(fault: Any) -> Any:
+    return response(fault.status_code, json.loads(fault.content))
+
+
+def lost(call: Callable[..., object]) -> Callable[[Any], None]:
+    """The operation takes effect, but its answer is lost."""
+    is_inner = False
+
+    def step(request: Any) -> None:
+        nonlocal is_inner
+        if not is_inner:
+            is_inner = True
+            call(**json.loads(request.body))
+            raise TIMEOUT
+
+    return step
+
+
+def test_a_create_whose_answer_was_lost_makes_one_task(api: Api, dynamodb: Any, naps: list[float]) -> None:
+    with faults(dynamodb, "PutItem", lost(dynamodb.put_item)) as made:
+        answer = api("POST", "/tasks", {"title": "x"})
+
+    assert answer.status == 201
+    assert len(made) == 3
+    assert [task["id"] for task in api("GET", "/tasks").body["tasks"]] == [answer.body["id"]]
+
+
+def test_a_replacement_whose_answer_was_lost_is_no_conflict_with_itself(
+    api: Api, dynamodb: Any, naps: list[float]
+) -> None:
+    task = api.make()
+    with faults(dynamodb, "UpdateItem", lost(dynamodb.update_item)):
+        answer = api("PUT", f"/tasks/{task['id']}", {"title": "x", "version": 1})
+
+    assert answer.status == 200
+    assert answer.body["version"] == 2
+    assert api("GET", f"/tasks/{task['id']}").body == answer.body
+
+
+def test_a_replacement_repeated_after_someone_elses_is_a_conflict(
+    api: Api, dynamodb: Any, naps: list[float]
+) -> None:
+    task = api.make()
+
+    def overtaken(_: Any) -> Any:
+        write_all([an_update(task["id"], title="Someone else's")])
+        raise TIMEOUT
+
+    with faults(dynamodb, "UpdateItem", overtaken):
+        answer = api("PUT", f"/tasks/{task['id']}", {"title": "x", "version": 1})
+
+    assert answer.status == 409
+
+
+def test_a_deletion_whose_answer_was_lost_is_no_missing_task(
+    api: Api, dynamodb: Any, naps: list[float]
+) -> None:
+    task = api.make()
+    with faults(dynamodb, "DeleteItem", lost(dynamodb.delete_item)):
+        answer = api("DELETE", f"/tasks/{task['id']}")
+
+    assert answer.status == 204
+    assert stored(dynamodb, task["id"]) is None
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ({"limit": "0"}, 'limit is "0", but must be a whole number from 1 to 1000.'),
+        ({"limit": "1001"}, "limit"),
+        ({"limit": "-1"}, "limit"),
+        ({"limit": "1.5"}, "limit"),
+        ({"limit": " 5"}, "limit"),
+        ({"limit": "1_0"}, "limit"),
+        ({"limit": "٣"}, "limit"),
+        ({"limit": ""}, "limit"),
+        ({"limit": "9" * 5_000}, "limit"),
+        ({"limit": ["1", "2"]}, 'limit is "1, 2", but must be given once.'),
+        ({"isComplete": "True"}, 'isComplete is "True", but must be true or false.'),
+        ({"isComplete": "1"}, "isComplete"),
+        ({"isComplete": ""}, "isComplete"),
+        ({"dueBefore": "2026-05-17"}, "dueBefore"),
+        ({"dueAfter": "2026-05-17T09:00:00 02:00"}, "dueAfter"),
+        ({"dueAfter": ""}, "dueAfter"),
+        (
+            {"sort": "title"},
+            "sort is not a field here; the fields are isComplete, dueBefore, dueAfter, limit, pageToken.",
+        ),
+        ({"pageToken": "x"}, "pageToken"),
+        ({"pageToken": ""}, "pageToken"),
+    ],
+)
+def test_a_query_outside_the_rules_is_refused_with_a_sentence(api: Api, query: Any, says: str) -> None:
+    answer = api("GET", "/tasks", query=query)
+
+    assert answer.status == 400
+    assert answer.error["message"].startswith(says)
+    assert answer.error["name"] == (
+        "InvalidPageTokenError" if "pageToken" in query else "InvalidRequestError"
+    )
+    assert len(answer.raw) < 1_000
+
+
+def test_tasks_are_listed_page_by_page_each_exactly_once(api: Api, dynamodb: Any) -> None:
+    ids = fill(dynamodb, 25)
+
+    pages = list(walk(api, limit="10"))
+
+    assert [len(page) for page in pages] == [10, 10, 5]
+    assert sorted(task["id"] for page in pages for task in page) == ids
+
+
+def test_the_last_page_has_no_token_though_it_is_full(api: Api, dynamodb: Any) -> None:
+    fill(dynamodb, 20)
+
+    assert [len(page) for page in walk(api, limit="10")] == [10, 10]
+
+
+def test_an_empty_service_lists_nothing_and_that_is_no_error(api: Api) -> None:
+    assert api("GET", "/tasks").body == {"tasks": []}
+
+
+def test_a_listing_is_filtered_by_completion_and_by_due_time_from_and_up_to(api: Api) -> None:
+    for title, fields in {
+        "before": {"dueAt": "2026-05-17T08:59:59Z"},
+        "at the start": {"dueAt": "2026-05-17T09:00:00Z"},
+        "done": {"dueAt": "2026-05-17T10:00:00Z", "isComplete": True},
+        "at the end": {"dueAt": "2026-05-17T11:00:00Z"},
+        "undated": {},
+    }.items():
+        api.make(title=title, **fields)
+
+    def titles(**query: str) -> set[str]:
+        return {task["title"] for page in walk(api, **query) for task in page}
+
+    assert titles(dueAfter="2026-05-17T09:00:00Z") == {"at the start", "done", "at the end"}
+    assert titles(dueBefore="2026-05-17T11:00:00Z") == {"before", "at the start", "done"}
+    assert titles(
+        dueAfter="2026-05-17T11:00+02:00", dueBefore="2026-05-17T11:00:00Z", isComplete="false"
+    ) == {"at the start"}
+    assert titles(isComplete="true") == {"done"}
+
+
+def test_a_page_token_of_another_filter_is_refused(api: Api, dynamodb: Any) -> None:
+    fill(dynamodb, 3)
+    token = api("GET", "/tasks", query={"limit": "1", "isComplete": "false"}).body["nextPageToken"]
+
+    assert api("GET", "/tasks", query={"isComplete": "false", "pageToken": token}).status == 200
+    for query in ({}, {"isComplete": "true"}, {"isComplete": "false", "dueAfter": "2026-05-17T09:00:00Z"}):
+        answer = api("GET", "/tasks", query={**query, "pageToken": token})
+        assert answer.status == 400
+        assert answer.error["name"] == "InvalidPageTokenError"
+
+
+def test_the_same_filter_in_another_zone_goes_on_with_the_same_token(api: Api, dynamodb: Any) -> None:
+    fill(dynamodb, 3, dueAt="2026-05-17T09:00:00Z")
+    token = api("GET", "/tasks", query={"limit": "1", "dueAfter": "2026-05-17T11:00+02:00"}).body[
+        "nextPageToken"
+    ]
+
+    query = {"dueAfter": "2026-05-17T09:00:00Z", "pageToken": token}
+    assert len(api("GET", "/tasks", query=query).body["tasks"]) == 2
+
+
+def test_a_page_token_survives_a_cold_start_and_holds_no_secret(api: Api, dynamodb: Any) -> None:
+    fill(dynamodb, 2)
+    token = api("GET", "/tasks", query={"limit": "1"}).body["nextPageToken"]
+    forget()
+
+    assert len(api("GET", "/tasks", query={"pageToken": token}).body["tasks"]) == 1
+    assert SECRET not in token
+
+
+def test_a_page_of_the_largest_tasks_stays_below_what_lambda_can_answer(api: Api, dynamodb: Any) -> None:
+    # Quotes are the worst: they are escaped in the body, and again when Lambda writes the body into its answer.
+    fill(dynamodb, 1_000, title='"' * 100, detail='"' * 1_000, dueAt="2026-05-17T09:00:00Z")
+    fill(dynamodb, 1_000, title="😀" * 100, detail="😀" * 1_000, dueAt="2026-05-17T09:00:00Z")
+
+    pages = list(walk(api, limit="1000"))
+
+    assert len(pages) > 1
+    for page in pages:
+        body = json.dumps({"tasks": page})
+        assert len(json.dumps({"body": body})) < 6_291_456
+    assert sum(len(page) for page in pages) == 1_000
+
+
+def test_a_listing_short_of_time_answers_what_it_has_and_goes_on_by_token(api: Api, dynamodb: Any) -> None:
+    ids = fill(dynamodb, 30, isComplete=False)
+    api.context = Context(remaining_ms=10)
+
+    pages = list(walk(api, limit="5", isComplete="false"))
+
+    assert sorted(task["id"] for page in pages for task in page) == ids
+
+
+def walk(api: Api, **query: str) -> Any:
+    """The pages of a listing until its end."""
+    token: dict[str, str] = {}
+    for _ in range(1_000):
+        answer = api("GET", "/tasks", query={**query, **token})
+        assert answer.status == 200, answer.raw
+        yield answer.body["tasks"]
+        if "nextPageToken" not in answer.body:
+            return
+        token = {"pageToken": answer.body["nextPageToken"]}
+    raise AssertionError("The listing does not end.")
