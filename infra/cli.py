@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None, connect: Connect | None = None, *, i
         sys.stdout.flush()
         return code
     except ShownError as error:
-        screen.note(safe(f"fanout: {error.cause}"), style="red")
+        screen.note(safe(f"fanout: {_sentence(error.cause)}"), style="red")
         return FAILURE
     except (fanout.FanOutClientError, OSError, _LocalError) as error:
         if isinstance(error, BrokenPipeError):
@@ -67,8 +67,8 @@ def main(argv: Sequence[str] | None = None, connect: Connect | None = None, *, i
             return PIPE_CLOSED
         if screen.is_json:
             name = type(error).__name__.removeprefix("_")
-            screen.json({"error": {"name": name, "message": str(error)}})
-        screen.note(safe(f"fanout: {error}"), style="red")
+            screen.json({"error": {"name": name, "message": _sentence(error)}})
+        screen.note(safe(f"fanout: {_sentence(error)}"), style="red")
         return FAILURE
     except _UsageError as error:
         screen.note(safe(f"fanout: {error}"), style="red")
@@ -108,6 +108,12 @@ def _local_errors() -> Iterator[None]:
         raise _LocalError(str(error)) from error
 
 
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}."
+    return str(error)
+
+
 def _connect(arguments: argparse.Namespace) -> FanOut:
     from infra.fanout import Deployment, FanOut, home_folder
 
@@ -135,7 +141,8 @@ class _Command:
         self.arguments = arguments
         self.screen = screen
         self._connect = connect
-        # The job that goes on if this command is interrupted.
+        # The job that goes on if this command is interrupted; set before the request that starts it, which may
+        # have arrived although its answer did not.
         self.following: str | None = None
 
     def up(self) -> int:
@@ -167,13 +174,12 @@ class _Command:
         return SUCCESS
 
     def tasks_import(self) -> int:
-        from infra.fanout import new_job_id
-
-        job_id = self.arguments.job_id or new_job_id()
         client = self._connect(self.arguments)
+        job_id = self._new_id()
         with self._opened(self.arguments.file) as file:
             key = client.upload(file, job_id)
         job = {"kind": "import-tasks", "source": {"csv": key}, **job_input(self.arguments)}
+        self.following = job_id
         started = client.start(job, job_id)
         if self.arguments.detach:
             return self._detached(started)
@@ -187,7 +193,7 @@ class _Command:
         if self.screen.is_json:
             self.screen.json({**record, "refused": refused})
         else:
-            self.screen.record(record)
+            self.screen.record(record, is_import=True)
             if record["counts"]["listed"]:
                 self.screen.imported(record, refused)
         return _exit_code(record)
@@ -206,11 +212,13 @@ class _Command:
         if self.arguments.input is not None:
             given = _laid_over(self._input_file(), given)
         client = self._connect(self.arguments)
-        return self._started(client, client.start(given, self.arguments.job_id))
+        self.following = self._new_id()
+        return self._started(client, client.start(given, self.following))
 
     def retry(self) -> int:
         client = self._connect(self.arguments)
-        started = client.retry(self.arguments.job, job_input(self.arguments), self.arguments.job_id)
+        self.following = self._new_id()
+        started = client.retry(self.arguments.job, job_input(self.arguments), self.following)
         return self._started(client, started)
 
     def jobs(self) -> int:
@@ -287,7 +295,14 @@ class _Command:
 
     # -- what they share ---------------------------------------------------------------------------------
 
+    def _new_id(self) -> str:
+        from infra.fanout import new_job_id
+
+        return self.arguments.job_id or new_job_id()
+
     def _started(self, client: FanOut, started: Started) -> int:
+        if started.is_repeat:
+            self.screen.note("The same job was started before; nothing new is started.")
         if self.arguments.detach:
             return self._detached(started)
         record = self._followed(client, started.job_id)

@@ -87,15 +87,17 @@ def _home() -> Iterator[Path]:
         yield home
     finally:
         # An impatient second ctrl-C must not leave a server behind.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        handlers = {
+            number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)
+        }
         local.down(home)
         shutil.rmtree(home, ignore_errors=True)
         if before is None:
             del os.environ["FANOUT_HOME"]
         else:
             os.environ["FANOUT_HOME"] = before
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

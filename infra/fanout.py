@@ -186,7 +186,8 @@ class Deployment:
         Raises NotUpError, AccessError.
         """
         with _explained(None):
-            session = boto3.Session(region_name=region)
+            # Of the two variables boto3 reads only AWS_DEFAULT_REGION, the other tools of AWS both.
+            session = boto3.Session(region_name=region or os.environ.get("AWS_REGION") or None)
             client = session.client("cloudformation", config=_config(None))
             try:
                 stack = client.describe_stacks(StackName=name)["Stacks"][0]
@@ -380,7 +381,8 @@ class FanOut:
     def stop(self, job_id: str) -> JobRecord:
         """Stop a running job and give its closing account, or what is known if that is not there in time.
 
-        Raises JobNotFoundError, and JobStateError if the job had ended.
+        A job that was stopped before stays so. Raises JobNotFoundError, and JobStateError if the job had ended
+        otherwise.
         """
         with self._explained():
             execution = self._execution(job_id)
@@ -394,7 +396,7 @@ class FanOut:
             if progress.status != "RUNNING":
                 break
         record = self.record(job_id, wait=True)
-        if record["status"] != "STOPPED" or (execution and _status(execution["status"]) == "STOPPED"):
+        if record["status"] != "STOPPED":
             raise JobStateError(f"Job {job_id} had ended before it could be stopped: {record['status']}.")
         return record
 
@@ -470,6 +472,9 @@ class FanOut:
                 if _is_missing(error):
                     return False
                 raise
+            except OSError as error:
+                # The transfer names a draft of its own beside the file.
+                raise OSError(error.errno, error.strerror, str(to)) from error
         return True
 
     # -- tasks -------------------------------------------------------------------------------------------
@@ -698,7 +703,7 @@ def _config(endpoint_url: str | None) -> Config:
         return Config(retries={"mode": "standard", "max_attempts": 6}, connect_timeout=10, read_timeout=60)
     # A proxy of the environment has no business on the loopback.
     return Config(
-        retries={"mode": "standard", "max_attempts": 3},
+        retries={"mode": "standard", "max_attempts": 2},
         connect_timeout=2,
         read_timeout=60,
         proxies={},

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.text import Text
 
 from infra.fanout import Counts, JobRecord
@@ -95,8 +95,10 @@ class Screen:
     stderr: TextIO = field(default_factory=lambda: sys.stderr)
 
     def __post_init__(self) -> None:
-        self._out = Console(file=self.stdout, markup=False, emoji=False, highlight=False, soft_wrap=True)
-        self._err = Console(file=self.stderr, markup=False, emoji=False, highlight=False, soft_wrap=True)
+        self._out, self._err = (
+            _Console(file=stream, markup=False, emoji=False, highlight=False, soft_wrap=True)
+            for stream in (self.stdout, self.stderr)
+        )
 
     def command(self, *words: str) -> str:
         """A command of this program as the user would type it."""
@@ -155,16 +157,16 @@ class Screen:
         columns = (
             SpinnerColumn(),
             TextColumn("{task.description}"),
-            BarColumn(),
+            # Short, so that the numbers fit into 80 cells.
+            BarColumn(bar_width=20),
             TextColumn("{task.fields[counts]}"),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[left]}", style="dim"),
+            TextColumn("{task.fields[time]}", style="dim"),
         )
         remaining = _Remaining()
         with Progress(
             *columns, console=self._err, transient=True, redirect_stdout=False, redirect_stderr=False
         ) as bar:
-            task = bar.add_task("starting", total=None, counts="", left="")
+            task = bar.add_task("starting", total=None, counts="", time="")
 
             def show(step: JobProgress) -> None:
                 left = remaining.after(step)
@@ -173,8 +175,8 @@ class Screen:
                     description=step.phase,
                     total=step.listed,
                     completed=step.done + step.failed,
-                    counts=_counts_line(step),
-                    left="" if left is None else f"about {duration(left)} left",
+                    counts=_tasks_line(step),
+                    time=duration(step.seconds) if left is None else f"{duration(left)} left",
                 )
 
             yield show
@@ -187,7 +189,8 @@ class Screen:
         def show(step: JobProgress) -> None:
             nonlocal last, shown_at
             left = remaining.after(step)
-            text = f"{step.phase}: {_counts_line(step)}" if step.listed is not None else step.phase
+            shards = f"{step.shards_done + step.shards_failed:,}/{step.shards or 0:,} shards"
+            text = f"{step.phase}: {_tasks_line(step)}, {shards}" if step.listed is not None else step.phase
             now = time.monotonic()
             if text == last or (last and now - shown_at < _LINE_SECONDS) or step.phase == "ended":
                 return
@@ -196,8 +199,11 @@ class Screen:
 
         yield show
 
-    def record(self, record: JobRecord) -> None:
-        """A job's account in a few lines: what became of it, its result, where the rest is."""
+    def record(self, record: JobRecord, *, is_import: bool = False) -> None:
+        """A job's account in a few lines, with the commands that go on from there.
+
+        `is_import`: its refused rows are shown otherwise.
+        """
         job_id, status, counts = record["jobId"], record["status"], record["counts"]
         head = f"Job {job_id}" + (f" ({safe(record['kind'])})" if record["kind"] else "")
         took = f" after {duration(seconds)}" if (seconds := _seconds(record)) is not None else ""
@@ -219,7 +225,7 @@ class Screen:
         if status == "RUNNING":
             self.say(f"  Follow it: {self.command('status', job_id, '--follow')}")
             self.say(f"  Stop it:   {self.command('stop', job_id)}")
-        elif "failuresUrl" in record:
+        elif "failuresUrl" in record and not is_import:
             self.say(f"  What failed:      {self.command('failures', job_id)}")
             self.say(f"  Try those again:  {self.command('retry', job_id)}")
 
@@ -269,8 +275,11 @@ class Screen:
 
     def jobs(self, records: Iterable[JobRecord]) -> None:
         """A line for each job, under a heading."""
-        self.say(f"{'JOB':<28}  {'KIND':<20}  {'STATUS':<9}  {'STARTED':<20}  {'TOOK':>12}  {'TASKS':>12}")
-        for record in records:
+        heading = f"{'JOB':<28}  {'KIND':<20}  {'STATUS':<9}  {'STARTED':<20}  {'TOOK':>12}  {'TASKS':>12}"
+        number = 0
+        for number, record in enumerate(records, 1):
+            if number == 1:
+                self.say(self._fit(heading), style="bold")
             seconds = _seconds(record)
             line = (
                 f"{record['jobId']:<28}  {safe(record['kind'] or '-'):<20}  {record['status']:<9}"
@@ -278,6 +287,8 @@ class Screen:
                 f"  {record['counts']['listed']:>12,}"
             )
             self.say(self._fit(line), style=_STYLES.get(record["status"], ""))
+        if not number:
+            self.say("There are no jobs yet.")
 
     def digest(self, record: JobRecord, groups: list[dict[str, Any]]) -> None:
         """The failures of a job in groups, the largest first, each with samples; then how to try again."""
@@ -286,10 +297,9 @@ class Screen:
         self.say(f"{count(total, 'task')} of job {job_id} did not succeed:", style="bold")
         for group in groups:
             self.say()
-            head = f"{group['count']:>9,}  {group['outcome']}  {group['error']}: {group['message']}"
-            self.say(self._fit(head))
+            self.say(safe(f"{group['count']:>9,}  {group['outcome']}: {group['error']}: {group['message']}"))
             for sample in group["samples"]:
-                self.say(" " * 11 + self._fit(f"{sample['task']}: {sample['message']}", 11))
+                self.say(safe(f"{'':11}{sample['task']}: {sample['message']}"))
         self.say()
         self.say(f"Each of them, as JSON lines:  {self.command('failures', job_id, '--all')}")
         self.say(f"Try them again:               {self.command('retry', job_id)}")
@@ -304,10 +314,13 @@ class Screen:
             row = failure["task"].get("row")
             message = str(failure["error"]["message"])
             said = message if row is None or message.startswith(f"Row {row}:") else f"Row {row}: {message}"
-            self.say(f"  {self._fit(said, 2)}")
+            self.say(f"  {safe(said)}")
         if others > len(refused):
             command = self.command("failures", record["jobId"], "--all")
             self.say(f"  … and {others - len(refused):,} more: {command}")
+        if others:
+            # The same file under a new job is new rows to the Task Service: the good ones would come twice.
+            self.say("Mend the refused rows in a file of their own and import that one.")
 
     def tasks(self, tasks: Iterable[Mapping[str, Any]]) -> None:
         """A line for each task: due date, state, id, title."""
@@ -320,6 +333,12 @@ class Screen:
         """One JSON text a line, each made safe for a terminal."""
         for entry in entries:
             self.stdout.write(document(entry, indent=None) + "\n")
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Let the caller hear of it, who knows with which code to end."""
+        raise BrokenPipeError
 
 
 class ShownError(Exception):
@@ -361,11 +380,10 @@ def outcomes(counts: Counts) -> str:
     return ", ".join(f"{n:,} {name}" for name, n in zip(names, numbers, strict=True) if n)
 
 
-def _counts_line(step: JobProgress) -> str:
+def _tasks_line(step: JobProgress) -> str:
     if step.listed is None:
         return ""
-    shards = f"{step.shards_done + step.shards_failed:,}/{step.shards or 0:,} shards"
-    return f"{step.listed:,} listed, {step.done:,} done, {step.failed:,} failed, {shards}"
+    return f"{step.listed:,} listed, {step.done:,} done, {step.failed:,} failed"
 
 
 def _seconds(record: JobRecord) -> float | None:

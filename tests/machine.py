@@ -2,17 +2,19 @@
 
 The definition is interpreted by the embedded AWS's own interpreter. What is exchanged is only what would make
 a run slow or different from the last one: threads (children run one after another, in an order the caller
-may choose), pauses (there are none) and the transport to the functions (a call, through JSON).
+may choose), pauses (there are none), the worker's clock, and the transport to the functions (a call, through
+JSON). Every call of AWS by a handler passes one place, `around`, where a test may stand in its way.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
-import io
 import json
 import random
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -21,10 +23,28 @@ from typing import Any
 from unittest.mock import patch
 
 import boto3
+import botocore.retries.quota
+import moto.backends
+from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from ministack.services import stepfunctions as interpreter
 from moto import mock_aws
+from moto.core.botocore_stubber import BotocoreStubber, MockRawResponse
+from moto.core.exceptions import HTTPException
+from moto.core.request import normalize_request
+
+import kinds
+import task_service.aws
+from fan_out import aws
 
 ROOT = Path(__file__).parent.parent
+# Kinds that only tests need are found like any other.
+KINDS = ROOT / "tests/kinds"
+if str(KINDS) not in kinds.__path__:
+    kinds.__path__.append(str(KINDS))
+
+_SERIALIZER, _DESERIALIZER = TypeSerializer(), TypeDeserializer()
+ACCOUNT = "123456789012"
 REGION = "eu-central-1"
 BUCKET = "jobs-bucket"
 TABLE = "tasks"
@@ -34,6 +54,24 @@ STARTED_AT = "2026-11-23T09:00:00Z"
 
 class KilledError(BaseException):
     """The process of a function is gone: nothing of it, not even a handler for errors, runs on."""
+
+    name = "Runtime.ExitError"
+    message = "RequestId: r Error: Runtime exited with error: exit status 1"
+
+
+class TimedOutError(KilledError):
+    """The process of a function was ended because its time was over."""
+
+    name = "Sandbox.Timedout"
+    message = "RequestId: r Error: Task timed out after 900.00 seconds"
+
+
+class CallError(Exception):
+    """What the state machine sees when a call of a function fails on the way, not in the function."""
+
+    def __init__(self, name: str, message: str = "the call failed on its way"):
+        super().__init__(message)
+        self.name = name
 
 
 class Context:
@@ -59,6 +97,48 @@ class Call:
 
 
 @dataclass
+class Boundary:
+    """One crossing of the line between this system and AWS, as a test may look at it or stand in its way.
+
+    Either the state machine calls a function (`service` is "states") or a function calls a service.
+    `function` is who is called there, or who calls here; `event` is what that function works on. `attempt`
+    counts the SDK's own tries of one operation, `number` the operations of a run.
+    """
+
+    number: int
+    service: str
+    operation: str
+    function: str
+    event: dict[str, Any]
+    attempt: int = 1
+    request: AWSPreparedRequest | None = None
+
+
+@dataclass
+class Clock:
+    """The worker's time: it passes when the worker sleeps, and by `tick` seconds whenever it looks."""
+
+    time: float = 0.0
+    tick: float = 0.0
+
+    def now(self) -> float:
+        self.time += self.tick
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        self.time += seconds
+
+
+@dataclass
+class _Process:
+    """A function at work; once it is dead, nothing that it still tries comes through."""
+
+    function: str
+    event: dict[str, Any]
+    is_dead: bool = False
+
+
+@dataclass
 class Ended:
     """How an execution ended."""
 
@@ -71,15 +151,21 @@ class Ended:
 @dataclass
 class Machine:
     """A deployment in this process. `before` runs before each call of a function and may raise in its place;
-    `after` gets the answer and may raise, as if it were lost."""
+    `after` gets the answer and may raise, as if it were lost. `around` gets every boundary and a function
+    that crosses it; what it answers or raises is what the caller sees."""
 
     contexts: dict[str, Callable[[], Context]] = field(default_factory=dict)
     before: Callable[[Call], None] = lambda call: None
     after: Callable[[Call, Any], Any] = lambda call, answer: answer
+    around: Callable[[Boundary, Callable[[], Any]], Any] = lambda boundary, cross: cross()
     order: Callable[[list[Any]], list[Any]] = lambda items: items
+    clock: Clock = field(default_factory=Clock)
     calls: list[Call] = field(default_factory=list)
     payloads: list[tuple[str, int]] = field(default_factory=list)
     children: int = 0
+    boundaries: int = 0
+    _running: list[_Process] = field(default_factory=list)
+    _quotas: list[Any] = field(default_factory=list)
 
     def call(self, function: str, event: Any) -> Any:
         """Call a function as Lambda does: JSON in, JSON out, a fresh context."""
@@ -90,7 +176,14 @@ class Machine:
         package = "task_service" if name in {"ListTasks", "WriteTasks", "TaskApi"} else "fan_out"
         module = "".join("_" + c.lower() if c.isupper() else c for c in name).lstrip("_")
         handler = importlib.import_module(f"{package}.{module}").handler
-        answer = handler(call.event, self.contexts.get(name, Context)())
+        self._running.append(_Process(name, call.event))
+        try:
+            answer = handler(json.loads(json.dumps(event)), self.contexts.get(name, Context)())
+        except KilledError:
+            forget_processes()
+            raise
+        finally:
+            self._running.pop()
         text = json.dumps(answer)
         self.payloads.append((name, len(text)))
         return self.after(call, json.loads(text))
@@ -99,9 +192,15 @@ class Machine:
         """Run one execution to its end."""
         definition = (ROOT / "statemachines/fan_out.asl.json").read_text()
         for name in STATES:
-            definition = definition.replace(f"${{{name}Arn}}", f"arn:aws:lambda:{REGION}:123456789012:function:{name}")
+            definition = definition.replace(
+                f"${{{name}Arn}}", f"arn:aws:lambda:{REGION}:123456789012:function:{name}"
+            )
         machine = json.loads(definition.replace("${BucketName}", BUCKET))
-        execution = {"executionArn": "arn:aws:states:x:1:execution:m:" + job_id, "events": [], "status": "RUNNING"}
+        execution = {
+            "executionArn": "arn:aws:states:x:1:execution:m:" + job_id,
+            "events": [],
+            "status": "RUNNING",
+        }
         context = {
             "QueryLanguage": "JSONPath",
             "Execution": {"Id": execution["executionArn"], "Name": job_id, "StartTime": started_at},
@@ -109,29 +208,89 @@ class Machine:
         }
         try:
             output = interpreter._run_sub_machine(
-                machine["States"], machine["StartAt"], {} if document is None else document, execution, context
+                machine["States"],
+                machine["StartAt"],
+                {} if document is None else document,
+                execution,
+                context,
             )
         except interpreter._ExecutionError as error:
             return Ended("FAILED", None, error.error, error.cause)
         return Ended("SUCCEEDED", output)
 
     def _call_lambda(self, function: str, event: Any) -> Any:
+        name = function.rpartition(":")[2]
+        self.payloads.append((name, len(json.dumps(event))))
+        boundary = Boundary(self._next(), "states", "Invoke", name, event)
         try:
-            return self.call(function, event)
-        except KilledError:
-            name, said = "Runtime.ExitError", "RequestId: r Error: Runtime exited with error: exit status 1"
+            return self.around(boundary, lambda: self.call(function, event))
+        except (KilledError, CallError) as error:
+            name, said = error.name, str(error) or getattr(error, "message", "")
         except Exception as error:
             name, said = type(error).__name__, str(error)
         raise interpreter._ExecutionError(
             name, json.dumps({"errorMessage": said, "errorType": name, "stackTrace": ["secret place"]})
         )
 
+    def _next(self) -> int:
+        self.boundaries += 1
+        return self.boundaries - 1
+
+    def _send(self, stubber: BotocoreStubber, event_name: str, request: AWSPreparedRequest, **_: Any) -> Any:
+        """Stands where a client would send a request; `None` lets the client fail on a network that is not there."""
+        _, service, operation = event_name.split(".")
+        if not self._running:
+            return _answer(service, request)
+        process = self._running[-1]
+        if process.is_dead:
+            raise KilledError
+        # Such as "attempt=2; max=5", which standard mode tells every service.
+        told = request.headers.get("amz-sdk-request", b"attempt=1")
+        tried = re.search(r"attempt=(\d+)", told.decode() if isinstance(told, bytes) else told)
+        attempt = int(tried.group(1)) if tried else 1
+        number = self._next() if attempt == 1 else self.boundaries - 1
+        boundary = Boundary(number, service, operation, process.function, process.event, attempt, request)
+
+        def cross() -> AWSResponse:
+            if service == "lambda":
+                return self._invoked(request)
+            return _answer(service, request)
+
+        try:
+            return self.around(boundary, cross)
+        except KilledError:
+            process.is_dead = True
+            raise
+
+    def _invoked(self, request: AWSPreparedRequest) -> AWSResponse:
+        """Lambda's answer to a synchronous call."""
+        function = re.search(r"/functions/([^/]+)/invocations", request.url).group(1)  # type: ignore[union-attr]
+        try:
+            answer = self.call(function.replace("%3A", ":"), json.loads(request.body))
+        except KilledError as error:
+            return function_error(request, error.name, error.message)
+        except Exception as error:
+            return function_error(request, type(error).__name__, str(error))
+        return response(request, 200, json.dumps(answer))
+
+    def wipe(self) -> None:
+        """Empty the bucket and the table and forget what was counted, so that another run finds a new deployment."""
+        moto.backends.get_backend("s3")[ACCOUNT]["aws"].buckets[BUCKET].keys.clear()
+        table = moto.backends.get_backend("dynamodb")[ACCOUNT][REGION].tables[TABLE]
+        table.items.clear()
+        for quota in self._quotas:
+            quota._available_capacity = quota._max_capacity
+        self.calls.clear()
+        self.payloads.clear()
+        self.clock.time = 0.0
+        self.children = self.boundaries = 0
+        forget_processes()
+
     def _distributed_map(
         self, state: Any, raw: Any, effective: Any, iterator: Any, execution: Any, context: Any
     ) -> Any:
-        text = boto3.client("s3").get_object(
-            Bucket=BUCKET, Key=interpreter._resolve_path(state["ItemReader"]["Parameters"]["Key.$"], effective)
-        )["Body"].read()
+        key = interpreter._resolve_path(state["ItemReader"]["Parameters"]["Key.$"], effective)
+        text = aws.s3().get_object(Bucket=BUCKET, Key=key)["Body"].read()
         items = list(enumerate(json.loads(line) for line in text.splitlines()))
         tolerated = interpreter._resolve_path(state["ToleratedFailurePercentagePath"], effective)
         failed = 0
@@ -140,12 +299,15 @@ class Machine:
             child = interpreter._resolve_params_obj(state["ItemSelector"], effective, of_item)
             self.children += 1
             try:
-                interpreter._run_sub_machine(iterator["States"], iterator["StartAt"], child, execution, of_item)
+                interpreter._run_sub_machine(
+                    iterator["States"], iterator["StartAt"], child, execution, of_item
+                )
             except interpreter._ExecutionError:
                 failed += 1
                 if failed * 100 > tolerated * len(items):
                     raise interpreter._ExecutionError(
-                        "States.ExceedToleratedFailureThreshold", "The specified tolerated failure threshold was exceeded"
+                        "States.ExceedToleratedFailureThreshold",
+                        "The specified tolerated failure threshold was exceeded",
                     ) from None
         output = interpreter._apply_result_path(state, raw, {})
         return output, state["Next"]
@@ -163,15 +325,34 @@ class Machine:
                 "futures_wait": lambda futures: None,
             }.items():
                 stack.enter_context(patch.object(interpreter, name, stand_in))
-            from fan_out import aws, worker
+            from fan_out import reduction, work
 
-            worker._plan.cache_clear()
-            stack.enter_context(patch.object(aws, "lambda_client", lambda: _Functions(self)))
+            def sent(stubber: BotocoreStubber, event_name: str, request: Any, **more: Any) -> Any:
+                return self._send(stubber, event_name, request, **more)
+
+            made = botocore.retries.quota.RetryQuota.__init__
+
+            def remembered(quota: Any, *arguments: Any, **named: Any) -> None:
+                made(quota, *arguments, **named)
+                self._quotas.append(quota)
+
+            clock = functools.partial(
+                work.Clock, now=self.clock.now, sleep=self.clock.sleep, jitter=lambda: 1.0
+            )
+            stack.enter_context(patch.object(BotocoreStubber, "__call__", sent))
+            stack.enter_context(patch.object(botocore.retries.quota.RetryQuota, "__init__", remembered))
+            stack.enter_context(patch.object(work, "Clock", clock))
+            stack.enter_context(patch.object(reduction, "ThreadPoolExecutor", _OneAfterAnother))
+            # The SDK and the Task Service pause between their tries.
+            stack.enter_context(patch.object(time, "sleep", lambda seconds: None))
+            forget_processes()
             yield
 
 
 class _OneAfterAnother:
-    def __init__(self, **_: Any):
+    """A pool of threads that has none."""
+
+    def __init__(self, *_: Any, **__: Any):
         pass
 
     def __enter__(self) -> _OneAfterAnother:
@@ -183,6 +364,9 @@ class _OneAfterAnother:
     def shutdown(self, wait: bool) -> None:
         pass
 
+    def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+        return map(function, items)
+
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         future: Future[Any] = Future()
         try:
@@ -192,19 +376,37 @@ class _OneAfterAnother:
         return future
 
 
-class _Functions:
-    """Lambda's Invoke, as far as it is used: a synchronous call."""
+def response(
+    request: AWSPreparedRequest, status: int, body: str | bytes, headers: dict[str, str] | None = None
+) -> AWSResponse:
+    """An answer of AWS."""
+    return AWSResponse(request.url, status, headers or {}, MockRawResponse(body))  # type: ignore[arg-type]
 
-    def __init__(self, machine: Machine):
-        self._machine = machine
 
-    def invoke(self, FunctionName: str, Payload: bytes) -> dict[str, Any]:  # noqa: N803
-        try:
-            answer = self._machine.call(FunctionName, json.loads(Payload))
-        except Exception as error:
-            payload = {"errorMessage": str(error), "errorType": type(error).__name__, "stackTrace": []}
-            return {"FunctionError": "Unhandled", "Payload": io.BytesIO(json.dumps(payload).encode())}
-        return {"Payload": io.BytesIO(json.dumps(answer).encode())}
+def function_error(request: AWSPreparedRequest, name: str, message: str) -> AWSResponse:
+    """Lambda's answer when the called function failed."""
+    body = json.dumps({"errorMessage": message, "errorType": name, "stackTrace": []})
+    return response(request, 200, body, {"X-Amz-Function-Error": "Unhandled"})
+
+
+@functools.cache
+def _routes(service: str) -> list[tuple[re.Pattern[str], Any]]:
+    name = {"secrets-manager": "secretsmanager"}.get(service, service)
+    backends = moto.backends.get_backend(name)[ACCOUNT]
+    backend = backends["us-east-1" if "us-east-1" in backends else "aws"]
+    return [(re.compile(url), method) for url, method in backend.urls.items()]
+
+
+def _answer(service: str, request: AWSPreparedRequest) -> AWSResponse:
+    """The data services' answer, found without moto's search through every service that it knows."""
+    clean = request.url.partition("?")[0]
+    method = next(method for url, method in _routes(service) if url.match(clean))
+    normalized = normalize_request(request)
+    try:
+        status, headers, body = method(normalized, normalized.raw_url, normalized.headers)
+    except HTTPException as error:
+        status, headers, body = error.code, error.get_headers(), error.get_body()
+    return response(request, status, body, headers)
 
 
 @contextmanager
@@ -235,11 +437,22 @@ def deployed(**settings: Any) -> Iterator[Machine]:
             KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
             AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
         )
-        secret = boto3.client("secretsmanager").create_secret(Name="page-tokens", SecretString="a secret of the tests")
+        secret = boto3.client("secretsmanager").create_secret(
+            Name="page-tokens", SecretString="a secret of the tests"
+        )
         machine = Machine(**settings)
         with patch.dict("os.environ", {"PAGE_TOKEN_SECRET_ARN": secret["ARN"]}), machine._patched():
             yield machine
         forget_warm_state()
+
+
+def forget_processes() -> None:
+    """Drop what a function's next process would read anew. Clients are kept: making them is slow and calls nobody."""
+    from fan_out import worker
+    from task_service import list_tasks
+
+    worker._plan.cache_clear()
+    list_tasks._parts.cache_clear()
 
 
 def forget_warm_state() -> None:
@@ -254,10 +467,20 @@ def forget_warm_state() -> None:
 
 def put_tasks(tasks: list[dict[str, Any]]) -> None:
     """Store tasks as the Task Service does, past its checks and its clock."""
-    table = boto3.resource("dynamodb").Table(TABLE)
-    with table.batch_writer() as batch:
-        for task in tasks:
-            batch.put_item(Item=task)
+    for task in tasks:
+        item = {name: _SERIALIZER.serialize(value) for name, value in task.items()}
+        task_service.aws.dynamodb().put_item(TableName=TABLE, Item=item)
+
+
+def tasks() -> dict[str, dict[str, Any]]:
+    """Every stored task with its internal attributes, by id."""
+    pages = task_service.aws.dynamodb().get_paginator("scan").paginate(TableName=TABLE)
+    items = [
+        {name: _DESERIALIZER.deserialize(value) for name, value in item.items()}
+        for page in pages
+        for item in page["Items"]
+    ]
+    return {item["id"]: item for item in items}
 
 
 def make_tasks(count: int, seed: int = 1, *, complete: float = 0.2) -> list[dict[str, Any]]:
@@ -284,9 +507,12 @@ def make_tasks(count: int, seed: int = 1, *, complete: float = 0.2) -> list[dict
 
 def stored(name: str, job_id: str = "job-1") -> bytes:
     """An object of a job."""
-    return boto3.client("s3").get_object(Bucket=BUCKET, Key=f"jobs/{job_id}/{name}")["Body"].read()
+    return aws.s3().get_object(Bucket=BUCKET, Key=f"jobs/{job_id}/{name}")["Body"].read()
 
 
 def names(job_id: str = "job-1") -> list[str]:
-    pages = boto3.client("s3").get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"jobs/{job_id}/")
-    return [item["Key"].removeprefix(f"jobs/{job_id}/") for page in pages for item in page.get("Contents", [])]
+    """The names of a job's objects."""
+    pages = aws.s3().get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"jobs/{job_id}/")
+    return [
+        item["Key"].removeprefix(f"jobs/{job_id}/") for page in pages for item in page.get("Contents", [])
+    ]

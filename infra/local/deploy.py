@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import time
 import zipfile
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import boto3
+import botocore.session
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
@@ -129,21 +131,30 @@ def zipped(folder: Path) -> bytes:
 
 
 def session() -> boto3.Session:
-    """A session with the embedded AWS's root credentials, whatever the caller's environment says."""
-    return boto3.Session(
-        aws_access_key_id=ACCESS_KEY_ID, aws_secret_access_key=SECRET_ACCESS_KEY, region_name=REGION
+    """A session with the embedded AWS's root credentials; the caller's profiles, right or wrong, play no part."""
+    unread = {"profile": (None, None, None, None), "config_file": (None, None, os.devnull, None)}
+    core = botocore.session.Session(
+        session_vars={**unread, "credentials_file": (None, None, os.devnull, None)}
     )
+    return boto3.Session(
+        aws_access_key_id=ACCESS_KEY_ID,
+        aws_secret_access_key=SECRET_ACCESS_KEY,
+        region_name=REGION,
+        botocore_session=core,
+    )
+
+
+def client(service: str, endpoint_url: str) -> Any:
+    """A client of the embedded AWS, past any proxy that the caller's environment names."""
+    options = Config(proxies={}, retries={"total_max_attempts": 2}, read_timeout=120)
+    return session().client(service, endpoint_url=endpoint_url, config=options)  # type: ignore[call-overload]
 
 
 def deploy(assembly: Assembly, endpoint_url: str, *, say: Say = lambda _: None) -> dict[str, str]:
     """Create or update the assembly's stack and return its outputs; raises DeployError."""
-    options = Config(proxies={}, retries={"total_max_attempts": 2}, read_timeout=120)
-    clients = session()
-    s3: S3Client = clients.client("s3", endpoint_url=endpoint_url, config=options)
-    cloudformation: CloudFormationClient = clients.client(
-        "cloudformation", endpoint_url=endpoint_url, config=options
-    )
-    clients.client("ssm", endpoint_url=endpoint_url, config=options).put_parameter(
+    s3: S3Client = client("s3", endpoint_url)
+    cloudformation: CloudFormationClient = client("cloudformation", endpoint_url)
+    client("ssm", endpoint_url).put_parameter(
         Name=BOOTSTRAP_PARAMETER, Value=BOOTSTRAP_VERSION, Type="String", Overwrite=True
     )
     assets = list(assembly.needed())

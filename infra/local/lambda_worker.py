@@ -32,7 +32,6 @@ import time
 import traceback
 from collections.abc import Callable
 from decimal import Decimal
-from functools import cache, partial
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -157,8 +156,8 @@ def _become(init: dict[str, Any], log: int) -> None:
     time.tzset()
     os.dup2(log, 1)
     os.dup2(log, 2)
-    sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115, PTH123
-    sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115, PTH123
+    sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
     # As Lambda's runtime: the root logger writes to the function's log, warnings and above.
     logging.getLogger().addHandler(logging.StreamHandler(sys.stdout))
     sys.argv = ["/var/runtime/bootstrap"]
@@ -190,17 +189,17 @@ def _preload() -> None:
     for name in PRELOADED:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-    from botocore.loaders import JSONFileLoader
+    import boto3
+    import botocore.session
+    from botocore import UNSIGNED
+    from botocore.config import Config
 
-    # Reading an AWS service's model takes a tenth of a second of CPU. Read before the fork, it is shared.
-    read = cache(partial(JSONFileLoader.load_file, JSONFileLoader()))
-    JSONFileLoader.load_file = lambda _loader, path: read(path)
-    from botocore.session import Session
-
+    # Reading the model of an AWS service takes up to a tenth of a second of CPU. What this one loader has read
+    # before the fork, every session of every environment shares.
+    loader = botocore.session.create_loader()
+    setattr(botocore.session, "create_loader", lambda _path=None: loader)  # noqa: B010
     for service in ("dynamodb", "lambda", "s3", "stepfunctions", "secretsmanager"):
-        Session().create_client(
-            service, region_name="us-east-1", aws_access_key_id="none", aws_secret_access_key="none"
-        )
+        boto3.Session().client(service, region_name="us-east-1", config=Config(signature_version=UNSIGNED))
     gc.collect()
     gc.freeze()
 
@@ -233,7 +232,7 @@ def main() -> NoReturn:
     signal.signal(signal.SIGCHLD, on_child)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     while True:
-        ready, _, _ = select.select([control, ended], [], [])
+        ready, _, _ = select.select([control.fileno(), ended], [], [])
         if ended in ready:
             os.read(ended, 4096)
             while children:
@@ -242,7 +241,7 @@ def main() -> NoReturn:
                     break
                 children.discard(pid)
                 control.sendall(json.dumps({"exit": pid, "status": status}).encode() + b"\n")
-        if control not in ready:
+        if control.fileno() not in ready:
             continue
         try:
             request = _receive(control)

@@ -128,7 +128,7 @@ def transport() -> None:
     a bucket would refuse every request."""
     from ministack import app
 
-    def pin(original: Callable[[str, bool], None], source_ip: str, secure: bool) -> None:  # noqa: ARG001
+    def pin(original: Callable[[str, bool], None], source_ip: str, secure: bool) -> None:
         original(source_ip, True)
 
     _replace(app, "pin_request_origin", pin, wraps=True)
@@ -155,6 +155,28 @@ def secrets() -> None:
     handlers["delete"] = lambda arn, props: delete(name_in(arn), props)
 
 
+def map_run_policies() -> None:
+    """IAM: a request about a map run is about that map run; ministack takes it to be about everything."""
+    from ministack.core import iam_actions
+
+    def resource_arn(
+        original: Callable[..., str],
+        service: str,
+        method: str,
+        path: str,
+        headers: Any,
+        body: bytes,
+        *rest: Any,
+    ) -> str:
+        arn = original(service, method, path, headers, body, *rest)
+        if service == "states" and arn == "*":
+            return str(iam_actions._safe_json_field(body, "mapRunArn") or arn)
+        return arn
+
+    # Its callers import it at each request, so that this one place is enough.
+    _replace(iam_actions, "extract_resource_arn", resource_arn, wraps=True)
+
+
 GAPS: tuple[Callable[[], None], ...] = (
     maps,
     executions,
@@ -165,6 +187,7 @@ GAPS: tuple[Callable[[], None], ...] = (
     lambda_errors,
     transport,
     secrets,
+    map_run_policies,
 )
 
 Scope = dict[str, Any]

@@ -34,6 +34,18 @@ MAX_PARALLEL_CHILDREN = 100
 # them meets several files.
 RESULT_FILE_EXECUTIONS = 1000
 
+COUNTS = (
+    "pending",
+    "running",
+    "succeeded",
+    "failed",
+    "timedOut",
+    "aborted",
+    "total",
+    "resultsWritten",
+    "failuresNotRedrivable",
+    "pendingRedrive",
+)
 ENDED = {"ExecutionSucceeded", "ExecutionFailed", "ExecutionAborted", "ExecutionTimedOut"}
 # Neither is ever matched by a Retry or a Catch, States.ALL included:
 # https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html
@@ -331,13 +343,7 @@ class DistributedMap:
         label = self.state.get("Label") or re.sub(r"[^A-Za-z0-9]", "", self.ctx["State"]["Name"])[:40]
         self.child_machine = f"arn:aws:states:{region}:{account}:stateMachine:{machine}/{label}"
         self.child_prefix = f"arn:aws:states:{region}:{account}:execution:{machine}/{label}:"
-        counts = dict.fromkeys(
-            (
-                "pending running succeeded failed timedOut aborted total resultsWritten failuresNotRedrivable "
-                "pendingRedrive"
-            ).split(),
-            0,
-        )
+        counts = dict.fromkeys(COUNTS, 0)
         counts |= {"total": len(self.items), "pending": len(self.items)}
         return {
             "mapRunArn": f"arn:aws:states:{region}:{account}:mapRun:{machine}/{label}:{sf.new_uuid()}",
@@ -659,12 +665,11 @@ def is_present(path: str, data: Any) -> bool:
     if tokens is None:
         return False
     for kind, value in tokens:
-        if kind == "field" and isinstance(data, dict) and value in data:
-            data = data[value]
-        elif kind == "index" and isinstance(data, list) and -len(data) <= value < len(data):
-            data = data[value]
-        else:
+        is_field = kind == "field" and isinstance(data, dict) and value in data
+        is_index = kind == "index" and isinstance(data, list) and value < len(data)
+        if not (is_field or is_index):
             return False
+        data = data[value]
     return True
 
 

@@ -203,6 +203,8 @@ def make_plan(
     if origin is None and asked.source.type not in kind.sources:
         allowed = " or ".join(sorted(kind.sources)) + f" for the kind {name}"
         raise _refusal("source", asked.source.type, allowed)
+    if isinstance(asked.source, CsvSource) and asked.filter.to_json():
+        raise _refusal("filter", asked.filter, "left out for the rows of a CSV object")
 
     def setting(field: str) -> Any:
         return getattr(origin, field) if origin is not None and field not in given else getattr(asked, field)
@@ -255,7 +257,8 @@ def _shown(value: Any) -> str:
 
 def _validated(model: type[M], document: Any, prefix: str) -> M:
     try:
-        return model.model_validate(document)
+        # In a job's input a field has one name, the documented one.
+        return model.model_validate(document, by_alias=True, by_name=False)
     except ValidationError as error:
         refusals = [_explained(model, problem, prefix) for problem in error.errors(include_url=False)[:5]]
     first = refusals[0]
@@ -272,7 +275,7 @@ def _explained(model: type[BaseModel], problem: Any, prefix: str) -> InvalidJobE
     for step in problem["loc"]:
         fields = getattr(owner, "model_fields", {})
         known = [field.alias or name for name, field in fields.items()]
-        field = next((field for name, field in fields.items() if step in (name, field.alias)), None)
+        field = next((field for name, field in fields.items() if step == (field.alias or name)), None)
         if field is None:
             path.append(str(step))
             break

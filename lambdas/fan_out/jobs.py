@@ -146,7 +146,9 @@ class Jobs:
                 )
         return {
             "jobId": job_id,
-            "status": "STOPPED" if execution["status"] == "RUNNING" else execution["status"],
+            "status": "STOPPED"
+            if execution["status"] == "RUNNING"
+            else _STATUS.get(execution["status"], execution["status"]),
         }
 
     def import_csv(self, body: bytes) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def start() -> Response[str]:
 @app.get("/jobs")
 def latest() -> Response[str]:
     text = (app.current_event.query_string_parameters or {}).get("limit", "20")
-    if not text.isdecimal() or not 1 <= int(text) <= 100:
+    if not text.isdecimal() or len(text) > 3 or not 1 <= int(text) <= 100:
         rule = "a whole number from 1 to 100"
         raise InvalidJobError(
             f'limit is "{text[:100]}", but must be {rule}.', field="limit", value=text[:100], allowed=rule
@@ -169,12 +169,19 @@ def _document() -> Any:
     if not body.strip():
         return {}
     try:
-        document = json.loads(body)
-    except ValueError:
+        document = json.loads(body, parse_constant=_no_number)
+        # A lone surrogate is no text that the execution's input, or an answer, could hold.
+        json.dumps(document, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
         raise InvalidJobError("The body is not JSON, but must be an object such as {}.") from None
     if not isinstance(document, dict):
         raise InvalidJobError("The body must be a JSON object such as {}.")
     return document
+
+
+def _no_number(name: str) -> None:
+    """Python reads NaN and Infinity, which are no JSON and which Step Functions refuses."""
+    raise ValueError(f"{name} is no JSON")
 
 
 def _answer(

@@ -197,7 +197,7 @@ class Manifest:
 
 
 def join_parts(store: JobStore, steps: dict[int, int], segments: int) -> Manifest:
-    """Join the parts of every segment into `manifest.jsonl`, one line a shard, and `manifest.json`, the sums.
+    """Join the parts of every segment into `manifest.jsonl`, one line a shard; the sums.
 
     `steps` says how many steps each segment took; parts are read by their names, so a stray object is never
     taken in. Raises AccountingError if a segment or a part is missing, or a segment did not come to its end.
@@ -224,6 +224,4 @@ def join_parts(store: JobStore, steps: dict[int, int], segments: int) -> Manifes
                     listed += shard["count"]
 
     store.put_lines("manifest.jsonl", lines())
-    manifest = Manifest(shards, listed, skipped)
-    store.put("manifest.json", manifest.to_json())
-    return manifest
+    return Manifest(shards, listed, skipped)

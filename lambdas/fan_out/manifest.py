@@ -18,6 +18,8 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     steps = {listed["segment"]: listed["step"] for listed in event["listing"]}
     manifest = join_parts(jobs, steps, plan.segments)
     check_limit(plan, manifest)
+    # With this object the listing stands: whatever happens from here on, its tasks are accounted for.
+    jobs.put("manifest.json", manifest.to_json())
     return {
         "jobId": plan.job_id,
         "listed": manifest.listed,

@@ -8,7 +8,8 @@ from typing import Any
 
 # A failure's message is for people; a kind may put anything into it.
 LONGEST_MESSAGE = 500
-# The digest keeps so many groups apart; whatever comes on top of them is grouped by its error name alone.
+# The digest keeps so many groups apart; whatever comes on top of them is grouped by its error name alone,
+# and by its outcome alone once there are as many again.
 GROUPS = 200
 SAMPLES = 3
 
@@ -101,8 +102,10 @@ class Digest:
         key = (group["outcome"], group["error"], group["message"])
         if key not in self._groups and len(self._groups) >= GROUPS:
             key = (group["outcome"], group["error"], "…")
+            if key not in self._groups and len(self._groups) >= 2 * GROUPS:
+                key = (group["outcome"], "…", "…")
         if (known := self._groups.get(key)) is None:
-            self._groups[key] = group | {"message": key[2]}
+            self._groups[key] = group | {"error": key[1], "message": key[2]}
             return
         samples = sorted(
             [*known["samples"], *group["samples"]], key=lambda sample: (sample["shard"], sample["task"])

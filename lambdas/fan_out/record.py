@@ -33,8 +33,10 @@ def caught(state: Any) -> dict[str, str] | None:
     except ValueError:
         pass
     else:
-        message = str(parsed.get("errorMessage", "")) if isinstance(parsed, dict) else cause
-    return {"name": name, "message": message[:LONGEST_MESSAGE] or "No reason was given."}
+        message = str(parsed.get("errorMessage") or "") if isinstance(parsed, dict) else cause
+    # The sentence may repeat an input's lone surrogate, which could not be written as UTF-8.
+    message = message[:LONGEST_MESSAGE].encode("utf-8", "replace").decode()
+    return {"name": name, "message": message or "No reason was given."}
 
 
 def opened(job_id: str, started_at: str, plan: Plan | None) -> dict[str, Any]:
@@ -116,7 +118,7 @@ def _problem(plan: Plan, root: Node, error: dict[str, str] | None) -> dict[str, 
         f"more than the tolerated {plan.tolerated_failure_percentage:g}%."
     )
     if error is not None and error["name"] != "States.ExceedToleratedFailureThreshold":
-        message += f" The work ended with {error['name']}: {error['message']}"[:LONGEST_MESSAGE]
+        return {"name": error["name"], "message": f"{error['message']} {message}"[:LONGEST_MESSAGE]}
     return {"name": ToleranceExceededError.__name__, "message": message}
 
 

@@ -128,6 +128,8 @@ def _problem(error: csv.Error) -> str:
         return "a quote is opened and never closed"
     if "expected after" in text:
         return "a closing quote must be followed by a comma or the end of the line"
+    if "new-line character" in text:
+        return "a carriage return inside a field must be in quotes"
     return text
 
 

@@ -357,13 +357,14 @@ class ShardWork:
         if not isinstance(answer, Failure):
             try:
                 line = self._kind.line(task, answer, self._job)
+                text = None if line is None else f"{line[0]}\t{encode(line[1]).decode()}"
                 value = self._kind.fold(progress.value, task, answer, self._job)
             except Exception as error:
                 answer = Failure(type(error).__name__, str(error))
             else:
                 progress.value = value
-                if line is not None:
-                    progress.lines.append(f"{line[0]}\t{encode(line[1]).decode()}")
+                if text is not None:
+                    progress.lines.append(text)
                 progress.counts.succeeded += 1
         if isinstance(answer, Failure):
             progress.counts.failed += 1

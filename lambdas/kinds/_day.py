@@ -14,6 +14,12 @@ from fan_out.kind import Params
 from fan_out.tasks import Timestamp, instant, utc
 
 
+def _has_a_week_around(as_of: str) -> str:
+    if not "0002" <= as_of[:4] <= "9998":
+        raise ValueError("the calendar ends within a week of it")
+    return as_of
+
+
 def _zone(name: str) -> str:
     if name not in available_timezones():
         raise ValueError("no such time zone")
@@ -23,7 +29,7 @@ def _zone(name: str) -> str:
 class DayParams(Params):
     """Parameters of a kind that looks at a day; without `asOf` it is the day of the job's start."""
 
-    as_of: Timestamp | None = Field(
+    as_of: Annotated[Timestamp, AfterValidator(_has_a_week_around)] | None = Field(
         None,
         alias="asOf",
         description='an ISO 8601 timestamp with a zone, such as "2026-11-23T09:00:00+01:00"',
