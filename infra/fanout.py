@@ -410,9 +410,8 @@ class FanOut:
         counts = record["counts"]
         if record["status"] == "RUNNING":
             raise JobStateError(f"Job {job_id} still runs: wait for its end, or stop it, then retry it.")
-        if not counts["listed"]:
-            raise JobStateError(f"Job {job_id} listed no task, so there is none to retry: start it anew.")
-        if counts["succeeded"] == counts["listed"]:
+        # A job that ended before its listing did has no counts yet everything to retry: its source is listed anew.
+        if record["status"] == "SUCCEEDED" or 0 < counts["listed"] == counts["succeeded"]:
             raise JobStateError(f"Job {job_id} has nothing to retry: all of its tasks succeeded.")
         return self.start({**(settings or {}), "source": {"failedIn": job_id}}, new_id)
 

@@ -104,9 +104,10 @@ def read(home: Path) -> Local | None:
     running = server.find(home)
     try:
         known = json.loads((home / "local.json").read_text())
-    except FileNotFoundError:
+        local = Local(**{field.name: known[_camel(field.name)] for field in fields(Local)})
+    except (FileNotFoundError, KeyError):
+        # KeyError: left by another version of this project; what it describes will be deployed anew.
         return None
-    local = Local(**{field.name: known[_camel(field.name)] for field in fields(Local)})
     return local if running and running.pid == local.pid and running.is_alive() else None
 
 

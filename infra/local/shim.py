@@ -12,6 +12,7 @@ an upgrade of ministack tells which ones have closed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import importlib
 import importlib.metadata
@@ -246,7 +247,9 @@ def main(arguments: list[str]) -> NoReturn:
     listener, _token, *rest = arguments
     # Requests come in bursts of as many connections as there are workers.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    # macOS names a hard limit that it then refuses.
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if rest:
         threading.Thread(target=_end_with, args=(int(rest[0]),), daemon=True).start()
     install()

@@ -38,6 +38,10 @@ class JobExistsError(FanOutError):
     """Another job, with another input, has this id."""
 
 
+class TaskServiceError(FanOutError):
+    """The Task Service refused a request, or failed in a way that trying again will not mend. Never retried."""
+
+
 class CostLimitError(FanOutError):
     """The job would cost more than its `maxCostUsd`. Nothing was worked on. Never retried."""
 

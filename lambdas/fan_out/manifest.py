@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from fan_out.costs import check_limit
@@ -26,6 +27,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         "shards": manifest.shards,
         "manifestKey": jobs.key("manifest.jsonl"),
         "workers": plan.workers(manifest.shards),
-        "toleratedFailurePercentage": plan.tolerated_failure_percentage,
+        # The map counts shards, and in whole percents: it must never be stricter than the job.
+        "toleratedFailurePercentage": math.ceil(plan.tolerated_failure_percentage),
         "error": None,
     }

@@ -35,8 +35,10 @@ def _origin(jobs: JobStore, asked: JobInput) -> tuple[Plan | None, bool]:
         case FailedSource(job_id=origin):
             earlier = JobStore(jobs.bucket, origin)
             stored, record = earlier.get("job.json"), earlier.get(RECORD)
-            if stored is None:
+            if stored is None and record is None:
                 raise SourceNotFoundError(f'source.failedIn is "{origin}", but there is no such job.')
+            if stored is None:
+                raise _not_retried(origin, "a job whose own input was accepted")
             if record is None:
                 raise _not_retried(origin, "a job that has ended and is accounted for")
             is_fresh = not earlier.has("manifest.json")

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator
 
 from fan_out import aws
-from fan_out.errors import FanOutError, ServiceUnavailableError, ThrottledError
+from fan_out.errors import ServiceUnavailableError, TaskServiceError, ThrottledError
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +112,6 @@ Timestamp = Annotated[str, AfterValidator(utc)]
 class Page:
     tasks: list[dict[str, Any]]
     cursor: str | None
-
-
-class TaskServiceError(FanOutError):
-    """The Task Service refused a request, or failed in a way that trying again will not mend."""
 
 
 def list_page(

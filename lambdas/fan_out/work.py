@@ -282,13 +282,14 @@ class ShardWork:
                 self._mark_in_flight(start, end)
             if not self._work_through(tasks[start:end]):
                 self._save()
+                # A call that got somewhere ends a row of stalls, or a long shard would add up its rare deaths.
+                marker.stalls = 0
                 self._mark()
                 return False
             if not marker.has(end):
-                # Past the suspects, if there were any: they are cleared.
+                # Past the suspects, if there were any: they are cleared, and whatever stalled is overcome.
                 self._save()
-                if marker.has(end - 1):
-                    self._marker = Marker()
+                self._marker = Marker()
         return True
 
     def _end_of_stretch(self, start: int, count: int) -> int:

@@ -1,0 +1,20 @@
+from collections.abc import Iterator
+
+import pytest
+
+from infra.local import server
+from tests.emulator import Emulator
+
+# The waits of state machines, as a part of what they say: enough to measure, and tests stay fast.
+WAIT_SCALE = 0.1
+
+
+@pytest.fixture(scope="session")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
+    """A started embedded AWS with nothing deployed on it. It ends with the tests, even if they are killed."""
+    home = tmp_path_factory.mktemp("emulator")
+    running = server.start(home, tied=True, wait_scale=WAIT_SCALE)
+    try:
+        yield Emulator(home, running)
+    finally:
+        server.stop(home)
