@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fan_out import record as records
+from fan_out.errors import AccountingError
 from fan_out.job import Plan
 from fan_out.listing import Manifest
 from fan_out.reduction import Cursor, Node, Reduction
@@ -46,7 +47,12 @@ def close(
         )
         return dict(store.put_once(RECORD, record))
     manifest = Manifest(**summed)
-    reached = Reduction(store, plan, manifest).run(cursor, is_late)
+    try:
+        reached = Reduction(store, plan, manifest).run(cursor, is_late)
+    except AccountingError as fault:
+        # An object that the account is made of is lost, and no further attempt will find it: say so, once.
+        record = records.unaccountable(plan, manifest, now(), status=status or "FAILED", message=str(fault))
+        return dict(store.put_once(RECORD, record))
     if not isinstance(reached, Node):
         return reached
     record = records.closed(store, plan, reached, manifest, now(), status=status, error=error)

@@ -160,7 +160,9 @@ class Jobs:
 
     def import_object(self, key: Any, job_id: str | None = None) -> dict[str, Any]:
         """Start the job that imports a CSV that was uploaded before. Bad rows never keep out the good ones."""
-        if not isinstance(key, str) or not self.bucket.has(key):
+        # What is no key of an upload is not even looked for; S3's keys have at most 1,024 bytes.
+        is_upload = isinstance(key, str) and key.startswith(UPLOADS) and len(key.encode()) <= 1024
+        if not is_upload or not self.bucket.has(key):
             raise InvalidJobError(
                 f"source.csv is {json.dumps(key)[:100]}, but must be the key of an uploaded object.",
                 field="source.csv",

@@ -219,7 +219,8 @@ def join_parts(store: JobStore, steps: dict[int, int], segments: int) -> Manifes
                     )
                 skipped += step.skipped
                 for shard in step.shards:
-                    yield encode({"index": shards} | shard)
+                    # ASCII: not every reader of JSON lines agrees on what else ends a line.
+                    yield json.dumps({"index": shards} | shard).encode()
                     shards += 1
                     listed += shard["count"]
 

@@ -24,7 +24,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
 
 
 def _origin(jobs: JobStore, asked: JobInput) -> tuple[Plan | None, bool]:
-    """The plan of the job whose failures are the source, and whether that job never got as far as a manifest.
+    """The plan of the job whose failures are the source, and whether that job's account knows of no task's outcome.
 
     Raises SourceNotFoundError if the source does not exist, InvalidJobError if it has nothing to retry.
     """
@@ -41,7 +41,8 @@ def _origin(jobs: JobStore, asked: JobInput) -> tuple[Plan | None, bool]:
                 raise _not_retried(origin, "a job whose own input was accepted")
             if record is None:
                 raise _not_retried(origin, "a job that has ended and is accounted for")
-            is_fresh = not earlier.has("manifest.json")
+            # The record decides: a function that outlived the stop of its job may have written a manifest since.
+            is_fresh = "resultUrl" not in record
             if not is_fresh and "failuresUrl" not in record:
                 raise _not_retried(origin, "a job with failed, quarantined or unprocessed tasks")
             return Plan.from_json(stored), is_fresh

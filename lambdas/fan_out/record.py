@@ -70,6 +70,23 @@ def unlisted(
     return record
 
 
+def unaccountable(
+    plan: Plan, manifest: Manifest, ended_at: str, *, status: str, message: str
+) -> dict[str, Any]:
+    """The record of a job whose objects do not add up to an account: what became of its tasks, nobody knows.
+
+    It has neither a result nor a list of failures, so that a retry lists the source anew; the keys of the
+    effects are kept, and none is applied twice.
+    """
+    return opened(plan.job_id, plan.started_at, plan) | {
+        "status": status,
+        "counts": {"listed": manifest.listed} | asdict(Counts(unprocessed=manifest.listed)),
+        "shards": {"planned": manifest.shards, "done": 0, "failed": manifest.shards},
+        "endedAt": ended_at,
+        "error": {"name": AccountingError.__name__, "message": message[:LONGEST_MESSAGE]},
+    }
+
+
 def closed(
     store: JobStore,
     plan: Plan,

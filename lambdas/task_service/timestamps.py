@@ -15,7 +15,7 @@ def parse(text: object) -> str:
 
     Raises ValueError for anything else: no zone, no time, text around it, or a year outside 1 to 9999 in UTC.
     """
-    if not isinstance(text, str) or len(text) > _LONGEST or not text.isascii() or text.count("T") != 1:
+    if not isinstance(text, str) or len(text) > _LONGEST or text.count("T") != 1:
         raise ValueError(ALLOWED)
     # Some versions of Python read 24:00 as the next day's midnight and some refuse it. Here none reads it.
     if text.partition("T")[2].startswith("24"):

@@ -135,10 +135,17 @@ def write(writes: Sequence[object], store: TaskStore, *, now: str, budget: Budge
         if wave == len(waves):
             waves.append({})
         waves[wave][position] = parsed
+    decided: dict[str, Outcome] = {}
     for batch in waves:
-        decided = _apply(list(batch.values()), store, now=now, budget=budget)
+        # Behind a write that may still take effect its successors wait: tried now, they would find the wrong task.
+        ready = [parsed for parsed in batch.values() if not _is_throttled(decided.get(parsed.task_id))]
+        decided |= _apply(ready, store, now=now, budget=budget)
         outcomes.update((position, decided[parsed.task_id]) for position, parsed in batch.items())
     return [outcomes[position] for position in range(len(writes))]
+
+
+def _is_throttled(outcome: Outcome | None) -> bool:
+    return outcome is not None and outcome.outcome == "throttled"
 
 
 def _apply(

@@ -77,6 +77,7 @@ def zip_of(code: str) -> bytes:
     return buffer.getvalue()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_started_server_answers_on_loopback_only_and_a_stopped_one_leaves_nothing(home: Path) -> None:
     running = server.start(home)
     assert server.find(home) == running
@@ -222,6 +223,7 @@ def test_a_tied_server_ends_with_the_process_that_started_it(home: Path) -> None
     assert eventually(lambda: processes_of(running) == [])
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_nothing_of_the_callers_environment_reaches_the_server(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -293,7 +295,13 @@ def assembly_at(folder: Path, code: str, **resources: Any) -> Path:
             },
             **resources,
         },
-        "Outputs": {"FunctionName": {"Value": {"Ref": "Function"}}},
+        "Outputs": {
+            "FunctionName": {"Value": {"Ref": "Function"}},
+            "ApiUrl": {"Value": "https://abc123.execute-api.us-east-1.amazonaws.com/v1/"},
+            "StateMachineArn": {"Value": {"Ref": "Function"}},
+            "BucketName": {"Value": "bucket"},
+            "TaskTableName": {"Value": "table"},
+        },
     }
     for name, value in [
         ("manifest.json", manifest),
@@ -308,14 +316,15 @@ def test_a_deployed_assembly_runs_and_a_changed_one_replaces_it(home: Path, tmp_
     running = server.start(home)
     assembly = Assembly.read(assembly_at(tmp_path / "a", "def handler(e, c): return 1"))
     said: list[str] = []
-    name = deploy(assembly, running.endpoint_url, say=said.append)["FunctionName"]
+    outputs = deploy(assembly, running.endpoint_url, say=said.append)
+    name = outputs["FunctionName"]
     assert said == ["Uploading 1 assets", "Deploying stack FanOut (3 resources)"]
     assert client("lambda", running.endpoint_url).invoke(FunctionName=name)["Payload"].read() == b"1"
-    assert deploy(assembly, running.endpoint_url) == {"FunctionName": name}, "nothing to update is no error"
+    assert deploy(assembly, running.endpoint_url) == outputs, "nothing to update is no error"
 
     changed = Assembly.read(assembly_at(tmp_path / "a", "def handler(e, c): return 2"))
     assert changed.fingerprint() != assembly.fingerprint()
-    assert deploy(changed, running.endpoint_url) == {"FunctionName": name}
+    assert deploy(changed, running.endpoint_url) == outputs
     assert client("lambda", running.endpoint_url).invoke(FunctionName=name)["Payload"].read() == b"2"
 
 
@@ -348,3 +357,77 @@ def test_what_is_not_up_reads_as_none_and_can_be_taken_down(home: Path) -> None:
     assert local.read(home) is None
     assert local.map_runs(home) == []
     assert local.down(home) is False
+
+
+# Bringing it up and taking it down
+
+
+@pytest.fixture
+def synthesized(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Lets `up` find an assembly made by hand, which the CDK would need ten seconds for."""
+
+    def synthesize(code: str, **resources: Any) -> None:
+        folder = assembly_at(tmp_path / "assembly", code, **resources)
+        monkeypatch.setattr(local, "_synthesized", lambda *_: folder)
+
+    return synthesize
+
+
+def test_up_deploys_and_writes_down_where(home: Path, synthesized: Callable[..., None]) -> None:
+    synthesized("def handler(e, c): return 1")
+    up = local.up(home)
+    assert local.read(home) == up
+    written = json.loads((home / "local.json").read_text())
+    assert written["endpointUrl"] == f"http://127.0.0.1:{written['port']}"
+    assert written["apiUrl"] == f"{written['endpointUrl']}/_aws/execute-api/abc123/v1/"
+    assert {"region", "stateMachineArn", "bucketName", "taskTableName", "pid"} <= written.keys()
+    assert local.down(home) is True
+    assert local.read(home) is None
+    assert not Server(pid=up.pid, port=up.port, token="fanout").is_alive()
+
+
+def test_up_twice_is_the_same_and_deploys_only_what_changed(
+    home: Path, synthesized: Callable[..., None]
+) -> None:
+    synthesized("def handler(e, c): return 1")
+    first = local.up(home)
+    said: list[str] = []
+    assert local.up(home, port=1, say=said.append) == first
+    assert said == [
+        f"The embedded AWS is running on {first.endpoint_url}",
+        "It keeps its port. To get port 1, take it down first.",
+    ]
+    synthesized("def handler(e, c): return 2")
+    second = local.up(home)
+    assert (second.pid, second.port) == (first.pid, first.port)
+    answer = client("lambda", first.endpoint_url).invoke(FunctionName=second.state_machine_arn)
+    assert answer["Payload"].read() == b"2"
+
+
+def test_up_that_cannot_deploy_stops_the_server_it_started_but_not_one_that_ran(
+    home: Path, synthesized: Callable[..., None]
+) -> None:
+    wrong = {"Rule": {"Type": "AWS::Nowhere::Thing", "Properties": {}}}
+    synthesized("def handler(e, c): return 1", **wrong)
+    with pytest.raises(DeployError):
+        local.up(home)
+    assert server.find(home) is None
+    assert local.read(home) is None
+    synthesized("def handler(e, c): return 1")
+    up = local.up(home)
+    synthesized("def handler(e, c): return 1", **wrong)
+    with pytest.raises(DeployError):
+        local.up(home)
+    assert local.read(home) == up
+
+
+def test_up_after_a_crash_deploys_anew(home: Path, synthesized: Callable[..., None]) -> None:
+    synthesized("def handler(e, c): return 1")
+    first = local.up(home)
+    os.killpg(first.pid, signal.SIGKILL)
+    assert eventually(lambda: local.read(home) is None)
+    said: list[str] = []
+    second = local.up(home, say=said.append)
+    assert second.pid != first.pid
+    assert "has died" in said[0]
+    assert local.read(home) == second

@@ -366,6 +366,8 @@ def test_pauses_grow_to_a_bound_and_are_drawn_below_it() -> None:
 
     assert [budget.pause() for _ in range(9)] == [True] * 8 + [False]
     assert naps == [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]
+    assert Budget(has_time=lambda: False, sleep=naps.append).pause() is False
+    assert len(naps) == 8
     lucky = Budget(has_time=lambda: True, sleep=naps.append, draw=lambda: 0.25)
     lucky.pause()
     assert naps[-1] == 0.0125
@@ -390,6 +392,15 @@ def test_many_writes_to_one_task_take_effect_in_their_order(dynamodb: Any) -> No
 
     assert outcomes(sent) == ["created", *["updated"] * 49]
     assert (field(dynamodb, "a", "version"), field(dynamodb, "a", "title")) == ("50", "V49")
+
+
+def test_a_write_behind_a_throttled_one_to_the_same_task_is_throttled_too(
+    dynamodb: Any, naps: list[float]
+) -> None:
+    with faults(dynamodb, "TransactWriteItems", *[cancelled("ThrottlingError") for _ in range(9)]):
+        answer = outcomes([create("a"), update("a", title="New"), create("b"), create("c", title="")])
+
+    assert answer == ["throttled", "throttled", "throttled", "invalid"]
 
 
 def test_the_same_create_a_hundred_times_in_one_call_makes_one_task(dynamodb: Any, naps: list[float]) -> None:

@@ -1,0 +1,66 @@
+"""The flow on the embedded AWS at the size that the promises are made for; minutes, so not in every check."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.local.deployment import Deployment, deployed
+from tests.machine import make_tasks
+from tests.plan import plan
+
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
+
+AS_OF = "2026-11-23T09:00:00Z"
+TASKS = 100_000
+
+
+@pytest.fixture(scope="module")
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    with deployed(tmp_path_factory.mktemp("scale")) as deployment:
+        yield deployment
+
+
+@pytest.fixture(scope="module")
+def tasks(aws: Deployment) -> list[dict[str, Any]]:
+    tasks = make_tasks(TASKS)
+    aws.put_tasks(tasks)
+    return tasks
+
+
+def test_a_hundred_thousand_tasks_are_planned_exactly(aws: Deployment, tasks: list[dict[str, Any]]) -> None:
+    execution = aws.start({"params": {"asOf": AS_OF}}, "plan")
+    record = json.loads(aws.wait(execution, 600)["output"])
+    expected = plan(tasks, AS_OF, "UTC", top=5)
+    assert record["counts"] == {
+        "listed": len(expected.lines),
+        "succeeded": len(expected.lines),
+        "failed": 0,
+        "quarantined": 0,
+        "unprocessed": 0,
+    }
+    assert aws.lines("plan", "plan.jsonl") == expected.lines
+    assert max(size for _, _, size in aws.payloads(execution)) < 32 * 1024
+
+
+def test_the_parent_execution_is_the_same_at_ten_shards_and_at_ten_thousand(
+    aws: Deployment, tasks: list[dict[str, Any]]
+) -> None:
+    open_tasks = sum(not task["isComplete"] for task in tasks)
+    histories = []
+    for size, job_id in ((10_000, "few"), (8, "many")):
+        execution = aws.start({"params": {"asOf": AS_OF, "top": 0}, "shardSize": size}, job_id)
+        record = json.loads(aws.wait(execution, 1200)["output"])
+        assert record["counts"]["succeeded"] == open_tasks
+        assert (
+            (record["shards"]["planned"] <= 12) if size == 10_000 else (record["shards"]["planned"] >= 10_000)
+        )
+        histories.append(aws.payloads(execution))
+    few, many = histories
+    assert sorted((kind, state) for kind, state, _ in few) == sorted((kind, state) for kind, state, _ in many)
+    # Numbers have more digits in the larger job; nothing else may differ.
+    assert abs(sum(size for _, _, size in few) - sum(size for _, _, size in many)) < 200
+    assert aws.stored("few", "plan.jsonl") == aws.stored("many", "plan.jsonl")
