@@ -1,4 +1,5 @@
 import argparse
+import contextlib
 import io
 import json
 import os
@@ -6,6 +7,7 @@ import re
 import shlex
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 
 from fan_out.job import JobInput, TaskFilter, read_input
 from infra import cli
-from infra.fanout import Deployment, FanOut, new_job_id
+from infra.fanout import Deployment, FanOut, JobNotFoundError, new_job_id
 from tests.emulator import Emulator
 from tests.unit.cli.conftest import Put, Run, record_of
 
@@ -202,7 +204,16 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_stop_it(
     fanout: Run, client: FanOut, capsys: pytest.CaptureFixture[str]
 ) -> None:
     job_id = new_job_id()
-    threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+
+    def interrupt() -> None:
+        while True:
+            with contextlib.suppress(JobNotFoundError):
+                client.record(job_id)
+                break
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
     assert fanout("run", "--json", "--job-id", job_id, *end("wait")) == 130
     out, err = capsys.readouterr()
     assert json.loads(out) == {"jobId": job_id, "status": "RUNNING"}
