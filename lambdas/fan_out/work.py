@@ -28,8 +28,9 @@ from fan_out.outcomes import Counts, Digest, failure
 from fan_out.storage import JobStore, encode
 from fan_out.tasks import Row, Task, from_json
 
-# How many workers one task may kill alone before it is quarantined. Finding it costs a few deaths more.
-DEADLY = 2
+# How many workers one task may kill alone before it is quarantined. Finding it costs a few deaths more. With two, one
+# worker in twenty dying for reasons of its own would quarantine one in four hundred of the tasks under suspicion.
+DEADLY = 3
 # How many deaths without progress make a shard stuck.
 STALLS = 5
 # Into how many stretches a careful call divides what it works on.

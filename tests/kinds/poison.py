@@ -6,18 +6,17 @@ from typing import Any
 
 from fan_out.kind import JSON, Job, Kind, Params, TaskError
 from fan_out.tasks import Task
-
 from tests.machine import KilledError, TimedOutError
 
 
 class Ids(Params):
     """The ids of the tasks that do so, every time."""
 
-    kill: list[str] = []
-    hang: list[str] = []
-    memory: list[str] = []
-    exit: list[str] = []
-    refuse: list[str] = []
+    kill: frozenset[str] = frozenset()
+    hang: frozenset[str] = frozenset()
+    memory: frozenset[str] = frozenset()
+    exit: frozenset[str] = frozenset()
+    refuse: frozenset[str] = frozenset()
     refuse_all: bool = False
 
 

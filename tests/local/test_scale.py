@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.kinds.chaos import DETAIL, Rates, expected
 from tests.local.deployment import Deployment, deployed
 from tests.machine import make_tasks
 from tests.plan import plan
@@ -64,3 +66,45 @@ def test_the_parent_execution_is_the_same_at_ten_shards_and_at_ten_thousand(
     # Numbers have more digits in the larger job; nothing else may differ.
     assert abs(sum(size for _, _, size in few) - sum(size for _, _, size in many)) < 200
     assert aws.stored("few", "plan.jsonl") == aws.stored("many", "plan.jsonl")
+
+
+def test_chaos_at_scale_loses_nothing_and_applies_every_effect_once(
+    aws: Deployment, tasks: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    open_ids = {task["id"] for task in tasks if not task["isComplete"]}
+    rates = {"seed": 7, "scratch": str(tmp_path), "poison": 0.001}
+    faults = {"crashes": 0.05, "throttles": 0.1, "losses": 0.02}
+    records = {}
+    for job_id, params in (("with-faults", rates | faults), ("without", rates)):
+        records[job_id] = aws.run(
+            {
+                "kind": "chaos",
+                "params": params,
+                "filter": {"isComplete": False},
+                "shardSize": len(open_ids) // 1000,
+            },
+            job_id,
+            1200,
+        )
+    record = records["with-faults"]
+    known = expected(Rates.model_validate(rates), open_ids)
+    assert record["status"] == "PARTIAL"
+    assert record["shards"]["planned"] >= 1000
+    assert record["shards"]["failed"] == 0
+    assert record["counts"] == {
+        "listed": len(open_ids),
+        "succeeded": len(open_ids) - len(known["quarantined"]) - len(known["failed"]),
+        "failed": len(known["failed"]),
+        "quarantined": len(known["quarantined"]),
+        "unprocessed": 0,
+    }
+    assert len(known["quarantined"]) > 20
+    assert aws.stored("with-faults", "result.json") == aws.stored("without", "result.json")
+    assert record["result"] == known["result"]
+    lines = aws.lines("with-faults", "failures.jsonl")
+    for outcome in ("quarantined", "failed"):
+        assert {line["task"]["id"] for line in lines if line["outcome"] == outcome} == known[outcome]
+    touched = known["quarantined"] | known["failed"]
+    for task in aws.tasks():
+        is_changed = task["id"] in open_ids and task["id"] not in touched
+        assert (task["version"], task.get("detail") == DETAIL) == ((2, True) if is_changed else (1, False))

@@ -1,0 +1,147 @@
+"""chaos: changes every task, while its workers crash, are throttled, lose acknowledgements and meet poison.
+
+For runs on real Lambda processes. Every fault is a function of the seed and of the task at which it strikes,
+and strikes once: the first process that comes there leaves a file in `scratch`, a folder that all workers
+of the emulator share. Poison strikes every time. So the job's result is known beforehand: `expected`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from fan_out.errors import ServiceUnavailableError, ThrottledError
+from fan_out.kind import JSON, Failure, Job, Kind, Params
+from fan_out.tasks import WRITES_PER_CALL, Task
+
+DETAIL = "worked on by chaos"
+
+
+class Rates(Params):
+    """`crashes`, `throttles` and `losses` are shares of the calls of the kind, `poison` is a share of the tasks."""
+
+    seed: int = 0
+    scratch: str = "/tmp/fan-out-chaos"
+    # The process is gone before, or after, the call's tasks are written.
+    crashes: float = Field(0, ge=0, le=1)
+    throttles: float = Field(0, ge=0, le=1)
+    # The tasks are written, and the answer that says so does not come.
+    losses: float = Field(0, ge=0, le=1)
+    # Every second poisoned task ends the process, by an exit or a signal in turn; the others exhaust its memory.
+    poison: float = Field(0, ge=0, le=1)
+
+
+def share(seed: int, what: str, task_id: str) -> float:
+    """A number from 0 to 1 that looks drawn at random and is always the same."""
+    digest = hashlib.sha256(f"{seed}/{what}/{task_id}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def poison(rates: Rates, task_id: str) -> str | None:
+    """What this task does to its worker: "exit", "signal", "memory", or nothing."""
+    if share(rates.seed, "poison", task_id) >= rates.poison:
+        return None
+    way = share(rates.seed, "way", task_id)
+    return "memory" if way < 0.5 else "exit" if way < 0.75 else "signal"
+
+
+def expected(rates: Rates, task_ids: Iterable[str]) -> dict[str, Any]:
+    """What a job over these tasks comes to: its result, and the ids that are quarantined and that fail."""
+    ways = {task_id: poison(rates, task_id) for task_id in task_ids}
+    good = [task_id for task_id, way in ways.items() if way is None]
+    return {
+        "result": {"changed": len(good), "sum": f"{sum(map(_number, good)) % 2**64:016x}"},
+        "failed": {task_id for task_id, way in ways.items() if way == "memory"},
+        "quarantined": {task_id for task_id, way in ways.items() if way in ("exit", "signal")},
+    }
+
+
+def die(way: str) -> None:
+    """End this process at once, as a crash does. A test in one process exchanges it."""
+    if way == "signal":
+        os.kill(os.getpid(), signal.SIGKILL)
+    os._exit(1)
+
+
+class Chaos(Kind[Rates, Task]):
+    name = "chaos"
+    params = Rates
+    batch = WRITES_PER_CALL
+
+    def process_many(self, tasks: Sequence[Task], job: Job[Rates]) -> list[JSON | Failure]:
+        rates, first = job.params, tasks[0].id
+        ways = {task.id: poison(rates, task.id) for task in tasks}
+        for way in ways.values():
+            if way in ("exit", "signal"):
+                die(way)
+        if _strikes(job, "crashes", first, rates.crashes / 2):
+            die("exit")
+        if _strikes(job, "throttles", first, rates.throttles):
+            raise ThrottledError("a throttle of the chaos kind")
+        writes = [
+            {
+                "op": "update",
+                "id": task.id,
+                "key": job.effect_key(task),
+                "version": task.version,
+                "changes": {"detail": DETAIL},
+            }
+            for task in tasks
+            if ways[task.id] is None
+        ]
+        outcomes = {outcome["id"]: outcome for outcome in job.write(writes)} if writes else {}
+        if _strikes(job, "late crashes", first, rates.crashes / 2):
+            die("signal")
+        if _strikes(job, "losses", first, rates.losses):
+            raise ServiceUnavailableError("an acknowledgement that the chaos kind lost")
+        return [_answer(task, outcomes.get(task.id)) for task in tasks]
+
+    def zero(self) -> JSON:
+        return {"changed": 0, "sum": 0}
+
+    def fold(self, partial: JSON, task: Task, result: JSON, job: Job[Rates]) -> JSON:
+        return self.merge(partial, {"changed": 1, "sum": _number(task.id)}, job)
+
+    def merge(self, left: JSON, right: JSON, job: Job[Rates]) -> JSON:
+        return {
+            "changed": left["changed"] + right["changed"],
+            "sum": (left["sum"] + right["sum"]) % 2**64,
+        }
+
+    def summary(self, partial: JSON, job: Job[Rates]) -> dict[str, JSON]:
+        return {"changed": partial["changed"], "sum": f"{partial['sum']:016x}"}
+
+
+def _answer(task: Task, outcome: dict[str, Any] | None) -> JSON | Failure:
+    if outcome is None:
+        return Failure("MemoryError", f"The task {task.id} needs more memory than there is.")
+    if outcome["outcome"] in ("updated", "unchanged"):
+        return 1
+    message = outcome.get("error", {}).get("message", outcome["outcome"])
+    return Failure(outcome["outcome"], message, retry=outcome["outcome"] == "throttled")
+
+
+def _number(task_id: str) -> int:
+    return int.from_bytes(hashlib.sha256(task_id.encode()).digest()[:8], "big")
+
+
+def _strikes(job: Job[Rates], what: str, task_id: str, rate: float) -> bool:
+    """Whether this fault happens now: its share says so, and it has not happened before."""
+    if share(job.params.seed, what, task_id) >= rate:
+        return False
+    folder = Path(job.params.scratch) / job.effect_scope
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        (folder / f"{what.replace(' ', '-')}-{task_id}").touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+KIND = Chaos()
