@@ -20,8 +20,12 @@ def _has_a_week_around(as_of: str) -> str:
     return as_of
 
 
+# It walks through the folders of the zone database: some milliseconds in each call of a function.
+_zones = lru_cache(available_timezones)
+
+
 def _zone(name: str) -> str:
-    if name not in available_timezones():
+    if name not in _zones():
         raise ValueError("no such time zone")
     return name
 

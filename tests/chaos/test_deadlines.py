@@ -1,0 +1,85 @@
+"""Functions whose time is over save what they have and are called again; the job's answer is the same."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from fan_out import reduction
+from kinds import daily_plan, import_tasks, reschedule_overdue
+from tests.chaos.scenarios import (
+    SCENARIOS,
+    Scenario,
+    Sizes,
+    baseline,
+    check_account,
+    check_same,
+    disturb,
+    short_lived,
+)
+from tests.machine import Machine
+
+
+@pytest.fixture(autouse=True)
+def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (daily_plan.DailyPlan, import_tasks.ImportTasks, reschedule_overdue.RescheduleOverdue):
+        monkeypatch.setattr(module, "batch", 1)
+
+
+@pytest.mark.parametrize("looks", [0, 1, 3])
+@pytest.mark.parametrize("kind", SCENARIOS)
+def test_short_lived_functions_come_to_the_same_answer(machine: Machine, kind: str, looks: int) -> None:
+    scenario = Scenario(kind, 18, shard_size=6)
+    expected = baseline(machine, scenario)
+    patient: Counter[str] = Counter()
+    with Sizes(page=2, fan_in=2).set():
+        run = disturb(machine, scenario)
+        check_same(run.answer, expected)
+        patient.update(call.function for call in machine.calls)
+        for name in ("Lister", "Worker", "Reducer"):
+            machine.contexts[name] = lambda: short_lived(looks)
+        hurried = disturb(machine, scenario)
+    check_account(machine, hurried.answer)
+    check_same(hurried.answer, expected)
+    called = Counter(call.function for call in machine.calls)
+    for name in ("Lister", "Worker", "Reducer"):
+        assert called[name] > patient[name] or looks, name
+
+
+def test_the_clock_makes_a_worker_save_long_before_its_deadline(machine: Machine) -> None:
+    scenario = Scenario("reschedule-overdue", 30, shard_size=30)
+    expected = baseline(machine, scenario)
+    machine.clock.tick = 45.0
+    run = disturb(machine, scenario)
+    check_same(run.answer, expected)
+    saved = [
+        boundary
+        for boundary in run.boundaries
+        if boundary.operation == "PutObject" and "/checkpoints/" in boundary.request.url
+    ]
+    assert saved
+    assert not [each for each in saved if "marker" in each.request.url]
+
+
+def test_a_reduction_of_many_levels_goes_on_from_where_it_was(machine: Machine) -> None:
+    scenario = Scenario("daily-plan", 40, shard_size=1)
+    expected = baseline(machine, scenario)
+    machine.contexts["Reducer"] = lambda: short_lived(0)
+    with Sizes(fan_in=2).set():
+        run = disturb(machine, scenario)
+        nodes = run.answer.record["shards"]["planned"]
+        inner = 0
+        while nodes > reduction.FAN_IN:
+            nodes = -(-nodes // 2)
+            inner += nodes
+    check_same(run.answer, expected)
+    # One node a call, and no call does what another did.
+    calls = [call for call in machine.calls if call.function == "Reducer"]
+    assert len(calls) >= inner
+    written = Counter(
+        boundary.request.url
+        for boundary in run.boundaries
+        if boundary.function == "Reducer" and boundary.operation == "PutObject"
+    )
+    assert max(written.values()) == 1

@@ -1,0 +1,119 @@
+"""One fault at a time, at every boundary that a job crosses: its answer is the one without faults, to the byte."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+
+import pytest
+
+from tests.chaos.faults import Trouble, applies, at
+from tests.chaos.scenarios import (
+    SCENARIOS,
+    Scenario,
+    Sizes,
+    ViolationError,
+    baseline,
+    check_account,
+    check_same,
+    disturb,
+)
+from tests.machine import Boundary, Machine
+
+WRITES = {"PutObject", "TransactWriteItems", "Invoke", "CreateMultipartUpload", "CompleteMultipartUpload"}
+# Trees of several levels, objects of several blocks, uploads of several parts.
+SMALL = Sizes(fan_in=2, block=700, part=500)
+
+
+def boundaries(machine: Machine, scenario: Scenario, sizes: Sizes) -> list[Boundary]:
+    """What a run without faults crosses."""
+    with sizes.set():
+        run = disturb(machine, scenario)
+    check_same(run.answer, baseline(machine, scenario))
+    return run.boundaries
+
+
+def check_each(
+    machine: Machine,
+    scenario: Scenario,
+    sizes: Sizes,
+    faults: Iterable[dict[int, tuple[Trouble, bool]]],
+) -> int:
+    """Run the job once for each set of faults; how many runs there were."""
+    expected = baseline(machine, scenario)
+    runs = 0
+    for chosen in faults:
+        with sizes.set():
+            run = disturb(machine, scenario, at(chosen), seed=runs)
+        try:
+            check_account(machine, run.answer)
+            check_same(run.answer, expected)
+        except AssertionError as error:
+            raise ViolationError(f"{scenario} under {chosen}: {run.faults.happened}\n{error}") from error
+        runs += 1
+    return runs
+
+
+def each(
+    crossed: list[Boundary], trouble: Trouble, *, stubborn: bool = False
+) -> list[dict[int, tuple[Trouble, bool]]]:
+    return [{boundary.number: (trouble, stubborn)} for boundary in crossed if applies(trouble, boundary)]
+
+
+def test_a_process_may_die_at_any_boundary(machine: Machine) -> None:
+    # Without an effect in between, to die before a boundary is to die after the one before it.
+    scenario = Scenario("import-tasks", 12, shard_size=3)
+    crossed = boundaries(machine, scenario, Sizes())
+    assert {boundary.function for boundary in crossed} == {
+        "Planner",
+        "Lister",
+        "Manifest",
+        "Worker",
+        "WriteTasks",
+        "Reducer",
+    }
+    runs = check_each(machine, scenario, Sizes(), each(crossed, Trouble.KILL_AFTER))
+    assert runs == len(crossed) >= 60
+
+
+def test_the_answer_to_any_write_may_get_lost(machine: Machine) -> None:
+    scenario = Scenario("reschedule-overdue", 12, shard_size=3)
+    crossed = boundaries(machine, scenario, Sizes())
+    writes = [boundary for boundary in crossed if boundary.operation in WRITES]
+    check_each(machine, scenario, Sizes(), each(writes, Trouble.LOST))
+
+
+def test_any_service_may_throttle_for_longer_than_the_sdk_tries(machine: Machine) -> None:
+    scenario = Scenario("daily-plan", 8, shard_size=3)
+    crossed = boundaries(machine, scenario, Sizes())
+    some = random.Random(3).sample(crossed, 25)
+    check_each(machine, scenario, Sizes(), each(some, Trouble.THROTTLE, stubborn=True))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("kind", SCENARIOS)
+@pytest.mark.parametrize("trouble", list(Trouble), ids=lambda trouble: trouble.name)
+def test_any_single_fault_at_every_boundary(machine: Machine, kind: str, trouble: Trouble) -> None:
+    scenario = Scenario(kind, 12, shard_size=3)
+    for sizes in (Sizes(), SMALL):
+        crossed = boundaries(machine, scenario, sizes)
+        check_each(machine, scenario, sizes, each(crossed, trouble))
+        if trouble in {Trouble.ERROR, Trouble.UNREACHED, Trouble.LOST, Trouble.THROTTLE}:
+            check_each(machine, scenario, sizes, each(crossed, trouble, stubborn=True))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("kind", SCENARIOS)
+def test_pairs_of_faults(machine: Machine, kind: str) -> None:
+    scenario = Scenario(kind, 12, shard_size=3)
+    crossed = boundaries(machine, scenario, SMALL)
+    chance = random.Random(4)
+    pairs = []
+    for _ in range(400):
+        # A fault changes what comes after it, so the second one may have to do with the repetition.
+        first, second = sorted(chance.sample(range(len(crossed) + 20), 2))
+        troubles = chance.choices([Trouble.KILL_AFTER, Trouble.LOST, Trouble.RACE, Trouble.LATE], k=2)
+        pairs.append({first: (troubles[0], True), second: (troubles[1], True)})
+    assert check_each(machine, scenario, SMALL, pairs) == len(pairs)

@@ -1,0 +1,105 @@
+"""Tasks are created, changed and deleted while a job lists: who is there throughout is listed exactly once."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import task_service.aws
+from tests import machine as machines
+from tests.chaos.faults import Drawn, Faults, Trouble
+from tests.chaos.scenarios import Sizes, check_account, read, short_lived
+from tests.machine import Boundary, Machine, make_tasks, names, put_tasks
+
+TROUBLES = {
+    Trouble.LOST: 1.0,
+    Trouble.KILL_AFTER: 1.0,
+    Trouble.PARTIAL: 1.0,
+    Trouble.TWICE: 1.0,
+    Trouble.THROTTLE: 1.0,
+}
+
+
+def listed() -> Counter[str]:
+    """How often each task is in a shard of the manifest."""
+    found: Counter[str] = Counter()
+    for line in machines.stored("manifest.jsonl").splitlines():
+        name = json.loads(line)["key"].removeprefix("jobs/job-1/")
+        found.update(json.loads(task)["id"] for task in machines.stored(name).splitlines())
+    return found
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1], ids=["no faults", "faults"])
+@pytest.mark.parametrize("seed", range(6))
+def test_tasks_that_exist_throughout_are_listed_exactly_once(
+    machine: Machine, seed: int, rate: float
+) -> None:
+    chance = random.Random(seed)
+    there = {task["id"]: task for task in make_tasks(40, seed, complete=0.0)}
+    put_tasks(list(there.values()))
+    throughout = set(there)
+    ever = set(there)
+    faults = Faults(machine, chance, Drawn(chance, rate, TROUBLES, is_bounded=True))
+    changes: Counter[str] = Counter()
+
+    def change() -> None:
+        what = chance.choice(["create", "change", "delete"])
+        changes[what] += 1
+        if what == "create":
+            task = make_tasks(1, chance.randrange(10**6), complete=0.0)[0]
+            task["id"] = f"new-{chance.randrange(16**6):06x}"
+            there[task["id"]] = task
+            ever.add(task["id"])
+            put_tasks([task])
+            return
+        task_id = chance.choice(sorted(there))
+        if what == "delete":
+            task_service.aws.dynamodb().delete_item(TableName=machines.TABLE, Key={"id": {"S": task_id}})
+            del there[task_id]
+            throughout.discard(task_id)
+            return
+        there[task_id] = there[task_id] | {"title": "Changed", "version": there[task_id]["version"] + 1}
+        put_tasks([there[task_id]])
+
+    is_changing = False
+
+    def around(boundary: Boundary, cross: Callable[[], Any]) -> Any:
+        nonlocal is_changing
+        if boundary.operation == "Scan" and not is_changing and chance.random() < 0.5:
+            # Whoever changes tasks is not in the way of the faults.
+            is_changing = True
+            change()
+            is_changing = False
+        return cross() if is_changing else faults.around(boundary, cross)
+
+    machine.around = around
+    machine.contexts["Lister"] = lambda: short_lived(chance.randrange(3))
+    with Sizes(page=2).set():
+        answer = read(machine.run({"shardSize": 3}))
+    check_account(machine, answer)
+    assert answer.record["status"] == "SUCCEEDED"
+    found = listed()
+    assert {task_id: found[task_id] for task_id in throughout} == dict.fromkeys(throughout, 1)
+    assert set(found) <= ever
+    assert max(found.values()) == 1
+    assert answer.record["counts"]["listed"] == found.total()
+    assert changes.total() > 3
+
+
+def test_empty_pages_do_not_end_a_listing(machine: Machine) -> None:
+    """A page that holds nothing but what the filter drops is empty and has a key."""
+    tasks = make_tasks(60, 5, complete=0.9)
+    put_tasks(tasks)
+    chance = random.Random(0)
+    short = Drawn(chance, 1.0, {Trouble.PARTIAL: 1.0}, is_bounded=False)
+    machine.around = Faults(machine, chance, short).around
+    answer = read(machine.run({"shardSize": 3}))
+    expected = {task["id"] for task in tasks if not task["isComplete"]}
+    assert listed() == Counter(expected)
+    assert answer.record["counts"]["listed"] == len(expected)
+    assert len([name for name in names() if name.startswith("parts/")]) >= 4

@@ -1,0 +1,510 @@
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from typing import Any
+from unittest.mock import patch
+
+import boto3
+import pytest
+from botocore.awsrequest import AWSResponse
+from botocore.exceptions import ClientError
+from moto import mock_aws
+from moto.backends import get_backend
+from moto.core.botocore_stubber import MockRawResponse
+
+from fan_out import aws, jobs, jobs_api
+from fan_out.errors import ServiceUnavailableError
+from fan_out.jobs import LINK_SECONDS, Jobs
+from fan_out.storage import Bucket, JobStore
+from tests.machine import BUCKET, REGION, Context, forget_warm_state
+from tests.unit.fan_out.conftest import put_plan
+
+ACCOUNT = "123456789012"
+MACHINE = f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:FanOut"
+
+
+@pytest.fixture(scope="module")
+def account() -> Iterator[None]:
+    """An account with the job bucket and a state machine that starts executions and leaves them running."""
+    environment = {
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "BUCKET_NAME": BUCKET,
+        "STATE_MACHINE_ARN": MACHINE,
+        "POWERTOOLS_SERVICE_NAME": "test",
+        "POWERTOOLS_METRICS_NAMESPACE": "FanOut",
+        "POWERTOOLS_TRACE_DISABLED": "1",
+    }
+    with mock_aws(), patch.dict("os.environ", environment):
+        forget_warm_state()
+        boto3.client("s3").create_bucket(
+            Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION}
+        )
+        boto3.client("stepfunctions").create_state_machine(
+            name="FanOut",
+            definition='{"StartAt": "A", "States": {"A": {"Type": "Succeed"}}}',
+            roleArn=f"arn:aws:iam::{ACCOUNT}:role/machine",
+        )
+        yield
+        forget_warm_state()
+
+
+@pytest.fixture
+def bucket(account: None) -> Bucket:
+    """The empty job bucket; no job was ever started."""
+    get_backend("s3")[ACCOUNT]["aws"].buckets[BUCKET].keys.clear()
+    for machine in get_backend("stepfunctions")[ACCOUNT][REGION].state_machines:
+        machine.executions.clear()
+    jobs_api.jobs.cache_clear()
+    return Bucket(BUCKET)
+
+
+def send(
+    method: str,
+    path: str,
+    body: str | bytes | None = None,
+    *,
+    content_type: str | None = "application/json",
+    query: dict[str, str] | None = None,
+) -> tuple[int, Any]:
+    """A request through API Gateway; its status and its document."""
+    event: dict[str, Any] = {
+        "resource": path,
+        "path": path,
+        "httpMethod": method,
+        "headers": None if content_type is None else {"Content-Type": content_type},
+        "multiValueHeaders": None,
+        "queryStringParameters": query,
+        "multiValueQueryStringParameters": None if query is None else {k: [v] for k, v in query.items()},
+        "pathParameters": None,
+        "stageVariables": None,
+        "requestContext": {
+            "resourcePath": path,
+            "httpMethod": method,
+            "path": f"/prod{path}",
+            "stage": "prod",
+        },
+        "body": base64.b64encode(body).decode() if isinstance(body, bytes) else body,
+        "isBase64Encoded": isinstance(body, bytes),
+    }
+    answer = jobs_api.handler(event, Context())
+    assert answer["multiValueHeaders"]["Content-Type"] == ["application/json"]
+    answer["body"].encode()
+    return answer["statusCode"], json.loads(answer["body"])
+
+
+def running(job_id: str) -> str:
+    return f"{MACHINE.replace('stateMachine', 'execution')}:{job_id}"
+
+
+def describe(job_id: str) -> Any:
+    return aws.step_functions().describe_execution(executionArn=running(job_id))
+
+
+# --- starting jobs
+
+
+def test_a_job_is_started_with_its_input_as_it_was_sent(bucket: Bucket) -> None:
+    status, answer = send("POST", "/jobs", '{"jobId": "mine", "shardSize": 7, "Comment": "über"}')
+    assert (status, answer) == (202, {"jobId": "mine", "executionArn": running("mine"), "status": "RUNNING"})
+    assert json.loads(describe("mine")["input"]) == {"shardSize": 7, "Comment": "über"}
+
+
+@pytest.mark.parametrize("body", [None, "", "  ", "{}", b"", b"{}"])
+def test_no_body_starts_todays_plan_under_a_new_id(bucket: Bucket, body: Any) -> None:
+    status, answer = send("POST", "/jobs", body, content_type=None)
+    assert status == 202
+    assert json.loads(describe(answer["jobId"])["input"]) == {}
+
+
+def test_a_body_may_come_in_base64(bucket: Bucket) -> None:
+    _, answer = send("POST", "/jobs", b'{"jobId": "b64"}')
+    assert answer["jobId"] == "b64"
+
+
+def test_new_ids_sort_by_time_and_are_ids() -> None:
+    made = [jobs.new_id() for _ in range(20)]
+    assert len(set(made)) == 20
+    assert all(jobs.check_id(each) == each for each in made)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "{", "no", "{'a': 1}", '{"a": NaN}', '{"Comment": Infinity}', '{"kind": "\\ud800"}', b"\xff\xfe", "[" * 100_000,
+        '{"shardSize": ' + "9" * 5000 + "}",
+    ],
+    ids=lambda body: str(body)[:20],
+)  # fmt: skip
+def test_a_body_that_is_no_json_is_refused(bucket: Bucket, body: Any) -> None:
+    status, answer = send("POST", "/jobs", body)
+    assert (status, answer["error"]["name"]) == (400, "InvalidJobError")
+    assert "is not JSON" in answer["error"]["message"]
+
+
+@pytest.mark.parametrize("body", ["[]", "5", '"x"', "null", "true"])
+def test_a_body_that_is_no_object_is_refused(bucket: Bucket, body: str) -> None:
+    status, answer = send("POST", "/jobs", body)
+    assert (status, answer["error"]["message"]) == (400, "The body must be a JSON object such as {}.")
+
+
+def test_a_body_that_is_no_base64_although_it_says_so_is_refused(bucket: Bucket) -> None:
+    event = {
+        "path": "/jobs", "httpMethod": "POST", "headers": {}, "body": "***", "isBase64Encoded": True,
+        "requestContext": {"path": "/jobs", "stage": "prod"}, "multiValueHeaders": {}, "resource": "/jobs",
+        "queryStringParameters": None, "multiValueQueryStringParameters": None,
+    }  # fmt: skip
+    assert jobs_api.handler(event, Context())["statusCode"] == 400
+
+
+@pytest.mark.parametrize(
+    ("document", "field"),
+    [
+        ({"shardSize": 0}, "shardSize"),
+        ({"params": {"top": 99}}, "params.top"),
+        ({"filter": {"isComplete": 1}}, "filter.isComplete"),
+        ({"unheardOf": 1}, "unheardOf"),
+        ({"kind": "x" * 10_000}, "kind"),
+        ({"source": {"csv": "x"}}, "source"),
+        ({"jobId": ""}, "jobId"),
+        ({"jobId": "x" * 81}, "jobId"),
+        ({"jobId": "a/b"}, "jobId"),
+        ({"jobId": "ü"}, "jobId"),
+        ({"jobId": 5}, "jobId"),
+        ({"jobId": None}, "jobId"),
+    ],
+)
+def test_a_wrong_input_is_refused_with_field_value_and_rule_and_starts_nothing(
+    bucket: Bucket, document: dict[str, Any], field: str
+) -> None:
+    status, answer = send("POST", "/jobs", json.dumps(document))
+    error = answer["error"]
+    assert (status, error["name"], error["field"]) == (400, "InvalidJobError", field)
+    assert error["message"].startswith(f"{field} ")
+    assert error["allowed"] in error["message"]
+    assert len(json.dumps(error)) < 1500
+    assert aws.step_functions().list_executions(stateMachineArn=MACHINE)["executions"] == []
+
+
+def test_the_same_job_again_is_the_same_job(bucket: Bucket) -> None:
+    first = send("POST", "/jobs", '{"jobId": "mine", "shardSize": 7, "maxConcurrency": 2}')
+    assert send("POST", "/jobs", '{"maxConcurrency": 2, "shardSize": 7, "jobId": "mine"}') == first
+    assert len(aws.step_functions().list_executions(stateMachineArn=MACHINE)["executions"]) == 1
+
+
+def test_another_job_under_the_same_id_is_a_conflict(bucket: Bucket) -> None:
+    send("POST", "/jobs", '{"jobId": "mine"}')
+    status, answer = send("POST", "/jobs", '{"jobId": "mine", "shardSize": 7}')
+    assert (status, answer["error"]["name"]) == (409, "JobExistsError")
+    assert json.loads(describe("mine")["input"]) == {}
+
+
+def test_an_input_larger_than_an_execution_takes_is_refused(bucket: Bucket) -> None:
+    status, answer = send("POST", "/jobs", json.dumps({"Comment": "x" * jobs_api.LARGEST_INPUT}))
+    assert (status, answer["error"]["name"]) == (413, "PayloadTooLargeError")
+
+
+# --- looking at jobs
+
+
+def test_the_latest_jobs_are_listed_up_to_the_limit(bucket: Bucket) -> None:
+    for number in range(5):
+        send("POST", "/jobs", json.dumps({"jobId": f"job-{number}"}))
+    aws.step_functions().stop_execution(executionArn=running("job-4"))
+    status, answer = send("GET", "/jobs")
+    assert status == 200
+    assert {job["jobId"] for job in answer["jobs"]} == {f"job-{number}" for number in range(5)}
+    by_id = {job["jobId"]: job for job in answer["jobs"]}
+    assert by_id["job-4"]["status"] == "STOPPED"
+    assert by_id["job-0"]["status"] == "RUNNING"
+    assert set(by_id["job-4"]) == {"jobId", "status", "startedAt", "endedAt"}
+    assert len(send("GET", "/jobs", query={"limit": "2"})[1]["jobs"]) == 2
+
+
+@pytest.mark.parametrize("limit", ["0", "101", "-1", "x", "", "1.5", "9" * 5000, "²"])
+def test_a_wrong_limit_is_refused(bucket: Bucket, limit: str) -> None:
+    status, answer = send("GET", "/jobs", query={"limit": limit})
+    assert (status, answer["error"]["field"]) == (400, "limit")
+
+
+def test_a_job_that_just_started_has_a_record_of_nothing_yet(bucket: Bucket) -> None:
+    send("POST", "/jobs", '{"jobId": "mine"}')
+    status, record = send("GET", "/jobs/mine")
+    assert status == 200
+    assert (record["jobId"], record["kind"], record["status"]) == ("mine", None, "RUNNING")
+    assert record["counts"] == {"listed": 0, "succeeded": 0, "failed": 0, "quarantined": 0, "unprocessed": 0}
+    assert record["startedAt"].endswith("Z")
+
+
+class MapRuns:
+    """Step Functions' answers about a running map, which moto does not have."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        events = aws.step_functions().meta.events
+        events.register_first("before-send.sfn.ListMapRuns", self._list)
+        events.register_first("before-send.sfn.DescribeMapRun", self._describe)
+
+    def _list(self, request: Any, **_: Any) -> AWSResponse:
+        self.asked.append("ListMapRuns")
+        arn = f"arn:aws:states:{REGION}:{ACCOUNT}:mapRun:FanOut/Shards:1"
+        run = {"executionArn": "e", "mapRunArn": arn, "stateMachineArn": MACHINE, "startDate": 1.0}
+        return self._answer(request, {"mapRuns": [run]})
+
+    def _describe(self, request: Any, **_: Any) -> AWSResponse:
+        self.asked.append("DescribeMapRun")
+        names = (
+            "pending",
+            "running",
+            "succeeded",
+            "failed",
+            "timedOut",
+            "aborted",
+            "total",
+            "resultsWritten",
+        )
+        counts = dict(zip(names, (1, 2, 30, 4, 5, 6, 48, 0), strict=True))
+        return self._answer(request, {"itemCounts": counts})
+
+    @staticmethod
+    def _answer(request: Any, document: Any) -> AWSResponse:
+        raw = MockRawResponse(json.dumps(document))
+        return AWSResponse(request.url, 200, {"Content-Type": "application/x-amz-json-1.0"}, raw)
+
+
+def test_a_running_jobs_record_has_what_is_listed_and_how_many_shards_are_done(bucket: Bucket) -> None:
+    runs = MapRuns()
+    send("POST", "/jobs", '{"jobId": "mine"}')
+    store = JobStore(bucket, "mine")
+    put_plan(store, maxConcurrency=3)
+    store.put("manifest.json", {"shards": 48, "listed": 480, "skipped": 0})
+    _, record = send("GET", "/jobs/mine")
+    assert (record["kind"], record["status"], record["counts"]["listed"]) == ("daily-plan", "RUNNING", 480)
+    assert record["shards"] == {"planned": 48, "done": 30, "failed": 15}
+    assert runs.asked == ["ListMapRuns", "DescribeMapRun"]
+
+
+def test_many_viewers_of_a_job_share_one_look_at_its_map(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = MapRuns()
+    send("POST", "/jobs", '{"jobId": "mine"}')
+    store = JobStore(bucket, "mine")
+    put_plan(store)
+    store.put("manifest.json", {"shards": 48, "listed": 480, "skipped": 0})
+    now = 100.0
+    monkeypatch.setattr(jobs.time, "monotonic", lambda: now)
+    for _ in range(10):
+        send("GET", "/jobs/mine")
+    assert len(runs.asked) == 2
+    now += jobs.PROGRESS_SECONDS
+    send("GET", "/jobs/mine")
+    assert len(runs.asked) == 4
+
+
+RECORD = {
+    "jobId": "mine",
+    "status": "PARTIAL",
+    "counts": {"listed": 1, "succeeded": 0, "failed": 1, "quarantined": 0, "unprocessed": 0},
+    "resultUrl": f"s3://{BUCKET}/jobs/mine/result.json",
+    "failuresUrl": f"s3://{BUCKET}/jobs/mine/failures.jsonl",
+}
+
+
+def test_an_ended_job_is_its_record_with_links_that_work(bucket: Bucket) -> None:
+    store = JobStore(bucket, "mine")
+    store.put("record.json", RECORD)
+    store.put("result.json", {"n": 1})
+    _, record = send("GET", "/jobs/mine")
+    assert record["status"] == "PARTIAL"
+    assert record["resultUrl"].startswith("https://")
+    assert "Signature" in record["resultUrl"]
+    assert "jobs/mine/failures.jsonl" in record["failuresUrl"]
+    # The record itself holds no link, which would be dead an hour later.
+    assert store.require("record.json") == RECORD
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/jobs/none"),
+        ("GET", "/jobs/none/failures"),
+        ("POST", "/jobs/none/retry"),
+        ("DELETE", "/jobs/none"),
+    ],
+)
+def test_a_job_that_does_not_exist_is_not_found(bucket: Bucket, method: str, path: str) -> None:
+    status, answer = send(method, path)
+    assert (status, answer) == (
+        404,
+        {"error": {"name": "JobNotFoundError", "message": 'There is no job "none".'}},
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/"), ("GET", "/nothing"), ("PUT", "/jobs"), ("GET", "/jobs/a/b/c")]
+)
+def test_a_path_that_does_not_exist_is_not_found(bucket: Bucket, method: str, path: str) -> None:
+    assert send(method, path)[0] == 404
+
+
+@pytest.mark.parametrize("job_id", ["x" * 81, "a.b", "a b"])
+def test_what_cannot_be_the_id_of_a_job_is_refused(bucket: Bucket, job_id: str) -> None:
+    for method, path in (("GET", ""), ("GET", "/failures"), ("POST", "/retry"), ("DELETE", "")):
+        assert send(method, f"/jobs/{job_id}{path}")[1]["error"]["field"] == "jobId"
+
+
+# --- failures, retry, stop
+
+
+def test_the_failures_of_a_job_come_with_their_digest_and_the_command_that_retries_them(
+    bucket: Bucket,
+) -> None:
+    store = JobStore(bucket, "mine")
+    store.put("record.json", RECORD)
+    store.put("digest.json", [{"error": "BadError", "count": 1}])
+    _, answer = send("GET", "/jobs/mine/failures")
+    assert answer["digest"] == [{"error": "BadError", "count": 1}]
+    assert answer["retryCommand"] == "fanout retry mine"
+    assert answer["failuresUrl"].startswith("https://")
+    assert answer["counts"]["failed"] == 1
+
+
+def test_a_job_without_failures_has_nothing_to_retry(bucket: Bucket) -> None:
+    JobStore(bucket, "mine").put(
+        "record.json", {name: RECORD[name] for name in ("jobId", "status", "counts", "resultUrl")}
+    )
+    _, answer = send("GET", "/jobs/mine/failures")
+    assert answer["digest"] == []
+    assert "retryCommand" not in answer
+
+
+@pytest.mark.parametrize("body", [None, '{"maxConcurrency": 2}', '{"source": "tasks", "maxConcurrency": 2}'])
+def test_a_retry_is_a_job_over_the_failures_with_the_changes_that_were_asked_for(
+    bucket: Bucket, body: str | None
+) -> None:
+    JobStore(bucket, "mine").put("record.json", RECORD)
+    status, answer = send("POST", "/jobs/mine/retry", body)
+    assert (status, answer["origin"]) == (202, "mine")
+    expected = {"source": {"failedIn": "mine"}} | ({} if body is None else {"maxConcurrency": 2})
+    assert json.loads(describe(answer["jobId"])["input"]) == expected
+
+
+def test_a_retry_with_a_wrong_change_is_refused(bucket: Bucket) -> None:
+    JobStore(bucket, "mine").put("record.json", RECORD)
+    assert send("POST", "/jobs/mine/retry", '{"shardSize": 0}')[0] == 400
+
+
+def test_a_job_is_stopped_once(bucket: Bucket) -> None:
+    send("POST", "/jobs", '{"jobId": "mine"}')
+    assert send("DELETE", "/jobs/mine") == (202, {"jobId": "mine", "status": "STOPPED"})
+    assert describe("mine")["status"] == "ABORTED"
+    assert send("DELETE", "/jobs/mine") == (202, {"jobId": "mine", "status": "STOPPED"})
+
+
+def test_a_stopped_job_says_so_before_its_account_is_written(bucket: Bucket) -> None:
+    send("POST", "/jobs", '{"jobId": "mine"}')
+    send("DELETE", "/jobs/mine")
+    _, record = send("GET", "/jobs/mine")
+    assert (record["status"], record["error"]["name"]) == ("STOPPED", "AccountPendingError")
+
+
+# --- uploads
+
+
+@pytest.mark.parametrize("body", ["title\nÄ\n", "title\nÄ\n".encode(), b"title\n\xff\n"])
+@pytest.mark.parametrize("content_type", ["text/csv", "Text/CSV; charset=utf-8"])
+def test_an_uploaded_csv_is_stored_as_it_is_and_its_import_started(
+    bucket: Bucket, body: str | bytes, content_type: str
+) -> None:
+    status, answer = send("POST", "/tasks/upload", body, content_type=content_type)
+    assert status == 202
+    asked = json.loads(describe(answer["jobId"])["input"])
+    assert asked == {
+        "kind": "import-tasks",
+        "source": {"csv": f"uploads/{answer['jobId']}.csv"},
+        "toleratedFailurePercentage": 100,
+    }
+    assert bucket.get(asked["source"]["csv"]) == (body if isinstance(body, bytes) else body.encode())
+
+
+def test_a_csv_too_large_for_a_request_is_shown_the_other_way(bucket: Bucket) -> None:
+    status, answer = send("POST", "/tasks/upload", "x" * (jobs_api.LARGEST_CSV + 1), content_type="text/csv")
+    assert (status, answer["error"]["name"]) == (413, "PayloadTooLargeError")
+    assert "presigned upload" in answer["error"]["message"]
+
+
+@pytest.mark.parametrize("body", [None, "{}"])
+def test_a_presigned_upload_can_be_put_to_and_then_imported(bucket: Bucket, body: str | None) -> None:
+    status, answer = send("POST", "/tasks/upload", body)
+    assert (status, answer["method"], answer["expiresIn"]) == (201, "PUT", LINK_SECONDS)
+    assert answer["source"]["csv"] in answer["uploadUrl"]
+    assert answer["uploadUrl"].startswith("https://")
+    bucket.put(answer["source"]["csv"], b"title\nA\n")
+    status, started = send("POST", "/tasks/upload", json.dumps({"source": answer["source"]}))
+    assert status == 202
+    assert json.loads(describe(started["jobId"])["input"])["source"] == answer["source"]
+
+
+@pytest.mark.parametrize("key", ["uploads/gone.csv", "", 5, None, ["x"], "x" * 2000])
+def test_an_import_of_what_was_not_uploaded_is_refused(bucket: Bucket, key: Any) -> None:
+    status, answer = send("POST", "/tasks/upload", json.dumps({"source": {"csv": key}}))
+    assert (status, answer["error"]["field"]) == (400, "source.csv")
+
+
+def test_a_jobs_own_objects_cannot_be_imported(bucket: Bucket) -> None:
+    bucket.put("jobs/mine/failures.jsonl", b"title\nA\n")
+    status, answer = send("POST", "/tasks/upload", '{"source": {"csv": "jobs/mine/failures.jsonl"}}')
+    assert (status, answer["error"]["name"]) == (400, "InvalidJobError")
+
+
+@pytest.mark.parametrize("content_type", [None, "text/plain", "", "application/x-www-form-urlencoded"])
+def test_an_upload_of_another_type_is_refused(bucket: Bucket, content_type: str | None) -> None:
+    status, answer = send("POST", "/tasks/upload", "title\nA\n", content_type=content_type)
+    assert (status, answer["error"]["field"]) == (400, "Content-Type")
+
+
+# --- faults
+
+
+def broken(error: Exception) -> Any:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return fail
+
+
+def test_a_fault_of_aws_asks_to_come_again(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        Jobs, "list", broken(ServiceUnavailableError("ListExecutions failed on the side of AWS."))
+    )
+    status, answer = send("GET", "/jobs")
+    assert (status, answer["error"]["name"]) == (503, "ServiceUnavailableError")
+
+
+def test_throttling_by_aws_asks_to_come_again(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    throttled = ClientError({"Error": {"Code": "ThrottlingException"}}, "ListExecutions")
+
+    class Busy:
+        list_executions = staticmethod(broken(throttled))
+
+    monkeypatch.setattr(aws, "step_functions", Busy)
+    assert send("GET", "/jobs")[0] == 503
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("secret detail"), ClientError({"Error": {"Code": "AccessDenied", "Message": "secret"}}, "x")],
+)
+def test_a_fault_of_our_own_says_nothing_of_its_insides(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(Jobs, "get", broken(error))
+    status, answer = send("GET", "/jobs/mine")
+    assert (status, answer) == (
+        500,
+        {"error": {"name": "InternalError", "message": "The request failed on our side."}},
+    )

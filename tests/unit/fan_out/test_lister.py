@@ -1,0 +1,294 @@
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fan_out import listing
+from fan_out.errors import AccountingError, InvalidJobError, ServiceUnavailableError, ThrottledError
+from fan_out.job import SEGMENTS, make_plan, read_input
+from fan_out.storage import JobStore, encode
+from fan_out.tasks import TaskServiceError
+from tests.machine import Call, Context, Machine, make_tasks, names, put_tasks
+from tests.unit.fan_out.conftest import put_plan, task
+
+LATE = 5_000
+
+
+class Late(Context):
+    """A call that has no time left by the first time it looks."""
+
+    def __init__(self) -> None:
+        answers = itertools.chain([900_000], itertools.repeat(LATE))
+        super().__init__(lambda: next(answers))
+
+
+Step = Callable[..., Any]
+
+
+@pytest.fixture
+def step(machine: Machine) -> Callable[..., Any]:
+    """One call of the lister for job-1."""
+
+    def call(segment: int = 0, number: int = 0, cursor: str | None = None, *, is_late: bool = False) -> Any:
+        machine.contexts["Lister"] = Late if is_late else Context
+        return machine.call(
+            "Lister", {"jobId": "job-1", "segment": segment, "step": number, "cursor": cursor}
+        )
+
+    return call
+
+
+def listed(store: JobStore, segment: int = 0, number: int = 0) -> list[dict[str, Any]]:
+    """The tasks of a step's shards, in order."""
+    part = store.require(listing.part_name(segment, number))
+    return [json.loads(line.text) for shard in part["shards"] for line in store.bucket.lines(shard["key"])]
+
+
+def put_rows(store: JobStore, count: int) -> None:
+    store.bucket.put("uploads/x.csv", b"title\n" + b"".join(b"Row %d\n" % n for n in range(count)))
+    put_plan(store, kind="import-tasks", source={"csv": "uploads/x.csv"}, shardSize=4)
+
+
+def test_the_segments_together_list_every_open_task_once(
+    step: Step, machine: Machine, store: JobStore
+) -> None:
+    tasks = make_tasks(60)
+    put_tasks(tasks)
+    put_plan(store, shardSize=7)
+    found = []
+    for segment in range(SEGMENTS):
+        assert step(segment)["done"] is True
+        found += listed(store, segment)
+    expected = [each for each in tasks if not each["isComplete"]]
+    assert sorted(found, key=lambda each: each["id"]) == sorted(expected, key=lambda each: each["id"])
+
+
+def test_a_step_answers_what_the_next_one_needs_and_nothing_of_the_tasks(
+    step: Step, machine: Machine, store: JobStore
+) -> None:
+    put_rows(store, 9)
+    assert step() == {"jobId": "job-1", "segment": 0, "step": 1, "cursor": None, "done": True}
+
+
+def test_a_source_of_no_tasks_commits_a_part_without_shards(
+    step: Step, machine: Machine, store: JobStore
+) -> None:
+    put_plan(store)
+    assert step()["done"] is True
+    assert store.require("parts/0000-000000.json") == {"shards": [], "skipped": 0, "cursor": None}
+
+
+def test_a_late_lister_answers_a_cursor_and_the_next_step_goes_on_there(
+    step: Step, machine: Machine, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "PAGE", 5)
+    put_rows(store, 12)
+    steps, cursor, done = 0, None, False
+    while not done:
+        answer = step(0, steps, cursor, is_late=True)
+        steps, cursor, done = answer["step"], answer["cursor"], answer["done"]
+    rows = [row["row"] for number in range(steps) for row in listed(store, 0, number)]
+    assert steps == 3
+    assert rows == list(range(2, 14))
+
+
+def test_a_late_lister_of_tasks_goes_on_too(
+    step: Step, machine: Machine, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "PAGE", 3)
+    tasks = make_tasks(40, complete=0)
+    put_tasks(tasks)
+    put_plan(store)
+    found = []
+    for segment in range(SEGMENTS):
+        number, cursor, done = 0, None, False
+        while not done:
+            answer = step(segment, number, cursor, is_late=True)
+            found += listed(store, segment, number)
+            number, cursor, done = answer["step"], answer["cursor"], answer["done"]
+    assert sorted(each["id"] for each in found) == sorted(each["id"] for each in tasks)
+
+
+def test_a_repeated_step_is_answered_from_its_part_without_listing_again(
+    step: Step, machine: Machine, store: JobStore
+) -> None:
+    put_tasks(make_tasks(30))
+    put_plan(store, shardSize=4)
+    first = step()
+    before = {name: store.get(name) for name in names() if name.startswith("parts/")}, names()
+    machine.calls.clear()
+    put_tasks(make_tasks(30, seed=2))
+    assert step() == first
+    assert [call.function for call in machine.calls] == ["Lister"]
+    assert ({name: store.get(name) for name in names() if name.startswith("parts/")}, names()) == before
+
+
+def test_a_step_that_died_before_its_commit_writes_the_same_shards_when_repeated(
+    step: Step, machine: Machine, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_tasks(make_tasks(30))
+    put_plan(store, shardSize=4)
+    with monkeypatch.context() as broken:
+        broken.setattr(JobStore, "put_once", lambda *_: (_ for _ in ()).throw(RuntimeError("died")))
+        with pytest.raises(RuntimeError):
+            step()
+    stray = {name for name in names() if name.startswith("shards/")}
+    step()
+    assert stray
+    assert {name for name in names() if name.startswith("shards/")} == stray
+
+
+def test_an_attempt_that_listed_something_else_cannot_change_a_committed_shard(
+    step: Step, machine: Machine, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_rows(store, 4)
+    step()
+    before = listed(store)
+    # A second attempt that began before the first one committed, and sees an object that has changed since.
+    store.bucket.put("uploads/x.csv", b"title\nOther 1\nOther 2\n")
+    real = JobStore.get
+    monkeypatch.setattr(
+        JobStore, "get", lambda self, name: None if name.startswith("parts/") else real(self, name)
+    )
+    answer = step()
+    monkeypatch.undo()
+    assert answer["done"] is True
+    assert listed(store) == before
+    assert len([name for name in names() if name.startswith("shards/")]) == 2
+
+
+def test_objects_that_no_part_names_do_not_belong_to_the_job(machine: Machine, store: JobStore) -> None:
+    put_tasks(make_tasks(20, complete=0))
+    store.bucket.put(store.key("shards/0000-000000-000009-0123456789abcdef.jsonl"), encode(task(1)) + b"\n")
+    store.bucket.put(store.key("parts/0009-000000.json"), b'{"shards": [], "skipped": 0, "cursor": null}')
+    ended = machine.run()
+    assert ended.output["counts"]["listed"] == ended.output["counts"]["succeeded"] == 20
+
+
+def test_an_empty_page_with_a_cursor_is_not_the_end(
+    step: Step, machine: Machine, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_plan(store, shardSize=4)
+    pages = {None: ([], "a"), "a": ([task(1)], "b"), "b": ([], "c"), "c": ([task(2)], None)}
+
+    def answer(list_tasks: Any, *, cursor: str | None, **_: Any) -> listing.tasks.Page:
+        return listing.tasks.Page(*pages[cursor])
+
+    monkeypatch.setattr(listing.tasks, "list_page", answer)
+    assert step()["done"] is True
+    assert [each["id"] for each in listed(store)] == ["task-00001", "task-00002"]
+
+
+@pytest.mark.parametrize(
+    ("raised", "seen"),
+    [
+        ("ThrottledError", ThrottledError),
+        ("Runtime.ExitError", ServiceUnavailableError),
+        ("Sandbox.Timedout", ServiceUnavailableError),
+        ("InvalidRequestError", TaskServiceError),
+    ],
+)
+def test_what_the_list_function_raises_is_told_apart_by_its_class(
+    step: Step, machine: Machine, store: JobStore, raised: str, seen: type[Exception]
+) -> None:
+    put_plan(store)
+
+    def fail(call: Call) -> None:
+        if call.function == "Lister":
+            return
+        raise type(raised, (Exception,), {})("told so")
+
+    machine.before = fail
+    with pytest.raises(seen):
+        step()
+    assert not [name for name in names() if name.startswith("parts/")]
+
+
+def test_a_csv_with_a_wrong_header_is_an_invalid_job(step: Step, machine: Machine, store: JobStore) -> None:
+    put_rows(store, 0)
+    store.bucket.put("uploads/x.csv", b"name,due\nA,B\n")
+    with pytest.raises(InvalidJobError, match='column "name"'):
+        step()
+
+
+def test_a_job_without_a_plan_is_no_job(step: Step, machine: Machine) -> None:
+    with pytest.raises(AccountingError, match=r"job\.json is missing"):
+        step()
+
+
+def failed(store: JobStore, tasks: list[dict[str, Any]], **asked: Any) -> None:
+    """job-0, in which these tasks failed, and the plan of job-1, which retries it."""
+    earlier = JobStore(store.bucket, "job-0")
+    origin = put_plan(earlier, **asked)
+    earlier.put_lines("failures.jsonl", [encode({"task": each, "outcome": "failed"}) for each in tasks])
+    retry = make_plan("job-1", "2026-11-24T09:00:00Z", read_input({"source": {"failedIn": "job-0"}}), origin)
+    store.put("job.json", retry.to_json())
+
+
+def test_a_retry_of_rows_lists_just_the_rows_that_failed(
+    step: Step, machine: Machine, store: JobStore
+) -> None:
+    rows = [{"row": number, "fields": {"title": "A"}} for number in (3, 7)]
+    failed(store, rows, kind="import-tasks", source={"csv": "uploads/x.csv"})
+    assert step()["done"] is True
+    assert listed(store) == rows
+
+
+def test_a_retry_of_tasks_lists_them_as_they_are_now_and_counts_what_is_gone(
+    step: Step, machine: Machine, store: JobStore
+) -> None:
+    put_tasks([task(1, title="New", version=3), task(3, isComplete=True), task(4)])
+    failed(store, [task(1), task(2), task(3)])
+    assert step()["done"] is True
+    assert listed(store) == [task(1, title="New", version=3)]
+    assert store.require("parts/0000-000000.json")["skipped"] == 2
+
+
+class Written:
+    """A bucket that remembers what was put."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.bucket = self
+
+    def put(self, key: str, body: bytes) -> None:
+        self.objects[key] = body
+
+    def key(self, name: str) -> str:
+        return name
+
+
+@given(
+    lines=st.lists(st.binary(max_size=40).map(lambda text: text.replace(b"\n", b"")), max_size=60),
+    size=st.integers(1, 20),
+    limit=st.integers(1, 200),
+)
+def test_shards_joined_are_the_listing_and_each_keeps_to_its_bounds(
+    lines: list[bytes], size: int, limit: int
+) -> None:
+    store = Written()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(listing, "SHARD_BYTES", limit)
+        cutter = listing._Cutter(store, "shards/x", size)  # type: ignore[arg-type]
+        for line in lines:
+            cutter.add(line)
+        cutter.cut()
+    bodies = [store.objects[shard["key"]] for shard in cutter.shards]
+    assert b"".join(bodies) == b"".join(line + b"\n" for line in lines)
+    for shard, body in zip(cutter.shards, bodies, strict=True):
+        assert 1 <= shard["count"] == body.count(b"\n") <= size
+        assert shard["bytes"] == len(body)
+        assert len(body) <= limit or shard["count"] == 1
+    # No shard is cut before it must be.
+    for (left, right), first in zip(
+        itertools.pairwise(zip(cutter.shards, bodies, strict=True)), bodies[1:], strict=True
+    ):
+        next_line = first.partition(b"\n")[0] + b"\n"
+        assert left[0]["count"] == size or len(left[1]) + len(next_line) > limit
+        assert right[0]["count"] >= 1

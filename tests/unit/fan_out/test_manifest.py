@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from fan_out import costs, manifest
+from fan_out.errors import AccountingError, CostLimitError
+from fan_out.job import SEGMENTS
+from fan_out.listing import Manifest, part_name
+from fan_out.storage import JobStore
+from tests.machine import Context, Machine, make_tasks, put_tasks
+from tests.unit.fan_out.conftest import plan, put_plan
+
+
+def put_part(
+    store: JobStore, segment: int, step: int, counts: list[int], *, is_last: bool = True, skipped: int = 0
+) -> None:
+    shards = [
+        {"key": store.key(f"shards/{segment}-{step}-{number}"), "count": count, "bytes": count * 100}
+        for number, count in enumerate(counts)
+    ]
+    store.put(
+        part_name(segment, step), {"shards": shards, "skipped": skipped, "cursor": None if is_last else "on"}
+    )
+
+
+def call(steps: list[int]) -> Any:
+    listing = [
+        {"jobId": "job-1", "segment": segment, "step": taken, "cursor": None, "done": True}
+        for segment, taken in enumerate(steps)
+    ]
+    return manifest.handler({"jobId": "job-1", "listing": listing}, Context())
+
+
+def put_parts(store: JobStore) -> None:
+    put_part(store, 0, 0, [5, 5], is_last=False)
+    put_part(store, 0, 1, [2])
+    put_part(store, 1, 0, [])
+    put_part(store, 2, 0, [5], skipped=3)
+    put_part(store, 3, 0, [1])
+
+
+def test_the_manifest_has_a_line_a_shard_in_the_order_of_segments_and_steps(
+    machine: Machine, store: JobStore
+) -> None:
+    put_plan(store, shardSize=5)
+    put_parts(store)
+    assert call([2, 1, 1, 1]) == {
+        "jobId": "job-1",
+        "listed": 18,
+        "shards": 5,
+        "manifestKey": "jobs/job-1/manifest.jsonl",
+        "workers": 5,
+        "toleratedFailurePercentage": 5,
+        "error": None,
+    }
+    lines = [json.loads(line.text) for line in store.lines("manifest.jsonl")]
+    assert [line["index"] for line in lines] == [0, 1, 2, 3, 4]
+    assert [line["count"] for line in lines] == [5, 5, 2, 5, 1]
+    assert [line["key"].removeprefix("jobs/job-1/shards/") for line in lines] == [
+        "0-0-0", "0-0-1", "0-1-0", "2-0-0", "3-0-0",
+    ]  # fmt: skip
+    assert store.require("manifest.json") == {"shards": 5, "listed": 18, "skipped": 3}
+
+
+def test_the_order_in_which_the_segments_answered_does_not_matter(machine: Machine, store: JobStore) -> None:
+    put_plan(store)
+    put_parts(store)
+    call([2, 1, 1, 1])
+    first = store.bucket.get(store.key("manifest.jsonl"))
+    listing = [{"segment": segment, "step": 2 if segment == 0 else 1} for segment in (3, 1, 0, 2)]
+    manifest.handler({"jobId": "job-1", "listing": listing}, Context())
+    assert store.bucket.get(store.key("manifest.jsonl")) == first
+
+
+def test_a_missing_part_is_an_error_and_no_manifest(machine: Machine, store: JobStore) -> None:
+    put_plan(store)
+    put_parts(store)
+    with pytest.raises(AccountingError, match=r"parts/0003-000001\.json is missing|is not where"):
+        call([2, 1, 1, 2])
+    put_part(store, 3, 0, [1], is_last=False)
+    with pytest.raises(AccountingError, match=r"parts/0003-000001\.json is missing"):
+        call([2, 1, 1, 2])
+    assert store.get("manifest.json") is None
+    assert not store.has("manifest.jsonl")
+
+
+@pytest.mark.parametrize("steps", [[2, 1, 1], [2, 1, 1, 1, 1], []])
+def test_a_missing_or_unknown_segment_is_an_error(
+    machine: Machine, store: JobStore, steps: list[int]
+) -> None:
+    put_plan(store)
+    put_parts(store)
+    with pytest.raises(AccountingError, match=f"but the plan has {SEGMENTS}"):
+        call(steps)
+
+
+def test_a_segment_that_did_not_come_to_its_end_is_an_error(machine: Machine, store: JobStore) -> None:
+    put_plan(store)
+    put_parts(store)
+    with pytest.raises(AccountingError, match="Step 0 of segment 0 is not where the listing ended"):
+        call([1, 1, 1, 1])
+
+
+def test_a_part_after_the_end_of_its_segment_is_an_error(machine: Machine, store: JobStore) -> None:
+    put_plan(store)
+    put_parts(store)
+    put_part(store, 1, 1, [4])
+    with pytest.raises(AccountingError, match="Step 0 of segment 1"):
+        call([2, 2, 1, 1])
+
+
+def test_an_empty_listing_is_a_manifest_of_no_shards(machine: Machine, store: JobStore) -> None:
+    put_plan(store)
+    for segment in range(SEGMENTS):
+        put_part(store, segment, 0, [])
+    answer = call([1, 1, 1, 1])
+    assert (answer["listed"], answer["shards"], answer["workers"]) == (0, 0, 1)
+
+
+@pytest.mark.parametrize(("rate", "workers"), [(None, 5), (0.1, 1), (0.3, 3), (1000, 5)])
+def test_a_low_ceiling_lowers_the_number_of_workers(
+    machine: Machine, store: JobStore, rate: float | None, workers: int
+) -> None:
+    put_plan(store, tasksPerSecond=rate)
+    put_parts(store)
+    assert call([2, 1, 1, 1])["workers"] == workers
+
+
+def test_the_bound_of_the_job_bounds_its_workers(machine: Machine, store: JobStore) -> None:
+    put_plan(store, maxConcurrency=2)
+    put_parts(store)
+    assert call([2, 1, 1, 1])["workers"] == 2
+
+
+@pytest.mark.parametrize(("tolerated", "of_map"), [(0, 0), (0.1, 1), (12.5, 13), (100, 100)])
+def test_the_map_is_never_stricter_than_the_job(
+    machine: Machine, store: JobStore, tolerated: float, of_map: int
+) -> None:
+    put_plan(store, toleratedFailurePercentage=tolerated)
+    put_parts(store)
+    answer = call([2, 1, 1, 1])["toleratedFailurePercentage"]
+    assert answer == of_map
+    assert isinstance(answer, int)
+
+
+def test_a_job_dearer_than_its_limit_is_refused_before_any_work(machine: Machine) -> None:
+    put_tasks(make_tasks(30, complete=0))
+    ended = machine.run({"shardSize": 1, "maxCostUsd": 0.0001})
+    assert (ended.status, ended.error) == ("FAILED", "CostLimitError")
+    assert "30 tasks in 30 shards cost about $" in str(ended.cause)
+    assert not [call for call in machine.calls if call.function == "Worker"]
+
+
+def test_a_job_dearer_than_its_limit_fails_whatever_it_tolerates(machine: Machine) -> None:
+    put_tasks(make_tasks(30, complete=0))
+    ended = machine.run({"shardSize": 1, "maxCostUsd": 0.0001, "toleratedFailurePercentage": 100})
+    assert (ended.status, ended.error) == ("FAILED", "CostLimitError")
+
+
+def test_the_limit_is_compared_with_the_estimate() -> None:
+    summed = Manifest(shards=1000, listed=500_000, skipped=0)
+    cost = costs.estimate_usd("daily-plan", 500_000, 1000)
+    costs.check_limit(plan(maxCostUsd=cost), summed)
+    costs.check_limit(plan(), summed)
+    with pytest.raises(CostLimitError, match="Allow more, or make shardSize larger"):
+        costs.check_limit(plan(maxCostUsd=cost * 0.999), summed)
+
+
+def test_the_estimate_grows_with_shards_and_tasks_and_is_of_the_order_of_the_published_prices() -> None:
+    none, some = costs.estimate_usd("daily-plan", 0, 0), costs.estimate_usd("daily-plan", 1000, 2)
+    more_shards, more_tasks = (
+        costs.estimate_usd("daily-plan", 1000, 1000),
+        costs.estimate_usd("import-tasks", 1000, 2),
+    )
+    assert 0 < none < some < more_tasks < more_shards
+    # A thousand shards: their transitions alone are 4 x $0.025.
+    assert 0.1 < more_shards < 0.2

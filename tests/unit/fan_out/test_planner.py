@@ -1,0 +1,388 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from fan_out import kind, planner
+from fan_out.errors import InvalidJobError, SourceNotFoundError
+from fan_out.job import SEGMENTS, Plan, make_plan, read_input
+from fan_out.storage import JobStore
+from tests.machine import BUCKET, STARTED_AT, Context, Machine
+from tests.unit.fan_out.conftest import plan, put_plan
+
+WHOLE = "a whole number from 1 to 10,000"
+SOURCE = '"tasks", {"csv": "uploads/NAME.csv"} or {"failedIn": "JOB-ID"}'
+TIME = 'an ISO 8601 timestamp with a zone, such as "2026-11-23T09:00:00+01:00"'
+FILTER = "an object with isComplete, dueBefore and dueAfter, each optional"
+RATE = "a number from 0.1 to 1,000,000, or null for no ceiling"
+KINDS = "one of " + ", ".join(kind.names())
+INPUT_FIELDS = (
+    "one of kind, params, source, filter, shardSize, maxConcurrency, toleratedFailurePercentage, "
+    "tasksPerSecond, maxCostUsd, Comment"
+)
+NAN = float("nan")
+INFINITE = float("inf")
+HUGE = 10**30
+
+# Field, value, and what the sentence says is allowed.
+WRONG: list[tuple[str, Any, str]] = [
+    *(
+        ("shardSize", value, WHOLE)
+        for value in (0, -1, 10_001, HUGE, True, "500", 500.0, 0.5, NAN, None, [], {})
+    ),
+    *(("maxConcurrency", value, WHOLE) for value in (0, -1, 10_001, HUGE, False, "40", 1.5, None, [40])),
+    *(
+        ("toleratedFailurePercentage", value, "a number from 0 to 100")
+        for value in (-0.1, 100.1, NAN, INFINITE, -INFINITE, True, "5", None, {})
+    ),
+    *(("tasksPerSecond", value, RATE) for value in (0, -1, 0.09, 1_000_001, NAN, INFINITE, True, "10", [])),
+    *(
+        ("maxCostUsd", value, "a number above 0, or null for no limit")
+        for value in (0, -1, NAN, INFINITE, 2_000_000, True, "1", {})
+    ),
+    *(("kind", value, "the name of a kind") for value in (None, 1, True, ["daily-plan"], {})),
+    *(("params", value, "an object with the kind's parameters") for value in (None, [], "top=5", 5, True)),
+    *(
+        ("source", value, SOURCE)
+        for value in (
+            None,
+            True,
+            7,
+            [],
+            {},
+            "csv",
+            "Tasks",
+            {"csv": 5},
+            {"csv": ""},
+            {"csv": "tasks.csv"},
+            {"csv": "jobs/job-1/manifest.jsonl"},
+            {"csv": "uploads/" + "x" * 1024},
+            {"csv": "uploads/x.csv", "failedIn": "job-0"},
+            {"failedIn": ""},
+            {"failedIn": None},
+            {"failedIn": "a/b"},
+            {"failedIn": "x" * 81},
+            {"type": "tasks"},
+        )
+    ),
+    *(("filter", value, FILTER) for value in (None, [], "open", 1, True)),
+]
+WRONG_NESTED: list[tuple[dict[str, Any], str, Any, str]] = [
+    *(
+        ({"filter": {"isComplete": value}}, "filter.isComplete", value, "true or false")
+        for value in ("true", 1, 0, [], "")
+    ),
+    *(
+        ({"filter": {name: value}}, f"filter.{name}", value, TIME)
+        for name in ("dueBefore", "dueAfter")
+        for value in (
+            "tomorrow",
+            "2026-11-23",
+            "2026-11-23T09:00:00",
+            1795424400,
+            True,
+            "",
+            "0001-01-01T00:00:00+10:00",
+        )
+    ),
+    ({"filter": {"title": "x"}}, "filter.title", "x", "one of isComplete, dueBefore, dueAfter"),
+    ({"filter": {"is_complete": True}}, "filter.is_complete", True, "one of isComplete, dueBefore, dueAfter"),
+    *(
+        ({"params": {"top": value}}, "params.top", value, "a whole number from 0 to 10")
+        for value in (-1, 11, HUGE, True, "5", 5.0, None, NAN)
+    ),
+    *(
+        ({"params": {"asOf": value}}, "params.asOf", value, TIME)
+        for value in ("today", "2026-11-23T09:00:00", 5, True, "2026-13-01T00:00:00Z")
+    ),
+    *(
+        (
+            {"params": {"timeZone": value}},
+            "params.timeZone",
+            value,
+            'the IANA name of a time zone, such as "Europe/Berlin"',
+        )
+        for value in ("Mars/Olympus", "", "../../etc/passwd", "europe/berlin", 1, None)
+    ),
+    ({"params": {"tops": 5}}, "params.tops", 5, "one of asOf, timeZone, top"),
+    ({"params": {"time_zone": "UTC"}}, "params.time_zone", "UTC", "one of asOf, timeZone, top"),
+    (
+        {"kind": "import-tasks", "source": {"csv": "uploads/x.csv"}, "params": {"top": 5}},
+        "params.top",
+        5,
+        "left out: there are none",
+    ),
+    ({"kind": "weekly-plan"}, "kind", "weekly-plan", KINDS),
+    ({"kind": "_day"}, "kind", "_day", KINDS),
+    ({"kind": "daily_plan"}, "kind", "daily_plan", KINDS),
+    (
+        {"kind": "daily-plan", "source": {"csv": "uploads/x.csv"}},
+        "source",
+        "csv",
+        "tasks for the kind daily-plan",
+    ),
+    ({"kind": "import-tasks"}, "source", "tasks", "csv for the kind import-tasks"),
+    (
+        {"filter": {"isComplete": True}},
+        "filter.isComplete",
+        True,
+        "false for the kind daily-plan, or left out",
+    ),
+    ({"shardsize": 5}, "shardsize", 5, INPUT_FIELDS),
+    ({"shard_size": 5}, "shard_size", 5, INPUT_FIELDS),
+    ({"jobId": "x"}, "jobId", "x", INPUT_FIELDS),
+]
+
+
+def call(document: Any) -> dict[str, Any]:
+    return planner.handler({"jobId": "job-1", "startedAt": STARTED_AT, "input": document}, Context())
+
+
+def shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 100 else text[:99] + "…"
+
+
+def refused(document: Any) -> InvalidJobError:
+    with pytest.raises(InvalidJobError) as caught:
+        make_plan("job-1", STARTED_AT, read_input(document))
+    return caught.value
+
+
+@pytest.mark.parametrize(("field", "value", "allowed"), WRONG, ids=lambda value: str(value)[:30])
+def test_a_wrong_field_is_refused_with_its_name_its_value_and_what_is_allowed(
+    field: str, value: Any, allowed: str
+) -> None:
+    error = refused({field: value})
+    assert str(error) == f"{field} is {shown(value)}, but must be {allowed}."
+    assert (error.field, error.allowed) == (field, allowed)
+
+
+@pytest.mark.parametrize(
+    ("document", "field", "value", "allowed"), WRONG_NESTED, ids=lambda value: str(value)[:40]
+)
+def test_a_wrong_nested_field_is_refused_by_its_path(
+    document: dict[str, Any], field: str, value: Any, allowed: str
+) -> None:
+    error = refused(document)
+    assert str(error).startswith(f"{field} is {shown(value)}, but ")
+    assert allowed in str(error)
+    assert (error.field, error.allowed) == (field, allowed)
+
+
+@pytest.mark.parametrize("document", [[], "daily-plan", 5, None, True, NAN, [{}]])
+def test_an_input_that_is_no_object_is_refused(document: Any) -> None:
+    assert (
+        str(refused(document)) == f"The job's input is {shown(document)}, but must be an object such as {{}}."
+    )
+
+
+def test_every_wrong_field_of_an_input_is_named_up_to_five() -> None:
+    text = str(
+        refused({"shardSize": 0, "maxConcurrency": 0, "source": 1, "tasksPerSecond": 0, "kind": 1, "x": 1})
+    )
+    assert text.count("but must be") == 5
+
+
+def test_a_value_of_any_length_is_cut_in_the_sentence() -> None:
+    assert len(str(refused({"kind": "x" * 100_000}))) < 300
+    assert len(str(refused({"source": ["x" * 1000] * 1000}))) < 300
+
+
+def test_the_end_of_time_is_refused_where_no_day_could_be_made_of_it() -> None:
+    for as_of in ("9999-12-31T12:00:00Z", "0001-01-01T12:00:00Z"):
+        for name in ("daily-plan", "reschedule-overdue"):
+            assert refused({"kind": name, "params": {"asOf": as_of}}).field == "params.asOf"
+
+
+def test_an_empty_input_is_todays_plan_with_every_default(machine: Machine, store: JobStore) -> None:
+    assert call({}) == {"jobId": "job-1", "segments": list(range(SEGMENTS)), "error": None}
+    assert store.require("job.json") == {
+        "jobId": "job-1",
+        "kind": "daily-plan",
+        "params": {},
+        "source": {"type": "tasks"},
+        "filter": {"isComplete": False, "dueBefore": None, "dueAfter": None},
+        "shardSize": 500,
+        "maxConcurrency": 40,
+        "toleratedFailurePercentage": 5,
+        "tasksPerSecond": None,
+        "maxCostUsd": None,
+        "startedAt": STARTED_AT,
+        "origin": None,
+        "effectScope": "job-1",
+        "rows": False,
+    }
+
+
+def test_every_field_is_taken_over_and_the_consoles_comment_ignored(
+    machine: Machine, store: JobStore
+) -> None:
+    call(
+        {
+            "Comment": {"any": ["thing"]},
+            "kind": "reschedule-overdue",
+            "params": {"timeZone": "Europe/Berlin", "dueAt": "2026-11-24T12:00:00+01:00"},
+            "source": "tasks",
+            "filter": {"isComplete": False, "dueAfter": "2026-01-01T01:00:00+01:00"},
+            "shardSize": 10_000,
+            "maxConcurrency": 10_000,
+            "toleratedFailurePercentage": 12.5,
+            "tasksPerSecond": 0.1,
+            "maxCostUsd": 0.01,
+        }
+    )
+    stored = Plan.from_json(store.require("job.json"))
+    assert stored.params == {"timeZone": "Europe/Berlin", "dueAt": "2026-11-24T12:00:00+01:00"}
+    assert stored.filter.to_json() == {
+        "isComplete": False,
+        "dueBefore": STARTED_AT,
+        "dueAfter": "2026-01-01T00:00:00Z",
+    }
+    assert (stored.shard_size, stored.max_concurrency) == (10_000, 10_000)
+    assert (stored.tolerated_failure_percentage, stored.tasks_per_second, stored.max_cost_usd) == (
+        12.5,
+        0.1,
+        0.01,
+    )
+
+
+def test_the_jobs_own_filter_only_narrows_what_the_kind_asks_for() -> None:
+    later = plan(kind="reschedule-overdue", filter={"dueBefore": "2026-12-31T00:00:00Z"})
+    earlier = plan(kind="reschedule-overdue", filter={"dueBefore": "2026-11-01T00:00:00Z"})
+    assert later.filter.due_before == STARTED_AT
+    assert earlier.filter.due_before == "2026-11-01T00:00:00Z"
+
+
+def test_planning_again_writes_the_same_plan(machine: Machine, store: JobStore) -> None:
+    first = call({"shardSize": 7}), store.bucket.get(store.key("job.json"))
+    assert (call({"shardSize": 7}), store.bucket.get(store.key("job.json"))) == first
+
+
+def test_a_refused_input_writes_nothing(machine: Machine, store: JobStore) -> None:
+    with pytest.raises(InvalidJobError):
+        call({"shardSize": 0})
+    assert store.get("job.json") is None
+
+
+def test_a_csv_object_is_one_segment_of_rows(machine: Machine, store: JobStore) -> None:
+    store.bucket.put("uploads/x.csv", b"title\nA\n")
+    assert call({"kind": "import-tasks", "source": {"csv": "uploads/x.csv"}})["segments"] == [0]
+    assert Plan.from_json(store.require("job.json")).rows
+
+
+def test_a_filter_over_rows_is_refused_rather_than_ignored() -> None:
+    error = refused(
+        {"kind": "import-tasks", "source": {"csv": "uploads/x.csv"}, "filter": {"isComplete": True}}
+    )
+    assert error.field == "filter"
+
+
+def test_a_csv_object_that_does_not_exist_is_named(machine: Machine) -> None:
+    with pytest.raises(SourceNotFoundError, match=r'^source\.csv is "uploads/gone\.csv", but the job bucket'):
+        call({"kind": "import-tasks", "source": {"csv": "uploads/gone.csv"}})
+
+
+def origin(store: JobStore, record: dict[str, Any] | None, **asked: Any) -> JobStore:
+    """An earlier job, job-0, that ended with this record."""
+    earlier = JobStore(store.bucket, "job-0")
+    put_plan(earlier, **asked)
+    if record is not None:
+        earlier.put("record.json", record)
+    return earlier
+
+
+LISTED = {"resultUrl": f"s3://{BUCKET}/jobs/job-0/result.json"}
+FAILED = LISTED | {"failuresUrl": f"s3://{BUCKET}/jobs/job-0/failures.jsonl"}
+
+
+def test_a_retry_is_as_its_origin_where_the_input_says_nothing(machine: Machine, store: JobStore) -> None:
+    origin(
+        store,
+        FAILED,
+        kind="reschedule-overdue",
+        shardSize=3,
+        maxConcurrency=2,
+        params={"timeZone": "Asia/Tokyo"},
+    )
+    assert call({"source": {"failedIn": "job-0"}, "maxConcurrency": 9})["segments"] == [0]
+    stored = Plan.from_json(store.require("job.json"))
+    assert (stored.kind, stored.shard_size, stored.max_concurrency) == ("reschedule-overdue", 3, 9)
+    assert stored.params == {"timeZone": "Asia/Tokyo"}
+    assert stored.filter.due_before == STARTED_AT
+    assert (stored.origin, stored.effect_scope) == ("job-0", "job-0")
+
+
+def test_the_effects_of_a_chain_of_retries_are_keyed_by_its_first_job(
+    machine: Machine, store: JobStore
+) -> None:
+    origin(store, FAILED, kind="reschedule-overdue")
+    call({"source": {"failedIn": "job-0"}})
+    store.put("record.json", FAILED)
+    planner.handler(
+        {"jobId": "job-2", "startedAt": STARTED_AT, "input": {"source": {"failedIn": "job-1"}}}, Context()
+    )
+    stored = Plan.from_json(JobStore(store.bucket, "job-2").require("job.json"))
+    assert (stored.origin, stored.effect_scope) == ("job-1", "job-0")
+
+
+def test_a_retry_of_a_job_that_was_never_listed_lists_its_source_anew(
+    machine: Machine, store: JobStore
+) -> None:
+    origin(store, {"error": {"name": "ThrottledError"}})
+    assert call({"source": {"failedIn": "job-0"}})["segments"] == list(range(SEGMENTS))
+    assert Plan.from_json(store.require("job.json")).source.type == "tasks"
+
+
+@pytest.mark.parametrize(
+    ("record", "allowed"),
+    [
+        (None, "a job that has ended and is accounted for"),
+        (LISTED, "a job with failed, quarantined or unprocessed tasks"),
+    ],
+)
+def test_a_job_with_nothing_to_retry_is_refused(
+    machine: Machine, store: JobStore, record: dict[str, Any] | None, allowed: str
+) -> None:
+    origin(store, record)
+    with pytest.raises(InvalidJobError) as caught:
+        call({"source": {"failedIn": "job-0"}})
+    assert str(caught.value) == f'source.failedIn is "job-0", but must be {allowed}.'
+
+
+def test_a_retry_of_a_job_whose_input_was_refused_is_refused(machine: Machine, store: JobStore) -> None:
+    JobStore(store.bucket, "job-0").put("record.json", {"error": {"name": "InvalidJobError"}})
+    with pytest.raises(InvalidJobError, match="must be a job whose own input was accepted"):
+        call({"source": {"failedIn": "job-0"}})
+
+
+def test_a_retry_of_no_job_is_refused(machine: Machine) -> None:
+    with pytest.raises(SourceNotFoundError, match="there is no such job"):
+        call({"source": {"failedIn": "job-0"}})
+
+
+@pytest.mark.parametrize(
+    "changed", [{"kind": "daily-plan"}, {"params": {"timeZone": "UTC"}}, {"filter": {"isComplete": True}}]
+)
+def test_a_retry_cannot_change_what_is_done(
+    machine: Machine, store: JobStore, changed: dict[str, Any]
+) -> None:
+    origin(store, FAILED, kind="reschedule-overdue")
+    with pytest.raises(InvalidJobError, match=r"as in job job-0, or left out"):
+        call({"source": {"failedIn": "job-0"}} | changed)
+
+
+def test_workers_are_bounded_by_shards_the_bound_and_a_low_ceiling() -> None:
+    assert plan().workers(3) == 3
+    assert plan().workers(1000) == 40
+    assert plan(tasksPerSecond=0.5).workers(1000) == 5
+    assert plan(tasksPerSecond=0.1).workers(1000) == 1
+    assert plan().workers(0) == 1
+
+
+def test_a_refused_job_ends_in_fail_with_a_sentence_and_no_stack_trace(machine: Machine) -> None:
+    ended = machine.run({"shardSize": 0})
+    assert ended.status == "FAILED"
+    assert (ended.error, ended.cause) == ("InvalidJobError", f"shardSize is 0, but must be {WHOLE}.")

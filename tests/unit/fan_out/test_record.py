@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from fan_out import record
+from fan_out.outcomes import Counts
+from fan_out.reduction import Manifest, Node
+from fan_out.storage import JobStore, encode
+from tests.unit.fan_out.conftest import plan
+
+
+@pytest.mark.parametrize(
+    ("state", "seen"),
+    [
+        ({"error": None}, None),
+        ({"jobId": "job-1"}, None),
+        ({"error": {"Error": "E", "Cause": json.dumps({"errorMessage": "said so"})}}, ("E", "said so")),
+        ({"Error": "E", "Cause": json.dumps({"errorMessage": "said so"})}, ("E", "said so")),
+        ({"Error": "States.Timeout"}, ("States.Timeout", "No reason was given.")),
+        ({"Error": "E", "Cause": ""}, ("E", "No reason was given.")),
+        ({"Error": "E", "Cause": "no JSON"}, ("E", "no JSON")),
+        ({"Error": "E", "Cause": '["a", "list"]'}, ("E", '["a", "list"]')),
+        ({"Error": "E", "Cause": '"text"'}, ("E", '"text"')),
+        ({"Error": "E", "Cause": "5"}, ("E", "5")),
+        ({"Error": "E", "Cause": "{}"}, ("E", "No reason was given.")),
+        ({"Error": "E", "Cause": '{"errorMessage": null}'}, ("E", "No reason was given.")),
+        ({"Error": "E", "Cause": '{"errorMessage": {"a": 1}}'}, ("E", "{'a': 1}")),
+        ({"Error": "E", "Cause": '{"errorMessage": "cut off'}, ("E", '{"errorMessage": "cut off')),
+    ],
+)
+def test_a_caught_error_is_its_name_and_its_message_without_a_stack_trace(
+    state: dict[str, Any], seen: tuple[str, str] | None
+) -> None:
+    found = record.caught(state)
+    assert found == (None if seen is None else {"name": seen[0], "message": seen[1]})
+
+
+def test_a_caught_message_can_always_be_written_and_is_never_long() -> None:
+    found = record.caught({"Error": "E", "Cause": json.dumps({"errorMessage": "\ud800" + "x" * 40_000})})
+    assert found is not None
+    assert len(encode(found)) < 5_000
+
+
+def closed(store: JobStore, *, counts: Counts, tolerated: float = 5, **more: Any) -> dict[str, Any]:
+    store.put("result.json", more.pop("result", {}))
+    node = Node(counts=counts, value=None, done=more.pop("done", 1), problems=more.pop("problems", []))
+    return record.closed(
+        store,
+        plan(toleratedFailurePercentage=tolerated),
+        node,
+        Manifest(1, counts.total, more.pop("skipped", 0)),
+        "2026-11-23T10:00:00Z",
+        status=more.pop("status", None),
+        error=more.pop("error", None),
+    )
+
+
+@pytest.mark.parametrize(
+    ("counts", "tolerated", "status"),
+    [
+        (Counts(100), 0, "SUCCEEDED"),
+        (Counts(0), 0, "SUCCEEDED"),
+        (Counts(95, 5), 5, "PARTIAL"),
+        (Counts(94, 6), 5, "FAILED"),
+        (Counts(95, 2, 2, 1), 5, "PARTIAL"),
+        (Counts(95, 2, 2, 2), 5, "FAILED"),
+        (Counts(0, 100), 100, "PARTIAL"),
+        (Counts(99, 1), 0, "FAILED"),
+    ],
+)
+def test_all_that_did_not_succeed_counts_against_the_tolerance(
+    store: JobStore, counts: Counts, tolerated: float, status: str
+) -> None:
+    assert closed(store, counts=counts, tolerated=tolerated)["status"] == status
+
+
+def test_a_broken_account_fails_a_job_whatever_else_is_said_of_it(store: JobStore) -> None:
+    for status in (None, "STOPPED"):
+        made = closed(store, counts=Counts(10), tolerated=100, problems=["Shard 1 is lost."], status=status)
+        assert made["error"] == {"name": "AccountingError", "message": "Shard 1 is lost."}
+    assert closed(store, counts=Counts(10), tolerated=100, problems=["Lost."])["status"] == "FAILED"
+
+
+def test_a_large_result_stays_out_of_the_record(store: JobStore) -> None:
+    made = closed(store, counts=Counts(1), result={"text": "x" * record.LARGEST_RESULT})
+    assert made["result"] == {"resultKey": "jobs/job-1/result.json"}
+    assert closed(store, counts=Counts(1), result={"n": 1})["result"] == {"n": 1}
+
+
+def test_tasks_that_a_retry_no_longer_found_are_told(store: JobStore) -> None:
+    assert closed(store, counts=Counts(1), skipped=3)["skipped"] == 3
+    assert "skipped" not in closed(store, counts=Counts(1))
+
+
+def test_a_cause_fits_into_a_fail_state(store: JobStore) -> None:
+    made = closed(
+        store, counts=Counts(0, 9), result={"text": "x" * 10_000}, problems=["Shard is lost. " * 100] * 20
+    )
+    cause = record.cause(made)["cause"]
+    assert len(cause) < 32_768
+    assert json.loads(cause)["counts"]["failed"] == 9

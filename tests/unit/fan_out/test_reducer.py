@@ -1,0 +1,418 @@
+from __future__ import annotations
+
+import itertools
+import json
+import tracemalloc
+from typing import Any
+
+import boto3
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fan_out import aws, reduction
+from fan_out.outcomes import Counts, failure
+from fan_out.reduction import Cursor, Node, Reduction
+from fan_out.storage import Bucket, JobStore
+from fan_out.work import Progress, Shard
+from tests.machine import (
+    BUCKET,
+    STARTED_AT,
+    Call,
+    Context,
+    KilledError,
+    Machine,
+    make_tasks,
+    names,
+    put_tasks,
+)
+from tests.unit.fan_out.conftest import (
+    RangedReads,
+    plan,
+    put_manifest,
+    put_partial,
+    put_plan,
+    put_shard,
+    reset,
+    task,
+)
+
+
+def progress(tasks: list[dict[str, Any]], *, failed: int = 0, shard: int = 0) -> Progress:
+    """What a worker of the kind `trial` commits: the first `failed` tasks failed."""
+    good = tasks[failed:]
+    return Progress(
+        next=len(tasks),
+        counts=Counts(succeeded=len(good), failed=failed),
+        value={"tasks": len(good), "length": sum(len(each["title"]) for each in good)},
+        lines=[f"{each['id']}\t{json.dumps({'id': each['id']})}" for each in good],
+        failures=[
+            failure(each, "failed", "BadError", f"bad {each['id']}", shard=shard, attempts=1)
+            for each in tasks[:failed]
+        ],
+    )
+
+
+def put_job(
+    store: JobStore,
+    shards: int,
+    *,
+    size: int = 3,
+    failed: int = 0,
+    missing: tuple[int, ...] = (),
+    **asked: Any,
+) -> list[Shard]:
+    """A worked-on job of the kind `trial`; the shards `missing` have no partial."""
+    put_plan(store, kind="trial", **asked)
+    made = []
+    for index in range(shards):
+        # Ids that interleave over the shards, so that a merge has something to do.
+        tasks = [task(number * shards + index) for number in range(size)]
+        shard = put_shard(store, index, tasks)
+        made.append(shard)
+        if index not in missing:
+            put_partial(store, shard, progress(tasks, failed=failed, shard=index))
+    put_manifest(store, made)
+    return made
+
+
+def call(machine: Machine, state: Any = None) -> Any:
+    state = {"error": None} if state is None else state
+    return machine.call("Reducer", {"jobId": "job-1", "startedAt": STARTED_AT, "state": state})
+
+
+def root(store: JobStore, **asked: Any) -> Node:
+    manifest = reduction.Manifest(**store.require("manifest.json"))
+    reached = Reduction(store, plan(kind="trial", **asked), manifest).run(Cursor(), lambda: False)
+    assert isinstance(reached, Node)
+    return reached
+
+
+OUTPUTS = ("trial.jsonl", "result.json", "failures.jsonl", "digest.json")
+
+
+def outputs(store: JobStore) -> dict[str, bytes | None]:
+    return {name: store.bucket.get(store.key(name)) for name in OUTPUTS}
+
+
+def test_a_job_is_accounted_for_and_its_record_committed(
+    machine: Machine, store: JobStore, trial: Any
+) -> None:
+    put_job(store, 5, failed=1, toleratedFailurePercentage=50)
+    answer = call(machine)
+    record = answer["record"]
+    assert answer == {"done": True, "record": record, "error": None}
+    assert record["status"] == "PARTIAL"
+    assert record["counts"] == {
+        "listed": 15, "succeeded": 10, "failed": 5, "quarantined": 0, "unprocessed": 0,
+    }  # fmt: skip
+    assert record["shards"] == {"planned": 5, "done": 5, "failed": 0}
+    assert record["result"]["tasks"] == 10
+    assert record["resultUrl"] == "s3://jobs-bucket/jobs/job-1/trial.jsonl"
+    assert record["failuresUrl"] == "s3://jobs-bucket/jobs/job-1/failures.jsonl"
+    assert store.require("record.json") == record
+
+
+def test_a_jobs_lines_are_sorted_over_all_shards(machine: Machine, store: JobStore, trial: Any) -> None:
+    put_job(store, 7)
+    call(machine)
+    assert [json.loads(line.text)["id"] for line in store.lines("trial.jsonl")] == [
+        f"task-{number:05d}" for number in range(21)
+    ]
+
+
+def test_a_repeated_reducer_answers_the_record_that_stands(
+    machine: Machine, store: JobStore, trial: Any
+) -> None:
+    put_job(store, 2)
+    first = call(machine)
+    # Not even the objects that it was made of are looked at again.
+    boto3.client("s3").delete_object(Bucket=BUCKET, Key=store.key("manifest.jsonl"))
+    assert call(machine) == first
+    assert call(machine, {"Error": "States.Timeout", "Cause": "late"}) == first
+
+
+def test_the_bytes_are_the_same_whatever_the_fan_in(
+    deployment: Machine, store: JobStore, trial: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for fan_in in (64, 2, 9):
+        reset(deployment)
+        monkeypatch.setattr(reduction, "FAN_IN", fan_in)
+        put_job(store, 10, failed=1, missing=(4,))
+        node = root(store)
+        found.append((outputs(store), node.counts, node.done, node.failed))
+    assert all(each == found[0] for each in found)
+    assert all(found[0][0].values())
+
+
+def test_a_tree_has_as_many_levels_as_its_shards_need(
+    store: JobStore, trial: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reduction, "FAN_IN", 3)
+    put_job(store, 10)
+    assert root(store).counts.total == 30
+    nodes = sorted(
+        name.removeprefix("reduce/")
+        for name in names()
+        if name.startswith("reduce/") and name.endswith(".json")
+    )
+    assert nodes == [
+        "0-0000000.json", "0-0000001.json", "0-0000002.json", "0-0000003.json",
+        "1-0000000.json", "1-0000001.json",
+    ]  # fmt: skip
+
+
+@settings(max_examples=8)
+@given(
+    fan_in=st.integers(2, 5),
+    shards=st.integers(0, 9),
+    late=st.lists(st.booleans(), min_size=40, max_size=40),
+)
+def test_a_reducer_that_is_called_again_and_again_ends_with_the_same_bytes(
+    deployment: Machine, trial: Any, fan_in: int, shards: int, late: list[bool]
+) -> None:
+    store = JobStore(Bucket(BUCKET), "job-1")
+    found = []
+    for answers in (itertools.repeat(False), itertools.chain(late, itertools.repeat(False))):
+        reset(deployment)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(reduction, "FAN_IN", fan_in)
+            put_job(store, shards, size=2)
+            manifest = reduction.Manifest(**store.require("manifest.json"))
+            reached: Cursor | Node = Cursor()
+            while isinstance(reached, Cursor):
+                # As in a new call: nothing but the cursor is remembered.
+                answer = Reduction(store, plan(kind="trial"), manifest)
+                reached = answer.run(reached, lambda answers=answers: next(answers))
+        found.append((outputs(store), reached))
+    assert found[0] == found[1]
+
+
+def test_a_late_reducer_answers_a_cursor_and_keeps_the_error_that_was_caught(
+    machine: Machine, store: JobStore, trial: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reduction, "FAN_IN", 2)
+    put_job(store, 5, missing=(3, 4))
+    machine.contexts["Reducer"] = lambda: Context(iter([900_000, *[1] * 99]).__next__)
+    error = {"Error": "States.Timeout", "Cause": "the map took too long"}
+    state: Any = {"jobId": "job-1", "error": error}
+    calls = 0
+    while True:
+        state = call(machine, state)
+        calls += 1
+        assert len(json.dumps(state)) < 32 * 1024
+        if state["done"]:
+            break
+        assert state["error"] == {"name": "States.Timeout", "message": "the map took too long"}
+    assert calls > 3
+    assert "the map took too long" in state["record"]["error"]["message"]
+
+
+def test_a_node_that_is_committed_is_not_made_again(
+    machine: Machine, store: JobStore, trial: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reduction, "FAN_IN", 2)
+    put_job(store, 4)
+    manifest = reduction.Manifest(**store.require("manifest.json"))
+    reducer = Reduction(store, plan(kind="trial"), manifest)
+    assert reducer.run(Cursor(), lambda: True) == Cursor(0, 1, store_offset(store, 2))
+    before = store.require("reduce/0-0000000.json")
+    # A worker of a map that had been given up commits late.
+    store.put("partials/00000000.json", {"counts": {}})
+    root(store)
+    assert store.require("reduce/0-0000000.json") == before
+
+
+def test_of_two_reducers_at_the_same_time_the_first_commit_of_a_node_counts(
+    machine: Machine, store: JobStore, trial: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards = put_job(store, 3, missing=(1,), toleratedFailurePercentage=50)
+    first = root(store), outputs(store)
+    # The other one looked before the first commit, and sees a partial that came late.
+    put_partial(store, shards[1], progress([task(number * 3 + 1) for number in range(3)]))
+    real = JobStore.has
+    monkeypatch.setattr(
+        JobStore, "has", lambda self, name: not name.startswith("reduce/") and real(self, name)
+    )
+    assert (root(store), outputs(store)) == first
+
+
+def store_offset(store: JobStore, lines: int) -> int:
+    return list(store.lines("manifest.jsonl"))[lines - 1].end
+
+
+# --- the account
+
+
+def test_a_shard_without_a_partial_is_unprocessed_and_named_task_by_task(
+    machine: Machine, store: JobStore, trial: Any
+) -> None:
+    put_job(store, 4, missing=(1,), toleratedFailurePercentage=50)
+    record = call(machine)["record"]
+    assert (record["status"], record["counts"]["unprocessed"]) == ("PARTIAL", 3)
+    assert record["shards"] == {"planned": 4, "done": 3, "failed": 1}
+    failed = [json.loads(line.text) for line in store.lines("failures.jsonl")]
+    assert [each["task"] for each in failed] == [task(number * 4 + 1) for number in range(3)]
+    assert {each["outcome"] for each in failed} == {"unprocessed"}
+    assert {each["shard"] for each in failed} == {1}
+
+
+def test_what_a_shards_checkpoint_has_done_counts(machine: Machine, store: JobStore, trial: Any) -> None:
+    shards = put_job(store, 2, missing=(1,), toleratedFailurePercentage=50)
+    done = progress([task(1), task(3)], failed=1, shard=1)
+    store.put(shards[1].checkpoint, done.to_json())
+    record = call(machine)["record"]
+    assert record["counts"] == {
+        "listed": 6, "succeeded": 4, "failed": 1, "quarantined": 0, "unprocessed": 1,
+    }  # fmt: skip
+    assert record["result"]["tasks"] == 4
+
+
+def test_a_shard_whose_object_is_gone_too_is_named_and_fails_the_job(
+    machine: Machine, store: JobStore, trial: Any
+) -> None:
+    shards = put_job(store, 3, missing=(2,), toleratedFailurePercentage=100)
+    boto3.client("s3").delete_object(Bucket=store.bucket.name, Key=shards[2].key)
+    answer = call(machine)
+    assert answer["record"]["status"] == "FAILED"
+    assert answer["error"]["name"] == "AccountingError"
+    assert "Shard 2 is lost" in answer["record"]["error"]["message"]
+    assert answer["record"]["counts"]["unprocessed"] == 3
+
+
+def test_a_partial_that_accounts_for_too_few_tasks_fails_the_job(
+    machine: Machine, store: JobStore, trial: Any
+) -> None:
+    shards = put_job(store, 3, missing=(1,), toleratedFailurePercentage=100)
+    put_partial(store, shards[1], progress([task(1)]))
+    record = call(machine)["record"]
+    assert (record["status"], record["error"]["name"]) == ("FAILED", "AccountingError")
+    assert "Shard 1 has 3 tasks, but its partial accounts for 1." in record["error"]["message"]
+    assert "9 tasks were listed, but 7 are accounted for." in record["error"]["message"]
+
+
+@pytest.mark.parametrize("kept", [[0, 1], [0, 2], [1, 0, 2], []], ids=str)
+def test_a_manifest_that_is_not_what_it_was_fails_the_job_with_an_account_of_nothing(
+    machine: Machine, store: JobStore, trial: Any, kept: list[int]
+) -> None:
+    put_job(store, 3, toleratedFailurePercentage=100)
+    lines = [line.text for line in store.lines("manifest.jsonl")]
+    store.put_lines("manifest.jsonl", [lines[number] for number in kept])
+    answer = call(machine)
+    record = answer["record"]
+    assert answer["error"]["name"] == "AccountingError"
+    assert "are not the job's shards" in record["error"]["message"]
+    assert (record["counts"]["listed"], record["counts"]["unprocessed"]) == (9, 9)
+    assert store.require("record.json") == record
+
+
+def test_a_job_without_a_manifest_fails_with_what_was_caught(machine: Machine, store: JobStore) -> None:
+    cause = json.dumps({"errorMessage": "shardSize is 0, but must be more.", "stackTrace": ["x"]})
+    answer = call(machine, {"Error": "InvalidJobError", "Cause": cause})
+    assert answer["error"] == {"name": "InvalidJobError", "cause": "shardSize is 0, but must be more."}
+    assert answer["record"]["status"] == "FAILED"
+    assert answer["record"]["kind"] is None
+    assert answer["record"]["counts"]["listed"] == 0
+
+
+def test_a_job_that_lost_its_manifest_without_a_word_fails(machine: Machine, store: JobStore) -> None:
+    put_plan(store)
+    assert call(machine)["error"]["name"] == "AccountingError"
+
+
+def test_a_job_of_no_tasks_succeeds(machine: Machine, store: JobStore, trial: Any) -> None:
+    put_job(store, 0)
+    record = call(machine)["record"]
+    assert (record["status"], record["counts"]["listed"]) == ("SUCCEEDED", 0)
+    assert record["result"] == {"tasks": 0, "length": 0}
+    assert store.bucket.get(store.key("trial.jsonl")) == b""
+
+
+@pytest.mark.parametrize(("failed", "status"), [(0, "SUCCEEDED"), (1, "PARTIAL"), (2, "FAILED")])
+def test_the_tolerance_is_of_tasks_and_decides_between_partial_and_failed(
+    machine: Machine, store: JobStore, trial: Any, failed: int, status: str
+) -> None:
+    put_job(store, 1, size=4, failed=failed, toleratedFailurePercentage=25)
+    answer = call(machine)
+    assert answer["record"]["status"] == status
+    if status == "FAILED":
+        assert answer["error"]["name"] == "ToleranceExceededError"
+        account = json.loads(answer["error"]["cause"])
+        assert account["counts"]["failed"] == 2
+        assert "result" not in account
+        assert "2 of 4 tasks did not succeed" in account["error"]["message"]
+
+
+def test_a_map_that_broke_off_after_all_work_was_done_is_no_failure(
+    machine: Machine, store: JobStore, trial: Any
+) -> None:
+    put_job(store, 3)
+    answer = call(machine, {"error": {"Error": "States.ResultWriterFailed", "Cause": "S3"}})
+    assert answer["record"]["status"] == "SUCCEEDED"
+
+
+def test_what_a_merge_holds_in_memory_does_not_grow_with_its_lines(
+    store: JobStore, trial: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bodies = {
+        store.key(f"{index}.lines"): b"".join(
+            b"%07d-%d\t%s\n" % (number, index, b"x" * 1000) for number in range(1000)
+        )
+        for index in range(8)
+    }
+    monkeypatch.setattr("fan_out.storage.BLOCK", 16 * 1024)
+    monkeypatch.setattr(aws, "s3", lambda: RangedReads(bodies))
+    reducer = Reduction(store, plan(kind="trial"), reduction.Manifest(8, 8, 0))
+    children = [Node(lines=f"{index}.lines") for index in range(8)]
+    written, last = 0, b""
+    tracemalloc.start()
+    try:
+        for line in reducer._merged_lines(children):
+            assert line > last
+            written, last = written + len(line) + 1, line
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert written == sum(map(len, bodies.values())) > 8_000_000
+    assert peak < 1_000_000
+
+
+def test_duplicated_and_reordered_workers_change_no_byte_of_the_result(
+    deployment: Machine, store: JobStore
+) -> None:
+    tasks = make_tasks(60)
+    found = []
+    for order in (
+        list,
+        lambda items: items[::-1],
+        lambda items: sorted(items * 2, key=lambda item: item[0] % 3),
+    ):
+        reset(deployment)
+        put_tasks(tasks)
+        deployment.order = order
+        ended = deployment.run({"shardSize": 7})
+        found.append((ended.output["result"], store.bucket.get(store.key("plan.jsonl"))))
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_reducer_that_dies_is_called_again_and_the_job_succeeds(machine: Machine) -> None:
+    put_tasks(make_tasks(20))
+    deaths = iter([True, True])
+
+    def die(call: Call) -> None:
+        if call.function == "Reducer" and next(deaths, False):
+            raise KilledError
+
+    machine.before = die
+    assert machine.run().output["status"] == "SUCCEEDED"
+
+
+def test_a_reducer_that_cannot_write_the_account_fails_the_job_loudly(machine: Machine) -> None:
+    def die(call: Call) -> None:
+        if call.function == "Reducer":
+            raise KilledError
+
+    machine.before = die
+    ended = machine.run()
+    assert (ended.status, ended.error) == ("FAILED", "UnaccountedJobError")

@@ -1,0 +1,616 @@
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fan_out import work
+from fan_out.errors import AccountingError, ShardFailedError, ShardStuckError, ThrottledError
+from fan_out.kind import Failure, TaskError
+from fan_out.storage import JobStore
+from fan_out.work import DEADLY, RETRY_BUDGET, STALLS, TRIES, Clock, Pace, Shard, ShardWork
+from tests.machine import Call, Context, KilledError, Machine, names, put_tasks
+from tests.unit.fan_out.conftest import plan, put_manifest, put_plan, put_shard, task
+
+THROTTLED = Failure("ThrottledError", "slow down", retry=True)
+
+
+class FakeClock:
+    """Time that passes only in sleeps."""
+
+    def __init__(self, jitter: float = 1.0) -> None:
+        self.time = 0.0
+        self.sleeps: list[float] = []
+        self.clock = Clock(now=lambda: self.time, sleep=self._sleep, jitter=lambda: jitter)
+
+    def _sleep(self, seconds: float) -> None:
+        self.sleeps.append(seconds)
+        self.time += seconds
+
+
+def event(shard: Shard, **fields: Any) -> dict[str, Any]:
+    """What the state machine sends to a worker whose shard is a hundredth of the job."""
+    return {
+        "jobId": "job-1",
+        "shard": {"index": shard.index, "key": shard.key, "count": shard.count, "bytes": shard.bytes},
+        "listed": shard.count * 100,
+        "shards": 100,
+        "workers": 1,
+        "resume": False,
+        "attempt": 0,
+    } | fields
+
+
+@pytest.fixture
+def shard(trial: Any, store: JobStore) -> Shard:
+    """A shard of 40 tasks of a job of the kind `trial`."""
+    put_plan(store, kind="trial")
+    return put_shard(store, 0, [task(number) for number in range(40)])
+
+
+def committed(store: JobStore, shard: Shard) -> dict[str, Any]:
+    return dict(store.require(shard.partial))
+
+
+def failures(store: JobStore, shard: Shard) -> list[dict[str, Any]]:
+    name = committed(store, shard)["failures"]
+    return [] if name is None else [json.loads(line.text) for line in store.lines(name)]
+
+
+def run_to_the_end(machine: Machine, shard: Shard) -> tuple[int, int]:
+    """Call the worker as the state machine does, until its shard is done: how many calls, how many deaths."""
+    resume, attempt, calls, deaths = False, 0, 0, 0
+    while True:
+        calls += 1
+        try:
+            answer = machine.call("Worker", event(shard, resume=resume, attempt=attempt))
+        except KilledError:
+            attempt += 1
+            deaths += 1
+            continue
+        if answer["done"]:
+            return calls, deaths
+        resume, attempt = True, 0
+
+
+def work_on(store: JobStore, shard: Shard, clock: FakeClock, **asked: Any) -> ShardWork:
+    return ShardWork(
+        store,
+        plan(kind="trial", **asked),
+        shard,
+        workers=1,
+        write=None,
+        is_late=lambda seconds: False,
+        clock=clock.clock,
+    )
+
+
+def kill() -> Any:
+    raise KilledError
+
+
+# --- the healthy path
+
+
+def test_a_shard_folds_to_a_partial_with_every_task_counted(
+    machine: Machine, store: JobStore, shard: Shard
+) -> None:
+    answer = machine.call("Worker", event(shard))
+    assert answer["done"] is True
+    assert set(answer) == {"jobId", "shard", "listed", "shards", "workers", "resume", "done"}
+    assert committed(store, shard)["counts"] == {
+        "succeeded": 40, "failed": 0, "quarantined": 0, "unprocessed": 0,
+    }  # fmt: skip
+    assert committed(store, shard)["value"]["tasks"] == 40
+    assert len(list(store.lines(committed(store, shard)["lines"]))) == 40
+
+
+def test_a_healthy_shard_leaves_neither_marker_nor_checkpoint(machine: Machine, shard: Shard) -> None:
+    machine.call("Worker", event(shard))
+    assert not [name for name in names() if name.startswith("checkpoints/")]
+
+
+def test_tasks_are_handed_over_in_calls_of_the_kinds_size(machine: Machine, shard: Shard, trial: Any) -> None:
+    machine.call("Worker", event(shard))
+    assert [len(call) for call in trial.calls] == [10, 10, 10, 10]
+
+
+def test_of_two_workers_on_one_shard_the_first_commit_counts(
+    machine: Machine, store: JobStore, shard: Shard, trial: Any
+) -> None:
+    machine.call("Worker", event(shard))
+    first = committed(store, shard)
+    trial.on["task-00003"] = Failure("LateError", "the second run fares worse")
+    assert machine.call("Worker", event(shard))["done"] is True
+    assert committed(store, shard) == first
+
+
+def test_a_repeated_call_answers_its_partial_without_working_again(
+    machine: Machine, store: JobStore, shard: Shard, trial: Any
+) -> None:
+    machine.call("Worker", event(shard))
+    trial.calls.clear()
+    assert machine.call("Worker", event(shard, attempt=1))["done"] is True
+    assert machine.call("Worker", event(shard, resume=True))["done"] is True
+    assert trial.calls == []
+
+
+def test_every_task_has_the_same_effect_key_in_every_run(machine: Machine, shard: Shard, trial: Any) -> None:
+    machine.call("Worker", event(shard))
+    first = sorted(trial.keys)
+    trial.keys.clear()
+    machine.call("Worker", event(shard))
+    assert sorted(trial.keys) == first == sorted(f"job-1/task-{number:05d}" for number in range(40))
+
+
+def test_a_shard_that_is_not_what_the_manifest_says_is_an_error(
+    machine: Machine, store: JobStore, shard: Shard
+) -> None:
+    store.bucket.put(shard.key, b"")
+    with pytest.raises(AccountingError, match="has 0 tasks, but the manifest says 40"):
+        machine.call("Worker", event(shard))
+    assert not store.has(shard.partial)
+
+
+# --- failures
+
+
+def test_a_failing_task_fails_alone_and_is_reported(
+    machine: Machine, store: JobStore, shard: Shard, trial: Any
+) -> None:
+    trial.on["task-00007"] = Failure("BadTaskError", 'the title "x" is bad')
+    machine.call("Worker", event(shard))
+    assert committed(store, shard)["counts"]["failed"] == 1
+    assert failures(store, shard) == [
+        {
+            "task": task(7),
+            "outcome": "failed",
+            "error": {"name": "BadTaskError", "message": 'the title "x" is bad'},
+            "shard": 0,
+            "attempts": 1,
+        }
+    ]
+    assert committed(store, shard)["digest"][0]["count"] == 1
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        ValueError("no"),
+        RecursionError("deep"),
+        MemoryError(),
+        SystemExit(3),
+        TaskError("OwnError", "no"),
+        KeyError("x"),
+    ],
+)
+def test_an_exception_on_one_task_of_a_call_fails_that_task_alone(
+    machine: Machine, store: JobStore, shard: Shard, trial: Any, raised: BaseException
+) -> None:
+    trial.on["task-00015"] = raised
+    machine.call("Worker", event(shard))
+    assert committed(store, shard)["counts"] == {
+        "succeeded": 39, "failed": 1, "quarantined": 0, "unprocessed": 0,
+    }  # fmt: skip
+    assert [failure["task"]["id"] for failure in failures(store, shard)] == ["task-00015"]
+
+
+@pytest.mark.parametrize("answers", [None, [], [1] * 11, 5])
+def test_a_kind_that_answers_something_else_than_one_answer_a_task_fails_its_tasks(
+    machine: Machine, store: JobStore, shard: Shard, trial: Any, monkeypatch: pytest.MonkeyPatch, answers: Any
+) -> None:
+    monkeypatch.setattr(trial, "process_many", lambda tasks, job: answers)
+    with pytest.raises(ShardFailedError):
+        machine.call("Worker", event(shard))
+    assert committed(store, shard)["counts"]["failed"] == 40
+
+
+def test_a_fold_or_a_line_that_fails_fails_its_task_and_leaves_the_others(
+    machine: Machine, store: JobStore, shard: Shard, trial: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def line(each: Any, result: Any, job: Any) -> Any:
+        # Neither a set nor a lone surrogate can be written down.
+        return each.id, {"task-00001": {1}, "task-00002": "\ud800"}.get(each.id, 0)
+
+    monkeypatch.setattr(trial, "line", line)
+    trial.on["task-00003"] = "not a number to add"
+    machine.call("Worker", event(shard))
+    assert [failure["task"]["id"] for failure in failures(store, shard)] == [
+        "task-00001", "task-00002", "task-00003",
+    ]  # fmt: skip
+    assert committed(store, shard)["counts"]["succeeded"] == 37
+    assert len(list(store.lines(committed(store, shard)["lines"]))) == 37
+
+
+def test_a_failures_message_of_any_length_and_any_text_is_written_short(
+    machine: Machine, store: JobStore, shard: Shard, trial: Any
+) -> None:
+    trial.on["task-00000"] = Failure("N" * 1000, "x" * 100_000)
+    trial.on["task-00001"] = Failure("LoneError", "a \ud800 b")
+    machine.call("Worker", event(shard))
+    long, lone = failures(store, shard)
+    assert len(long["error"]["message"]) == 500
+    assert len(long["error"]["name"]) == 100
+    assert lone["error"]["message"] == "a ? b"
+
+
+def test_a_shard_with_more_than_its_share_of_failures_counts_towards_the_end_of_the_job(
+    machine: Machine, store: JobStore, shard: Shard, trial: Any
+) -> None:
+    trial.on.update({f"task-{number:05d}": Failure("BadError", "no") for number in range(40)})
+    for attempt in (0, 1):
+        with pytest.raises(ShardFailedError, match="40 tasks of shard 0 failed; its partial is written"):
+            machine.call("Worker", event(shard, attempt=attempt))
+    assert committed(store, shard)["counts"]["failed"] == 40
+
+
+def test_a_shard_with_a_few_failures_does_not(machine: Machine, shard: Shard, trial: Any) -> None:
+    trial.on.update({f"task-{number:05d}": Failure("BadError", "no") for number in range(39)})
+    assert machine.call("Worker", event(shard))["done"] is True
+
+
+@given(
+    shards=st.lists(st.tuples(st.integers(1, 50), st.floats(0, 1)), min_size=1, max_size=40),
+    tolerated=st.floats(0, 100),
+)
+def test_a_job_within_its_tolerance_is_never_stopped_early(
+    shards: list[tuple[int, float]], tolerated: float
+) -> None:
+    failed = [round(count * share) for count, share in shards]
+    listed = sum(count for count, _ in shards)
+    counted = sum(
+        work.proves_mass_failure(
+            {"counts": {"failed": of_shard, "quarantined": 0}},
+            listed=listed,
+            shards=len(shards),
+            tolerated=tolerated,
+        )
+        for of_shard in failed
+    )
+    if counted * 100 > tolerated * len(shards):
+        assert sum(failed) * 100 > tolerated * listed
+
+
+def test_a_job_that_fails_throughout_is_stopped_before_its_end(machine: Machine, trial: Any) -> None:
+    put_tasks([task(number) for number in range(80)])
+    trial.on.update({f"task-{number:05d}": Failure("BadError", "no") for number in range(80)})
+    ended = machine.run({"kind": "trial", "shardSize": 2, "toleratedFailurePercentage": 10})
+    account = json.loads(str(ended.cause))
+    assert ended.error == "ToleranceExceededError"
+    assert machine.children < account["shards"]["planned"]
+    assert account["counts"]["unprocessed"] > 40
+    assert sum(account["counts"].values()) == 2 * account["counts"]["listed"] == 160
+
+
+# --- throttling
+
+
+def test_a_throttled_task_is_tried_again_with_growing_pauses(
+    store: JobStore, shard: Shard, trial: Any
+) -> None:
+    answers = iter([THROTTLED, THROTTLED, THROTTLED, 1])
+    trial.on["task-00000"] = lambda: next(answers)
+    clock = FakeClock()
+    work_on(store, shard, clock).run(attempt=0, is_resumed=False)
+    assert clock.sleeps == [0.4, 0.8, 1.6]
+    assert committed(store, shard)["counts"]["succeeded"] == 40
+
+
+def test_only_the_throttled_tasks_of_a_call_are_tried_again(
+    store: JobStore, shard: Shard, trial: Any
+) -> None:
+    answers = iter([THROTTLED, 1])
+    trial.on["task-00004"] = lambda: next(answers)
+    work_on(store, shard, FakeClock()).run(attempt=0, is_resumed=False)
+    assert trial.calls[1] == ["task-00004"]
+
+
+def test_pauses_are_jittered_and_bounded(store: JobStore, shard: Shard, trial: Any) -> None:
+    trial.on["task-00000"] = THROTTLED
+    full, half, none = FakeClock(1.0), FakeClock(0.5), FakeClock(0.0)
+    for number, clock in enumerate((full, half, none)):
+        shard_of_own = put_shard(store, number + 1, [task(0)])
+        work_on(store, shard_of_own, clock).run(attempt=0, is_resumed=False)
+    assert len(full.sleeps) == TRIES - 1
+    assert max(full.sleeps) <= work.LONGEST_PAUSE
+    assert half.sleeps == [pause / 2 for pause in full.sleeps]
+    assert none.sleeps == [0.0] * (TRIES - 1)
+
+
+def test_a_task_that_stays_throttled_fails_with_the_number_of_its_tries(
+    store: JobStore, shard: Shard, trial: Any
+) -> None:
+    trial.on["task-00000"] = THROTTLED
+    work_on(store, shard, FakeClock()).run(attempt=0, is_resumed=False)
+    (failure,) = failures(store, shard)
+    assert (failure["error"]["name"], failure["attempts"]) == ("ThrottledError", TRIES)
+
+
+def test_a_throttled_downstream_gets_a_bounded_number_of_further_tries_from_one_call(
+    store: JobStore, trial: Any
+) -> None:
+    put_plan(store, kind="trial")
+    many = put_shard(store, 0, [task(number) for number in range(400)])
+    trial.on.update({f"task-{number:05d}": THROTTLED for number in range(400)})
+    work_on(store, many, FakeClock()).run(attempt=0, is_resumed=False)
+    assert len(trial.calls) <= 40 + RETRY_BUDGET
+    assert committed(store, many)["counts"]["failed"] == 400
+
+
+def test_a_throttled_call_is_tried_again_as_a_whole(store: JobStore, shard: Shard, trial: Any) -> None:
+    answers = iter([ThrottledError("slow down"), 1])
+
+    def answer() -> Any:
+        answer = next(answers, 1)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    trial.on["task-00000"] = answer
+    work_on(store, shard, FakeClock()).run(attempt=0, is_resumed=False)
+    assert committed(store, shard)["counts"]["succeeded"] == 40
+    assert trial.calls[0] == trial.calls[1]
+
+
+# --- pace
+
+
+@given(
+    rate=st.floats(0.1, 1000),
+    steps=st.lists(st.tuples(st.integers(1, 50), st.floats(0, 30)), min_size=1, max_size=40),
+)
+def test_never_do_more_tasks_start_than_the_ceiling_lets_in_any_window(
+    rate: float, steps: list[tuple[int, float]]
+) -> None:
+    clock = FakeClock()
+    pace = Pace(rate, clock.clock)
+    starts: list[tuple[float, int]] = []
+    for tasks, working in steps:
+        pace.wait(tasks)
+        starts.append((clock.time, tasks))
+        clock.time += working
+    for first in range(len(starts)):
+        since = starts[first - 1][0] if first else 0.0
+        started = 0
+        for at, tasks in starts[first:]:
+            started += tasks
+            assert started <= rate * (at - since) * (1 + 1e-9) + 1e-6
+
+
+@given(rate=st.floats(0.1, 1000), tasks=st.lists(st.integers(1, 20), min_size=1, max_size=30))
+def test_a_fast_worker_uses_its_ceiling_up(rate: float, tasks: list[int]) -> None:
+    clock = FakeClock()
+    pace = Pace(rate, clock.clock)
+    for some in tasks:
+        pace.wait(some)
+    assert math.isclose(clock.time, sum(tasks) / rate, rel_tol=1e-6)
+
+
+def test_without_a_ceiling_nobody_waits() -> None:
+    clock = FakeClock()
+    pace = Pace(None, clock.clock)
+    pace.wait(1000)
+    assert pace.seconds_until(1000) == 0
+    assert clock.sleeps == []
+
+
+@given(
+    rate=st.floats(0.1, 10_000),
+    bound=st.integers(1, 200),
+    shards=st.integers(1, 300),
+)
+def test_the_workers_shares_add_up_to_the_ceiling(rate: float, bound: int, shards: int) -> None:
+    planned = plan(tasksPerSecond=rate, maxConcurrency=bound)
+    workers = planned.workers(shards)
+    share = work.task_rate(planned, workers)
+    assert share is not None
+    assert share * workers <= rate * (1 + 1e-9)
+
+
+def test_a_shard_under_a_ceiling_takes_as_long_as_the_ceiling_says(
+    store: JobStore, shard: Shard, trial: Any
+) -> None:
+    clock = FakeClock()
+    work_on(store, shard, clock, tasksPerSecond=2).run(attempt=0, is_resumed=False)
+    assert clock.time == pytest.approx(20.0)
+
+
+def test_retries_of_throttled_tasks_count_towards_the_ceiling(
+    store: JobStore, shard: Shard, trial: Any
+) -> None:
+    answers = iter([THROTTLED] * 5)
+    trial.on["task-00000"] = lambda: next(answers, 1)
+    clock = FakeClock(jitter=0.0)
+    work_on(store, shard, clock, tasksPerSecond=2).run(attempt=0, is_resumed=False)
+    assert clock.time == pytest.approx(45 / 2)
+
+
+def test_under_a_low_ceiling_tasks_go_out_one_by_one_and_not_in_a_burst(
+    store: JobStore, shard: Shard, trial: Any
+) -> None:
+    work_on(store, shard, FakeClock(), tasksPerSecond=0.2).run(attempt=0, is_resumed=False)
+    assert {len(call) for call in trial.calls} == {1}
+
+
+# --- continuation
+
+
+class Budget(Context):
+    """A context whose time is over after so many looks at it."""
+
+    def __init__(self, looks: int) -> None:
+        self._looks = looks
+        super().__init__(self._left)
+
+    def _left(self) -> int:
+        self._looks -= 1
+        return 900_000 if self._looks >= 0 else 1_000
+
+
+def test_a_late_worker_saves_what_it_has_and_goes_on_there_when_called_again(
+    machine: Machine, store: JobStore, shard: Shard, trial: Any
+) -> None:
+    machine.contexts["Worker"] = lambda: Budget(2)
+    answer = machine.call("Worker", event(shard))
+    assert (answer["done"], answer["resume"]) == (False, True)
+    assert store.get(shard.checkpoint)["next"] == 20
+    assert not store.has(shard.partial)
+    assert run_to_the_end(machine, shard)[1] == 0
+    assert committed(store, shard)["value"]["tasks"] == 40
+
+
+def test_a_shard_of_any_length_finishes_and_no_task_is_worked_on_twice(
+    machine: Machine, store: JobStore, shard: Shard, trial: Any
+) -> None:
+    machine.contexts["Worker"] = lambda: Budget(1)
+    calls, deaths = run_to_the_end(machine, shard)
+    assert (calls, deaths) == (4, 0)
+    assert sorted(each for call in trial.calls for each in call) == [f"task-{n:05d}" for n in range(40)]
+    assert committed(store, shard)["value"]["tasks"] == 40
+
+
+def test_a_partial_has_the_same_bytes_however_often_its_work_was_interrupted(
+    machine: Machine, store: JobStore, shard: Shard, trial: Any
+) -> None:
+    trial.on["task-00011"] = Failure("BadError", "no")
+    machine.call("Worker", event(shard))
+    whole = store.bucket.get(store.key(shard.partial))
+    machine.wipe()
+    put_plan(store, kind="trial")
+    put_shard(store, 0, [task(number) for number in range(40)])
+    machine.contexts["Worker"] = lambda: Budget(1)
+    run_to_the_end(machine, shard)
+    assert store.bucket.get(store.key(shard.partial)) == whole
+
+
+def test_a_long_call_saves_a_checkpoint_now_and_then(store: JobStore, shard: Shard, trial: Any) -> None:
+    clock = FakeClock()
+
+    def slow() -> int:
+        clock.time += work.CHECKPOINT_SECONDS * 0.7
+        return 1
+
+    trial.on.update({f"task-{number:05d}": slow for number in (0, 10, 20)})
+    trial.on["task-00030"] = kill
+    with pytest.raises(KilledError):
+        work_on(store, shard, clock).run(attempt=0, is_resumed=False)
+    assert store.get(shard.checkpoint)["next"] == 20
+
+
+# --- deaths
+
+
+@pytest.mark.parametrize(
+    "deadly", [[0], [17], [39], [0, 39], [5, 6], [12, 13, 14, 15], [3, 20, 21, 33, 38]], ids=str
+)
+def test_tasks_that_kill_their_worker_are_quarantined_and_all_others_succeed(
+    machine: Machine, store: JobStore, shard: Shard, trial: Any, deadly: list[int]
+) -> None:
+    trial.on.update({f"task-{number:05d}": kill for number in deadly})
+    run_to_the_end(machine, shard)
+    assert committed(store, shard)["counts"] == {
+        "succeeded": 40 - len(deadly),
+        "failed": 0,
+        "quarantined": len(deadly),
+        "unprocessed": 0,
+    }
+    assert [failure["task"]["id"] for failure in failures(store, shard)] == [f"task-{n:05d}" for n in deadly]
+    assert {failure["error"]["name"] for failure in failures(store, shard)} == {"QuarantinedError"}
+    assert {failure["attempts"] for failure in failures(store, shard)} == {DEADLY}
+
+
+def test_a_whole_shard_of_deadly_tasks_comes_to_its_end(
+    machine: Machine, store: JobStore, trial: Any
+) -> None:
+    put_plan(store, kind="trial")
+    shard = put_shard(store, 0, [task(number) for number in range(4)])
+    trial.on.update({f"task-{number:05d}": kill for number in range(4)})
+    with pytest.raises(ShardFailedError):
+        run_to_the_end(machine, shard)
+    assert committed(store, shard)["counts"]["quarantined"] == 4
+
+
+def test_a_task_is_not_quarantined_for_a_death_that_it_survives_the_second_time(
+    machine: Machine, store: JobStore, shard: Shard, trial: Any
+) -> None:
+    deaths = iter([kill, kill])
+    trial.on["task-00009"] = lambda: next(deaths, lambda: 1)()
+    run_to_the_end(machine, shard)
+    assert committed(store, shard)["counts"]["succeeded"] == 40
+
+
+def test_a_worker_that_dies_at_random_finishes_and_quarantines_nobody(
+    machine: Machine, store: JobStore, shard: Shard, trial: Any
+) -> None:
+    count = iter(range(1000))
+
+    def sometimes() -> int:
+        if next(count) in {3, 20, 50, 60}:
+            kill()
+        return 1
+
+    trial.on.update({f"task-{number:05d}": sometimes for number in range(40)})
+    run_to_the_end(machine, shard)
+    assert committed(store, shard)["counts"]["succeeded"] == 40
+
+
+def test_an_error_that_the_worker_raised_itself_is_nobodys_death(
+    machine: Machine, store: JobStore, shard: Shard, trial: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = JobStore.put_once
+    monkeypatch.setattr(JobStore, "put_once", lambda *_: (_ for _ in ()).throw(RuntimeError("S3 is away")))
+    for attempt in range(STALLS + 3):
+        with pytest.raises(RuntimeError):
+            machine.call("Worker", event(shard, attempt=attempt))
+    monkeypatch.setattr(JobStore, "put_once", real)
+    assert machine.call("Worker", event(shard, attempt=STALLS + 3))["done"] is True
+    assert committed(store, shard)["counts"]["succeeded"] == 40
+
+
+def test_a_worker_that_keeps_dying_outside_of_any_task_gives_its_shard_up(
+    machine: Machine, shard: Shard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ShardWork, "_read", lambda self: kill())
+    for attempt in range(STALLS + 1):
+        with pytest.raises(KilledError):
+            machine.call("Worker", event(shard, attempt=attempt))
+    with pytest.raises(ShardStuckError, match=f"lost {STALLS + 1} workers in a row outside of any task"):
+        machine.call("Worker", event(shard, attempt=STALLS + 1))
+
+
+def test_a_throttled_call_of_the_function_itself_is_no_death(
+    machine: Machine, store: JobStore, shard: Shard
+) -> None:
+    # Lambda refused eleven times before the function ran at all.
+    assert machine.call("Worker", event(shard, attempt=11))["done"] is True
+    assert committed(store, shard)["counts"]["succeeded"] == 40
+
+
+def test_a_stuck_shard_is_accounted_as_unprocessed_and_the_others_succeed(
+    machine: Machine, trial: Any
+) -> None:
+    put_tasks([task(number) for number in range(40)])
+
+    def die(call: Call) -> None:
+        if call.function == "Worker" and call.event["shard"]["index"] == 1:
+            raise KilledError
+
+    machine.before = die
+    ended = machine.run({"kind": "trial", "shardSize": 4, "toleratedFailurePercentage": 20})
+    assert ended.status == "SUCCEEDED"
+    counts = ended.output["counts"]
+    assert ended.output["status"] == "PARTIAL"
+    assert counts["unprocessed"] > 0
+    assert counts["succeeded"] + counts["unprocessed"] == counts["listed"] == 40
+
+
+def test_the_manifest_line_is_all_that_a_worker_needs_to_know_of_its_shard(
+    store: JobStore, shard: Shard
+) -> None:
+    put_manifest(store, [shard])
+    (line,) = store.lines("manifest.jsonl")
+    assert Shard(**json.loads(line.text)) == shard
