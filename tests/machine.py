@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import importlib
 import json
+import os
 import random
 import re
 import time
@@ -21,6 +22,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
+
+# Powertools reads these when a handler's module is imported.
+os.environ.setdefault("POWERTOOLS_SERVICE_NAME", "test")
+os.environ.setdefault("POWERTOOLS_METRICS_NAMESPACE", "FanOut")
+os.environ.setdefault("POWERTOOLS_TRACE_DISABLED", "1")
 
 import boto3
 import botocore.retries.quota
@@ -403,7 +409,7 @@ def function_error(request: AWSPreparedRequest, name: str, message: str) -> AWSR
 
 @functools.cache
 def _routes(service: str) -> list[tuple[re.Pattern[str], Any]]:
-    name = {"secrets-manager": "secretsmanager"}.get(service, service)
+    name = {"secrets-manager": "secretsmanager", "sfn": "stepfunctions"}.get(service, service)
     backends = moto.backends.get_backend(name)[ACCOUNT]
     backend = backends["us-east-1" if "us-east-1" in backends else "aws"]
     return [(re.compile(url), method) for url, method in backend.urls.items()]

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError
+from botocore.exceptions import ConnectionError as NoConnectionError
 
 from fan_out.errors import ServiceUnavailableError, ThrottledError
 
@@ -74,7 +75,7 @@ def error_code(error: ClientError) -> str:
 def translated() -> Iterator[None]:
     """Turn what AWS answers into ThrottledError or ServiceUnavailableError where trying again makes sense.
 
-    Other client errors (access denied, a wrong parameter) are faults of the deployment and pass through.
+    Other errors (access denied, a wrong parameter) are faults of the deployment and pass through.
     """
     try:
         yield
@@ -86,5 +87,5 @@ def translated() -> Iterator[None]:
         if status >= 500 or code in {"RequestTimeout", "RequestTimeoutException", "InternalError"}:
             raise ServiceUnavailableError(f"{call} failed on the side of AWS ({code}).") from error
         raise
-    except BotoCoreError as error:
+    except (NoConnectionError, HTTPClientError, IncompleteReadError) as error:
         raise ServiceUnavailableError(f"AWS could not be reached ({type(error).__name__}).") from error

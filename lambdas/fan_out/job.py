@@ -40,6 +40,8 @@ class CsvSource(_Model):
 
     type: Literal["csv"] = "csv"
     key: str
+    # The version that the planner found: a job never mixes two of them.
+    etag: str | None = None
 
 
 class FailedSource(_Model):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -22,6 +23,8 @@ from fan_out.tasks import utc
 LINK_SECONDS = 3600
 # DescribeMapRun and ListMapRuns refill at one call a second for the whole account: never one per viewer.
 PROGRESS_SECONDS = 2.0
+# Records that a listing of jobs reads at the same time.
+READERS = 16
 _ID_RULE = "1 to 80 letters, digits, - or _"
 _ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
 _STATUS = {"ABORTED": "STOPPED", "TIMED_OUT": "FAILED", "FAILED": "FAILED", "PENDING_REDRIVE": "RUNNING"}
@@ -96,23 +99,43 @@ class Jobs:
             found["shards"] |= {"planned": manifest["shards"]} | self._shards(execution["executionArn"])
         return found
 
-    def list(self, limit: int) -> list[dict[str, Any]]:
-        """The latest jobs, the newest first: id, status and times."""
-        with aws.translated():
-            answer = aws.step_functions().list_executions(
-                stateMachineArn=self.state_machine_arn, maxResults=limit
-            )
-        jobs = []
-        for execution in answer["executions"]:
-            job = {
-                "jobId": execution["name"],
-                "status": _STATUS.get(execution["status"], execution["status"]),
-                "startedAt": utc(execution["startDate"].isoformat()),
-            }
-            if "stopDate" in execution:
-                job["endedAt"] = utc(execution["stopDate"].isoformat())
-            jobs.append(job)
-        return jobs
+    def list(self, limit: int, page_token: str | None = None) -> dict[str, Any]:
+        """A page of jobs, the newest first: `{jobs, nextPageToken?}`, each with its id, status and times.
+
+        Raises InvalidJobError if the token is none of ours.
+        """
+        where: dict[str, Any] = {} if page_token is None else {"nextToken": page_token}
+        try:
+            with aws.translated():
+                answer = aws.step_functions().list_executions(
+                    stateMachineArn=self.state_machine_arn, maxResults=limit, **where
+                )
+        except ClientError as error:
+            if aws.error_code(error) in {"InvalidToken", "ValidationException"} and page_token is not None:
+                rule = "the nextPageToken of an answer"
+                raise InvalidJobError(
+                    f"pageToken is not {rule}.", field="pageToken", value=page_token, allowed=rule
+                ) from None
+            raise
+        with ThreadPoolExecutor(READERS) as pool:
+            page: dict[str, Any] = {"jobs": list(pool.map(self._listed, answer["executions"]))}
+        if "nextToken" in answer:
+            page["nextPageToken"] = answer["nextToken"]
+        return page
+
+    def _listed(self, execution: Any) -> dict[str, Any]:
+        job = {
+            "jobId": execution["name"],
+            "status": _STATUS.get(execution["status"], execution["status"]),
+            "startedAt": utc(execution["startDate"].isoformat()),
+        }
+        if "stopDate" in execution:
+            job["endedAt"] = utc(execution["stopDate"].isoformat())
+        # Whether all of its tasks succeeded or just enough of them, only the record says.
+        if execution["status"] == "SUCCEEDED":
+            committed = JobStore(self.bucket, execution["name"]).get(RECORD)
+            job["status"] = committed["status"] if committed is not None else job["status"]
+        return job
 
     def failures(self, job_id: str) -> dict[str, Any]:
         """What did not succeed, grouped, with the way to retry it. Raises JobNotFoundError."""

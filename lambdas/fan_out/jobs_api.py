@@ -65,13 +65,14 @@ def start() -> Response[str]:
 
 @app.get("/jobs")
 def latest() -> Response[str]:
-    text = (app.current_event.query_string_parameters or {}).get("limit", "20")
+    query = app.current_event.query_string_parameters or {}
+    text = query.get("limit", "20")
     if not text.isdecimal() or len(text) > 3 or not 1 <= int(text) <= 100:
         rule = "a whole number from 1 to 100"
         raise InvalidJobError(
             f'limit is "{text[:100]}", but must be {rule}.', field="limit", value=text[:100], allowed=rule
         )
-    return _answer(200, {"jobs": jobs().list(int(text))})
+    return _answer(200, jobs().list(int(text), query.get("pageToken")))
 
 
 @app.get("/jobs/<job_id>")
@@ -107,11 +108,16 @@ def upload() -> Response[str]:
             value=kind[:100],
             allowed=rule,
         )
-    match _document():
-        case {"source": {"csv": key}}:
+    document = _document()
+    match document:
+        case {"source": {"csv": key}} if len(document) == len(document["source"]) == 1:
             return _answer(202, jobs().import_object(key))
-        case _:
+        case {} if not document:
             return _answer(201, jobs().upload_link())
+    rule = '{} to get a presigned upload, or {"source": {"csv": KEY}} to import what was uploaded'
+    raise InvalidJobError(
+        f"The body is another object, but must be {rule}.", field="body", value=document, allowed=rule
+    )
 
 
 @app.exception_handler(FanOutError)  # type: ignore[untyped-decorator]

@@ -102,7 +102,10 @@ class Kind(Generic[P, T]):
         return {}
 
     def fold(self, partial: JSON, task: T, result: JSON, job: Job[P]) -> JSON:
-        """The partial with one more task's result in it."""
+        """The partial with one more task's result in it.
+
+        May change `partial` itself, but then must not raise after it has begun to.
+        """
         return partial
 
     def merge(self, left: JSON, right: JSON, job: Job[P]) -> JSON:

@@ -120,8 +120,8 @@ def _batches(
     match plan.source:
         case TasksSource():
             return _task_batches(plan, segment, cursor, list_function)
-        case CsvSource(key=key):
-            return _csv_batches(lambda offset: store.bucket.lines(key, offset), cursor)
+        case CsvSource(key=key, etag=etag):
+            return _csv_batches(lambda offset: store.bucket.lines(key, offset, etag), cursor)
         case FailedSource(job_id=origin):
             failures = JobStore(store.bucket, origin)
             return _failed_batches(

@@ -18,9 +18,18 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     jobs = store(event["jobId"])
     asked = read_input(event["input"])
     origin, is_fresh = _origin(jobs, asked)
+    if isinstance(asked.source, CsvSource):
+        asked = asked.model_copy(update={"source": _found(jobs, asked.source)})
     plan = make_plan(event["jobId"], utc(event["startedAt"]), asked, origin, is_fresh=is_fresh)
     jobs.put("job.json", plan.to_json())
     return {"jobId": plan.job_id, "segments": list(range(plan.segments)), "error": None}
+
+
+def _found(jobs: JobStore, source: CsvSource) -> CsvSource:
+    etag = jobs.bucket.etag(source.key)
+    if etag is None:
+        raise SourceNotFoundError(f'source.csv is "{source.key}", but the job bucket has no such object.')
+    return source.model_copy(update={"etag": etag})
 
 
 def _origin(jobs: JobStore, asked: JobInput) -> tuple[Plan | None, bool]:
@@ -29,9 +38,6 @@ def _origin(jobs: JobStore, asked: JobInput) -> tuple[Plan | None, bool]:
     Raises SourceNotFoundError if the source does not exist, InvalidJobError if it has nothing to retry.
     """
     match asked.source:
-        case CsvSource(key=key):
-            if not jobs.bucket.has(key):
-                raise SourceNotFoundError(f'source.csv is "{key}", but the job bucket has no such object.')
         case FailedSource(job_id=origin):
             earlier = JobStore(jobs.bucket, origin)
             stored, record = earlier.get("job.json"), earlier.get(RECORD)

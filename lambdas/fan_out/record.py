@@ -127,15 +127,22 @@ def _problem(plan: Plan, root: Node, error: dict[str, str] | None) -> dict[str, 
     if root.problems:
         return {"name": AccountingError.__name__, "message": " ".join(root.problems)[:LONGEST_MESSAGE]}
     counts = root.counts
-    if counts.not_succeeded * 100 <= plan.tolerated_failure_percentage * counts.total:
+    broken = (
+        error if error is not None and error["name"] != "States.ExceedToleratedFailureThreshold" else None
+    )
+    # A job whose work broke off is no partial success, whatever it tolerates of its tasks.
+    if (
+        not (broken and counts.unprocessed)
+        and counts.not_succeeded * 100 <= plan.tolerated_failure_percentage * counts.total
+    ):
         return None
     message = (
         f"{counts.not_succeeded} of {counts.total} tasks did not succeed "
         f"({counts.failed} failed, {counts.quarantined} quarantined, {counts.unprocessed} unprocessed), "
         f"more than the tolerated {plan.tolerated_failure_percentage:g}%."
     )
-    if error is not None and error["name"] != "States.ExceedToleratedFailureThreshold":
-        return {"name": error["name"], "message": f"{error['message']} {message}"[:LONGEST_MESSAGE]}
+    if broken is not None:
+        return {"name": broken["name"], "message": f"{broken['message']} {message}"[:LONGEST_MESSAGE]}
     return {"name": ToleranceExceededError.__name__, "message": message}
 
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from fan_out import kind as kinds
@@ -28,6 +28,8 @@ from fan_out.work import Progress, Shard, partial
 FAN_IN = 64
 # Objects that are read at the same time.
 READERS = 16
+# Some more bytes than FAN_IN lines of a manifest have.
+MANIFEST_BLOCK = 32 << 10
 # How many faults of the account a record names one by one.
 PROBLEMS = 20
 
@@ -95,7 +97,8 @@ class Reduction:
 
     def _leaf(self, number: int, offset: int) -> int:
         """Commit the node over the next shards of the manifest; the offset behind them."""
-        entries = list(islice(self._store.lines("manifest.jsonl", offset), FAN_IN))
+        lines = self._store.bucket.lines(self._store.key("manifest.jsonl"), offset, step=MANIFEST_BLOCK)
+        entries = list(islice(lines, FAN_IN))
         shards = [Shard(**json.loads(line.text)) for line in entries]
         expected = min(FAN_IN, self._manifest.shards - number * FAN_IN)
         if [shard.index for shard in shards] != list(range(number * FAN_IN, number * FAN_IN + expected)):
@@ -152,11 +155,15 @@ class Reduction:
         if not self._store.has(self._name(level, number)):
             first = number * FAN_IN
             children = range(first, min(first + FAN_IN, self.width(level - 1)))
-            self._commit(level, number, [self._node(level - 1, child) for child in children])
+            self._commit(level, number, self._nodes(level - 1, children))
         return 0
 
-    def _node(self, level: int, number: int) -> Node:
-        return Node.from_json(self._store.require(self._name(level, number)))
+    def _nodes(self, level: int, numbers: Iterable[int]) -> list[Node]:
+        def node(number: int) -> Node:
+            return Node.from_json(self._store.require(self._name(level, number)))
+
+        with ThreadPoolExecutor(READERS) as pool:
+            return list(pool.map(node, numbers))
 
     def _commit(self, level: int, number: int, children: list[Node]) -> None:
         node = self._folded(children)
@@ -183,7 +190,12 @@ class Reduction:
         return node
 
     def _merged_lines(self, children: list[Node]) -> Iterator[bytes]:
-        return heapq.merge(*(self._texts(child.lines) for child in children if child.lines is not None))
+        streams = [self._texts(child.lines) for child in children if child.lines is not None]
+        # A merge asks its streams for their first line one after another: have those read by then.
+        with ThreadPoolExecutor(READERS) as pool:
+            firsts = list(pool.map(lambda stream: next(stream, None), streams))
+        begun = zip(firsts, streams, strict=True)
+        return heapq.merge(*(chain([first], stream) for first, stream in begun if first is not None))
 
     def _failures(self, children: list[Node]) -> Iterator[bytes]:
         for child in children:
@@ -195,7 +207,7 @@ class Reduction:
 
     def _root(self, level: int, width: int) -> Node:
         """Fold the last level and write the job's files. The same nodes give the same bytes, however often."""
-        children = [self._node(level, number) for number in range(width)]
+        children = self._nodes(level, range(width))
         root = self._folded(children)
         if self._kind.lines_file is not None:
             root.lines = self._kind.lines_file

@@ -81,27 +81,39 @@ class Bucket:
             return stored
         return body
 
-    def has(self, key: str) -> bool:
+    def etag(self, key: str) -> str | None:
+        """What names this version of the object's content, or None if there is no such object."""
         try:
             with aws.translated():
-                aws.s3().head_object(Bucket=self.name, Key=key)
+                return aws.s3().head_object(Bucket=self.name, Key=key)["ETag"]
         except ClientError as error:
             if aws.error_code(error) in {"NoSuchKey", "404"}:
-                return False
+                return None
             raise
-        return True
 
-    def lines(self, key: str, start: int = 0) -> Iterator[Line]:
+    def has(self, key: str) -> bool:
+        return self.etag(key) is not None
+
+    def lines(
+        self, key: str, start: int = 0, etag: str | None = None, *, step: int | None = None
+    ) -> Iterator[Line]:
         """The object's lines from offset `start` on, which must be the beginning of a line.
 
-        Raises AccountingError if there is no such object, InvalidJobError if a line is too long to be one.
+        With an `etag` they are the lines of that version. `step` is how many bytes are read at a time. Raises
+        AccountingError if there is no such object, InvalidJobError if it is another version or a line is too
+        long to be one.
         """
+        step = step or BLOCK
+        condition: dict[str, Any] = {} if etag is None else {"IfMatch": etag}
         position, rest, size = start, b"", None
         while size is None or position < size:
             try:
                 with aws.translated():
                     answer = aws.s3().get_object(
-                        Bucket=self.name, Key=key, Range=f"bytes={position}-{position + BLOCK - 1}"
+                        Bucket=self.name,
+                        Key=key,
+                        Range=f"bytes={position}-{position + step - 1}",
+                        **condition,
                     )
                     block = answer["Body"].read()
             except ClientError as error:
@@ -110,11 +122,17 @@ class Bucket:
                     break
                 if code in {"NoSuchKey", "404"}:
                     raise AccountingError(f"The object {key} is missing.") from error
+                if code in {"PreconditionFailed", "412"}:
+                    raise InvalidJobError(
+                        f"The object {key} was overwritten while the job read it."
+                    ) from error
                 raise
             size = int(answer.get("ContentRange", f"/{position + len(block)}").rpartition("/")[2])
             offset = position - len(rest)
             position += len(block)
             *whole, rest = (rest + block).split(b"\n")
+            # A merge holds many streams open: none of them should hold its block twice.
+            del answer, block
             for text in whole:
                 offset += len(text) + 1
                 yield Line(text, offset)

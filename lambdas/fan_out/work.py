@@ -310,15 +310,21 @@ class ShardWork:
             some = tasks[start : start + self._batch]
             if self._has_worked and self._is_late(self._pace.seconds_until(len(some))):
                 return False
-            for task, answer in zip(some, self._answers(some), strict=True):
+            answers = self._answers(some)
+            if answers is None:
+                return False
+            for task, answer in zip(some, answers, strict=True):
                 self._take(task, answer)
             self._has_worked = True
             if self._clock.now() - self._saved_at > CHECKPOINT_SECONDS:
                 self._save()
         return True
 
-    def _answers(self, tasks: Sequence[Task | Row]) -> list[Tried]:
-        """The kind's answer for each task, after as many tries as throttling asks for and the budget allows."""
+    def _answers(self, tasks: Sequence[Task | Row]) -> list[Tried] | None:
+        """The kind's answer for each task, after as many tries as throttling asks for and the budget allows.
+
+        None if the call gets late over it: a call that has got something done leaves the rest to the next.
+        """
         answers: dict[int, Tried] = {}
         for number, task in enumerate(tasks):
             if isinstance(task, Row) and task.problem is not None:
@@ -335,7 +341,10 @@ class ShardWork:
                 answers[number] = Tried(answer, tries)
             if len(answers) < len(tasks):
                 self._retries_left -= 1
-                self._clock.sleep(min(LONGEST_PAUSE, PAUSE * 2**tries) * self._clock.jitter())
+                pause = min(LONGEST_PAUSE, PAUSE * 2**tries) * self._clock.jitter()
+                if self._has_worked and self._is_late(pause):
+                    return None
+                self._clock.sleep(pause)
         return [answers[number] for number in range(len(tasks))]
 
     def _asked(self, tasks: Sequence[Task | Row]) -> list[Any]:
@@ -349,9 +358,13 @@ class ShardWork:
         except (Exception, SystemExit) as error:
             if len(tasks) > 1:
                 # One of them did it, and the kind does not say which.
-                return [answer for task in tasks for answer in self._asked([task])]
+                return [answer for task in tasks for answer in self._asked_alone(task)]
             return [Failure(type(error).__name__, str(error))]
         return answers
+
+    def _asked_alone(self, task: Task | Row) -> list[Any]:
+        self._pace.wait(1)
+        return self._asked([task])
 
     def _take(self, task: Task | Row, tried: Tried) -> None:
         """Put one task's outcome into the progress."""

@@ -17,6 +17,7 @@ from typing import Any
 
 from botocore.exceptions import ConnectionClosedError, ConnectTimeoutError, ReadTimeoutError
 
+from fan_out.work import DEADLY
 from tests.machine import (
     Boundary,
     CallError,
@@ -54,12 +55,14 @@ _ERRORS = {
     "dynamodb": [(500, "InternalServerError"), (503, "ServiceUnavailable")],
     "secrets-manager": [(500, "InternalServiceError")],
     "lambda": [(500, "ServiceException"), (502, "EC2UnexpectedException")],
+    "sfn": [(500, "InternalServerError"), (503, "ServiceUnavailable")],
 }
 _THROTTLES = {
-    "s3": [(503, "SlowDown"), (429, "TooManyRequests")],
+    "s3": [(503, "SlowDown")],
     "dynamodb": [(400, "ProvisionedThroughputExceededException"), (400, "ThrottlingException")],
     "secrets-manager": [(400, "ThrottlingException")],
     "lambda": [(429, "TooManyRequestsException")],
+    "sfn": [(400, "ThrottlingException")],
 }
 
 
@@ -279,11 +282,11 @@ class Drawn:
             if self._met[step] >= ABSORBED[function]:
                 return None
             if boundary.function == "Worker" and trouble in DEATHS | DUPLICATES:
-                if self._died[step] >= self._spared.get(step, 1):
+                if self._died[step] >= self._spared.get(step, DEADLY - 1):
                     return None
-                # Two deaths on one task alone quarantine it, after one more if none has raised suspicion yet.
+                # DEADLY deaths on one task alone quarantine it, after one more if none has raised suspicion yet.
                 if not self._died[step] and not boundary.event["attempt"] and not boundary.event["resume"]:
-                    self._spared[step] = 2
+                    self._spared[step] = DEADLY
                 self._died[step] += 1
             self._met[step] += 1
         return trouble, self.chance.random() < self.stubborn

@@ -165,6 +165,8 @@ def test_a_shard_that_lost_a_task_fails_the_job(machine: Machine) -> None:
     answer = read(machine.run(SCENARIO.document() | {"toleratedFailurePercentage": 100}))
     assert answer.ended.error == "AccountingError"
     assert "Shard 0" in answer.record["error"]["message"]
+    # Nobody has worked on what is left of it.
+    assert answer.record["shards"]["failed"] == 1
 
 
 def test_faults_without_objects_leave_no_trace_of_suspicion(machine: Machine) -> None:

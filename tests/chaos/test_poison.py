@@ -178,12 +178,11 @@ def test_a_shard_whose_workers_die_before_they_begin_is_given_up_and_accounted_f
     assert len(begun) == STALLS + 1
 
 
-def test_deaths_between_which_a_long_shard_moves_on_never_make_it_stuck(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("looks", [0, 2])
+def test_deaths_between_which_a_long_shard_moves_on_never_make_it_stuck(machine: Machine, looks: int) -> None:
     """A shard of many calls may lose one worker after the other, as long as each of them got somewhere."""
     put_tasks(make_tasks(40))
-    machine.contexts["Worker"] = lambda: short_lived(2)
+    machine.contexts["Worker"] = lambda: short_lived(looks)
     lost = []
 
     def around(boundary: Boundary, cross: Any) -> Any:

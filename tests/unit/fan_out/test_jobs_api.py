@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 from unittest.mock import patch
 
@@ -222,6 +223,38 @@ def test_the_latest_jobs_are_listed_up_to_the_limit(bucket: Bucket) -> None:
     assert by_id["job-0"]["status"] == "RUNNING"
     assert set(by_id["job-4"]) == {"jobId", "status", "startedAt", "endedAt"}
     assert len(send("GET", "/jobs", query={"limit": "2"})[1]["jobs"]) == 2
+
+
+def test_a_listed_job_that_ended_has_the_status_of_its_record(bucket: Bucket) -> None:
+    send("POST", "/jobs", '{"jobId": "mine"}')
+    execution = {
+        "name": "mine",
+        "status": "SUCCEEDED",
+        "startDate": datetime(2026, 11, 23, 9, tzinfo=UTC),
+        "stopDate": datetime(2026, 11, 23, 10, tzinfo=UTC),
+    }
+    jobs = jobs_api.jobs()
+    assert jobs._listed(execution)["status"] == "SUCCEEDED"
+    JobStore(bucket, "mine").put("record.json", {"status": "PARTIAL"})
+    assert jobs._listed(execution)["status"] == "PARTIAL"
+
+
+def test_pages_of_jobs_together_are_all_jobs(bucket: Bucket) -> None:
+    for number in range(5):
+        send("POST", "/jobs", json.dumps({"jobId": f"job-{number}"}))
+    found, query = [], {"limit": "2"}
+    while True:
+        page = send("GET", "/jobs", query=query)[1]
+        found += [job["jobId"] for job in page["jobs"]]
+        if "nextPageToken" not in page:
+            break
+        query = {"limit": "2", "pageToken": page["nextPageToken"]}
+    assert sorted(found) == [f"job-{number}" for number in range(5)]
+
+
+def test_a_page_token_that_is_none_is_refused(bucket: Bucket) -> None:
+    status, answer = send("GET", "/jobs", query={"pageToken": "nonsense"})
+    assert (status, answer["error"]["field"]) == (400, "pageToken")
 
 
 @pytest.mark.parametrize("limit", ["0", "101", "-1", "x", "", "1.5", "9" * 5000, "²"])
@@ -465,6 +498,14 @@ def test_a_jobs_own_objects_cannot_be_imported(bucket: Bucket) -> None:
 def test_an_upload_of_another_type_is_refused(bucket: Bucket, content_type: str | None) -> None:
     status, answer = send("POST", "/tasks/upload", "title\nA\n", content_type=content_type)
     assert (status, answer["error"]["field"]) == (400, "Content-Type")
+
+
+@pytest.mark.parametrize(
+    "body", ['{"csv": "uploads/a.csv"}', '{"source": "tasks"}', '{"source": {"csv": "a", "b": 1}}']
+)
+def test_an_upload_that_asks_for_something_else_is_refused(bucket: Bucket, body: str) -> None:
+    status, answer = send("POST", "/tasks/upload", body, content_type="application/json")
+    assert (status, answer["error"]["field"]) == (400, "body")
 
 
 # --- faults

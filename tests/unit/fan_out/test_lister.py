@@ -98,6 +98,21 @@ def test_a_late_lister_answers_a_cursor_and_the_next_step_goes_on_there(
     assert rows == list(range(2, 14))
 
 
+def test_a_csv_object_that_is_overwritten_meanwhile_is_never_mixed_with_the_new_one(
+    machine: Machine, store: JobStore
+) -> None:
+    key = "uploads/a.csv"
+    store.bucket.put(key, b"title\nold\n")
+    document = {"kind": "import-tasks", "source": {"csv": key}}
+    planned = machine.call(
+        "Planner", {"jobId": store.job_id, "startedAt": "2026-11-23T09:00:00Z", "input": document}
+    )
+    assert planned["segments"] == [0]
+    store.bucket.put(key, b"title\nnew\n")
+    with pytest.raises(InvalidJobError, match="was overwritten while the job read it"):
+        machine.call("Lister", {"jobId": store.job_id, "segment": 0, "step": 0, "cursor": None})
+
+
 def test_a_late_lister_of_tasks_goes_on_too(
     step: Step, machine: Machine, store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -352,6 +352,16 @@ def test_a_map_that_broke_off_after_all_work_was_done_is_no_failure(
     assert answer["record"]["status"] == "SUCCEEDED"
 
 
+def test_a_map_that_broke_off_with_work_undone_is_a_failure_whatever_is_tolerated(
+    machine: Machine, store: JobStore, trial: Any
+) -> None:
+    put_job(store, 3, missing=(1,), toleratedFailurePercentage=100)
+    answer = call(machine, {"error": {"Error": "States.ItemReaderFailed", "Cause": "S3 said no"}})
+    assert answer["record"]["status"] == "FAILED"
+    assert answer["error"]["name"] == "States.ItemReaderFailed"
+    assert "S3 said no" in answer["record"]["error"]["message"]
+
+
 def test_what_a_merge_holds_in_memory_does_not_grow_with_its_lines(
     store: JobStore, trial: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError, EndpointConnectionError
+from botocore.exceptions import ClientError, EndpointConnectionError, ParamValidationError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -180,6 +180,7 @@ def test_a_missing_object_is_none_unless_it_is_required(store: JobStore) -> None
         (failing("RequestTimeout"), ServiceUnavailableError),
         (EndpointConnectionError(endpoint_url="https://s3"), ServiceUnavailableError),
         (failing("AccessDenied", 403), ClientError),
+        (ParamValidationError(report="no such parameter"), ParamValidationError),
     ],
 )
 def test_what_aws_answers_is_told_apart_once(raised: Exception, seen: type[Exception]) -> None:

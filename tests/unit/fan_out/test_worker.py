@@ -356,6 +356,28 @@ def test_a_throttled_call_is_tried_again_as_a_whole(store: JobStore, shard: Shar
     assert trial.calls[0] == trial.calls[1]
 
 
+def test_a_call_that_gets_late_over_a_throttled_task_leaves_it_to_the_next(
+    store: JobStore, shard: Shard, trial: Any
+) -> None:
+    clock = FakeClock()
+    last = "task-00039"
+    trial.on[last] = lambda: Failure("ThrottledError", "slow down", retry=True)
+    late = ShardWork(
+        store,
+        plan(kind="trial"),
+        shard,
+        workers=1,
+        write=None,
+        is_late=lambda seconds: seconds > 0,
+        clock=clock.clock,
+    )
+    assert late.run(attempt=0, is_resumed=False) is None
+    assert clock.sleeps == []
+    del trial.on[last]
+    assert work_on(store, shard, clock).run(attempt=0, is_resumed=True) is not None
+    assert committed(store, shard)["counts"]["succeeded"] == 40
+
+
 # --- pace
 
 
