@@ -142,7 +142,7 @@ def prepare(argument: dict[str, Any]) -> Callable[[], dict[str, Any]]:
     sent = store.counted_requests()
 
     def work() -> dict[str, Any]:
-        root = reduction.run(Cursor(), lambda: False)
+        root = reduction.run(Cursor(), lambda _: False)
         if not isinstance(root, Node) or root.problems or root.counts.succeeded != tasks:
             raise RuntimeError(f"the account is off: {json.dumps(str(root))[:1000]}")
         return {"requests": sent.total()}

@@ -26,7 +26,6 @@ RESULTS = "jobs/*/results/*"
 # Kinds of ARN below the machine's name: its executions, those that its Distributed Map started, and the runs
 # of that map. https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsstepfunctions.html
 JOB = ("execution", ":*")
-CHILD = ("execution", "/*:*")
 MAP_RUN = ("mapRun", "/*:*")
 _ACTS_ON = {
     "StartExecution": None,
@@ -145,7 +144,6 @@ class Workflow(Construct):
         for actions, resource in (
             (["StartExecution"], self.machine.state_machine_arn),
             (["DescribeExecution", "StopExecution"], self._any(JOB, granted_to=policy)),
-            (["RedriveExecution"], self._any(CHILD, granted_to=policy)),
         ):
             policy.add_statements(
                 iam.PolicyStatement(actions=[f"states:{a}" for a in actions], resources=[resource])

@@ -11,9 +11,7 @@ from fan_out.errors import AccountingError
 from fan_out.job import Plan
 from fan_out.listing import Manifest
 from fan_out.reduction import Cursor, Node, Reduction
-from fan_out.storage import JobStore
-
-RECORD = "record.json"
+from fan_out.storage import RECORD, JobStore
 
 
 def now() -> str:
@@ -24,7 +22,7 @@ def close(
     store: JobStore,
     started_at: str,
     cursor: Cursor,
-    is_late: Callable[[], bool],
+    is_late: Callable[[float], bool],
     *,
     error: dict[str, str] | None,
     status: str | None = None,
@@ -35,7 +33,10 @@ def close(
     is there already is answered as it is: a job has one account.
     """
     if (committed := store.get(RECORD)) is not None:
-        return dict(committed)
+        if committed["startedAt"] == started_at:
+            return dict(committed)
+        # An earlier job's, for whose sake this one was refused: that account stays.
+        return records.unlisted(store.job_id, started_at, now(), None, status=status or "FAILED", error=error)
     stored = store.get("job.json")
     plan = Plan.from_json(stored) if stored is not None else None
     summed = store.get("manifest.json") if plan is not None else None

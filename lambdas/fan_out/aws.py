@@ -50,7 +50,12 @@ _CONFIG = Config(
 
 @cache
 def s3() -> S3Client:
-    return boto3.client("s3", config=_CONFIG)
+    # Left alone, the SDK still presigns by version 2 in some regions, and for the host of us-east-1 in all: buckets
+    # of today refuse the one and redirect the other.
+    return boto3.client(
+        "s3",
+        config=_CONFIG.merge(Config(signature_version="s3v4", s3={"addressing_style": "virtual"})),
+    )
 
 
 @cache

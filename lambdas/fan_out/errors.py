@@ -62,6 +62,10 @@ class ShardStuckError(FanOutError):
     """A shard's worker died again and again without any progress. Never retried."""
 
 
+class JobEndedError(FanOutError):
+    """The job was stopped while this worker was at it. Never retried."""
+
+
 class RetryableError(FanOutError):
     """What may well succeed if it is tried again a little later."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -135,6 +136,8 @@ class Plan(_Model):
     # The job whose failures this one works on, and the first job of that chain.
     origin: str | None = None
     effect_scope: str = Field(alias="effectScope")
+    # When that first job started: a kind's day is that of the whole chain.
+    chain_started_at: str = Field(alias="chainStartedAt")
     # Whether the tasks are rows of a CSV object; a retry takes it over from its origin.
     rows: bool
 
@@ -166,10 +169,21 @@ class Plan(_Model):
         return Job(
             id=self.job_id,
             params=kind.params.model_validate(self.params),
-            started_at=self.started_at,
+            started_at=self.chain_started_at,
             effect_scope=self.effect_scope,
             write=write,
         )
+
+
+_ID_RULE = "1 to 80 letters, digits, - or _"
+_ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
+
+
+def check_id(job_id: Any) -> str:
+    """Raises InvalidJobError unless it can be the id of a job."""
+    if isinstance(job_id, str) and _ID.fullmatch(job_id):
+        return job_id
+    raise _refusal("jobId", job_id, _ID_RULE)
 
 
 def read_input(document: Any) -> JobInput:
@@ -227,6 +241,7 @@ def make_plan(
         started_at=started_at,
         origin=origin.job_id if origin is not None else None,
         effect_scope=origin.effect_scope if origin is not None else job_id,
+        chain_started_at=origin.chain_started_at if origin is not None else started_at,
         rows=origin.rows if origin is not None else isinstance(asked.source, CsvSource),
     )
 
@@ -284,7 +299,7 @@ def _explained(model: type[BaseModel], problem: Any, prefix: str) -> InvalidJobE
         path.append(field.alias or str(step))
         rule = field.description or rule
         owner = field.annotation
-    name = prefix + ".".join(path)
+    name = (prefix + ".".join(path))[:100]
     if problem["type"] == "extra_forbidden":
         allowed = f"one of {', '.join(known)}" if known else "left out: there are none"
         sentence = (

@@ -13,10 +13,9 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from fan_out import aws, record
-from fan_out.account import RECORD
 from fan_out.errors import InvalidJobError, JobExistsError, JobNotFoundError
-from fan_out.job import UPLOADS, FailedSource, Plan, make_plan, read_input
-from fan_out.storage import Bucket, JobStore
+from fan_out.job import UPLOADS, FailedSource, Plan, check_id, make_plan, read_input
+from fan_out.storage import RECORD, Bucket, JobStore
 from fan_out.tasks import utc
 
 # How long a link to a result or for an upload is good for.
@@ -25,24 +24,12 @@ LINK_SECONDS = 3600
 PROGRESS_SECONDS = 2.0
 # Records that a listing of jobs reads at the same time.
 READERS = 16
-_ID_RULE = "1 to 80 letters, digits, - or _"
-_ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
 _STATUS = {"ABORTED": "STOPPED", "TIMED_OUT": "FAILED", "FAILED": "FAILED", "PENDING_REDRIVE": "RUNNING"}
 
 
 def new_id() -> str:
     """A job id that sorts by the time of its making."""
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
-
-
-def check_id(job_id: Any) -> str:
-    """Raises InvalidJobError unless it can be the id of a job."""
-    if isinstance(job_id, str) and 0 < len(job_id) <= 80 and _ID_CHARACTERS.issuperset(job_id):
-        return job_id
-    shown = json.dumps(job_id, ensure_ascii=False)[:100]
-    raise InvalidJobError(
-        f"jobId is {shown}, but must be {_ID_RULE}.", field="jobId", value=job_id, allowed=_ID_RULE
-    )
 
 
 @dataclass

@@ -50,8 +50,9 @@ class Job(Generic[P]):
 
     id: str
     params: P
+    # The first job of a chain of retries, and when it started: effects are keyed by it, so that a retry repeats
+    # none of them, and its day is the day of all.
     started_at: str
-    # The first job of a chain of retries: effects are keyed by it, so that a retry repeats none of them.
     effect_scope: str
     write: Callable[[Sequence[dict[str, Any]]], list[dict[str, Any]]] = field(repr=False)
 

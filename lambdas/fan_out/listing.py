@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -62,24 +63,27 @@ def list_step(
     step: int,
     cursor: str | None,
     list_function: str,
-    is_late: Callable[[], bool],
+    is_late: Callable[[float], bool],
+    now: Callable[[], float] = time.monotonic,
 ) -> Step:
     """List one segment from a cursor until its end or until it is late; commit and answer the step.
 
     A step that was committed before is answered as it was, without listing again. At least one page is
-    read, so that every step moves on.
+    read, so that every step moves on; another only if there is time for one as long as the longest so far.
     """
     name = part_name(segment, step)
     if (committed := store.get(name)) is not None:
         return Step(**committed)
     cutter = _Cutter(store, f"shards/{segment:04d}-{step:06d}", plan.shard_size)
     skipped = 0
+    begun, longest = now(), 0.0
     for batch in _batches(store, plan, segment, cursor, list_function):
         for line in batch.lines:
             cutter.add(line)
         skipped += batch.skipped
         cursor = batch.cursor
-        if cursor is not None and is_late():
+        longest, begun = max(longest, now() - begun), now()
+        if cursor is not None and is_late(longest):
             break
     cutter.cut()
     return Step(**store.put_once(name, Step(cutter.shards, skipped, cursor).to_json()))

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 from typing import Any
 
-from fan_out.account import RECORD
 from fan_out.errors import InvalidJobError, SourceNotFoundError
-from fan_out.job import CsvSource, FailedSource, JobInput, Plan, make_plan, read_input
+from fan_out.job import CsvSource, FailedSource, JobInput, Plan, check_id, make_plan, read_input
 from fan_out.runtime import state, store
-from fan_out.storage import JobStore
+from fan_out.storage import RECORD, JobStore
 from fan_out.tasks import utc
 
 
 @state
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """`{jobId, startedAt, input}` → `{jobId, segments, error}`, and `job.json`."""
-    jobs = store(event["jobId"])
+    jobs = store(check_id(event["jobId"]))
     asked = read_input(event["input"])
     origin, is_fresh = _origin(jobs, asked)
     if isinstance(asked.source, CsvSource):
         asked = asked.model_copy(update={"source": _found(jobs, asked.source)})
     plan = make_plan(event["jobId"], utc(event["startedAt"]), asked, origin, is_fresh=is_fresh)
-    jobs.put("job.json", plan.to_json())
+    if jobs.put_once("job.json", plan.to_json())["startedAt"] != plan.started_at:
+        # Step Functions forgets names after 90 days; what is left of the job would pass for this one's work.
+        allowed = "a name that no job has whose objects are still kept"
+        raise InvalidJobError(
+            f'jobId is "{plan.job_id}", but must be {allowed}.',
+            field="jobId",
+            value=plan.job_id,
+            allowed=allowed,
+        )
     return {"jobId": plan.job_id, "segments": list(range(plan.segments)), "error": None}
 
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from fan_out.errors import AccountingError, ToleranceExceededError
+from fan_out.errors import AccountingError, ShardStuckError, ToleranceExceededError
 from fan_out.job import Plan
 from fan_out.listing import Manifest
 from fan_out.outcomes import Counts
@@ -127,6 +127,11 @@ def _problem(plan: Plan, root: Node, error: dict[str, str] | None) -> dict[str, 
     if root.problems:
         return {"name": AccountingError.__name__, "message": " ".join(root.problems)[:LONGEST_MESSAGE]}
     counts = root.counts
+    if root.failed and not root.done:
+        message = (
+            f"None of the job's {root.failed} shards could be finished; the workers' log has the reason."
+        )
+        return {"name": ShardStuckError.__name__, "message": message}
     broken = (
         error if error is not None and error["name"] != "States.ExceedToleratedFailureThreshold" else None
     )

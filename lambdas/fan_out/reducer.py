@@ -30,5 +30,6 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     )
     if isinstance(reached, Cursor):
         return {"done": False, "cursor": asdict(reached), "error": error}
-    ending = records.cause(reached) if reached["status"] == "FAILED" else None
+    # STOPPED, too: an execution that is redriven after its stop finds the account of a stopped job.
+    ending = records.cause(reached) if reached["status"] in ("FAILED", "STOPPED") else None
     return {"done": True, "record": reached, "error": ending}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -78,15 +79,18 @@ class Reduction:
             nodes = -(-nodes // FAN_IN)
         return nodes
 
-    def run(self, cursor: Cursor, is_late: Callable[[], bool]) -> Cursor | Node:
+    def run(self, cursor: Cursor, is_late: Callable[[float], bool]) -> Cursor | Node:
         """Make nodes from the cursor on; the job's root, or a cursor when it is late. Makes one node at least."""
         level, number, offset = cursor.level, cursor.node, cursor.offset
+        longest = 0.0
         while True:
             width = self.width(level)
             while number < width:
+                begun = time.monotonic()
                 offset = self._leaf(number, offset) if level == 0 else self._inner(level, number)
                 number += 1
-                if is_late():
+                longest = max(longest, time.monotonic() - begun)
+                if is_late(longest):
                     return Cursor(level, number, offset)
             if width <= FAN_IN:
                 return self._root(level, width)

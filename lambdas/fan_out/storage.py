@@ -25,6 +25,10 @@ PART = 8 << 20
 LONGEST_LINE = 16 << 20
 
 
+# The account of a job: there is none while it runs, and one that stays once it has ended.
+RECORD = "record.json"
+
+
 def encode(document: Any) -> bytes:
     """The one JSON form that this project stores: compact, UTF-8, keys in the order they were put."""
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()

@@ -21,16 +21,18 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from fan_out import kind as kinds
-from fan_out.errors import AccountingError, RetryableError, ShardFailedError, ShardStuckError
+from fan_out.errors import AccountingError, JobEndedError, RetryableError, ShardFailedError, ShardStuckError
 from fan_out.job import Plan
 from fan_out.kind import Failure, Job, Kind
 from fan_out.outcomes import Counts, Digest, failure
-from fan_out.storage import JobStore, encode
+from fan_out.storage import RECORD, JobStore, encode
 from fan_out.tasks import Row, Task, from_json
 
 # How many workers one task may kill alone before it is quarantined. Finding it costs a few deaths more. With two, one
 # worker in twenty dying for reasons of its own would quarantine one in four hundred of the tasks under suspicion.
 DEADLY = 3
+# How many tasks of a shard are quarantined at the most; with one more the shard is given up.
+QUARANTINES = 20
 # How many deaths without progress make a shard stuck.
 STALLS = 5
 # Into how many stretches a careful call divides what it works on.
@@ -43,8 +45,8 @@ TRIES = 8
 PAUSE = 0.2
 LONGEST_PAUSE = 20.0
 RETRY_BUDGET = 100
-# Under a ceiling, tasks that are worked on together are at most those of so many seconds.
-BATCH_SECONDS = 5.0
+# Under a ceiling, tasks that are worked on together are at most those of so many seconds: no bursts.
+BATCH_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +207,9 @@ class ShardWork:
         self._marker: Marker | None = None
         self._saved_at = self._clock.now()
         self._has_worked = False
+        # The longest that a batch took so far, and whether this call came after a death.
+        self._longest = 0.0
+        self._is_after_death = False
 
     def run(self, *, attempt: int, is_resumed: bool) -> dict[str, Any] | None:
         """Work until the shard is done, or the call should end and be repeated (None).
@@ -220,7 +225,7 @@ class ShardWork:
                 self._look_for_traces(is_death=attempt > 0)
             tasks = self._read()
             return self._commit() if self._work(tasks) else None
-        except ShardStuckError:
+        except (ShardStuckError, JobEndedError):
             raise
         except Exception:
             # Whatever this was, it was no death: the tasks in flight are not to blame.
@@ -234,6 +239,7 @@ class ShardWork:
         if found is None and not is_death:
             return
         marker = self._marker = Marker(**(found or {}))
+        self._is_after_death = is_death and not marker.is_clean
         if is_death:
             marker.died()
             if marker.stalls > STALLS:
@@ -291,6 +297,10 @@ class ShardWork:
                 # Past the suspects, if there were any: they are cleared, and whatever stalled is overcome.
                 self._save()
                 self._marker = Marker()
+                if self._is_after_death and end < len(tasks):
+                    # The shard has moved on since its worker died: the machine's count of retries begins anew.
+                    self._mark()
+                    return False
         return True
 
     def _end_of_stretch(self, start: int, count: int) -> int:
@@ -308,16 +318,20 @@ class ShardWork:
         """Work on consecutive tasks, in calls of the kind's size; False when the call should end before them."""
         for start in range(0, len(tasks), self._batch):
             some = tasks[start : start + self._batch]
-            if self._has_worked and self._is_late(self._pace.seconds_until(len(some))):
+            if self._has_worked and self._is_late(self._pace.seconds_until(len(some)) + self._longest):
                 return False
+            begun = self._clock.now()
             answers = self._answers(some)
             if answers is None:
                 return False
             for task, answer in zip(some, answers, strict=True):
                 self._take(task, answer)
             self._has_worked = True
+            self._longest = max(self._longest, self._clock.now() - begun)
             if self._clock.now() - self._saved_at > CHECKPOINT_SECONDS:
                 self._save()
+                if self._store.has(RECORD):
+                    raise JobEndedError("The job was stopped, and its account is written.")
         return True
 
     def _answers(self, tasks: Sequence[Task | Row]) -> list[Tried] | None:
@@ -391,6 +405,13 @@ class ShardWork:
         self._note_failure(task, "quarantined", "QuarantinedError", message, deaths)
         self._progress.counts.quarantined += 1
         self._progress.next += 1
+        if self._progress.counts.quarantined > QUARANTINES:
+            # It is the kind that kills, not its tasks; each further one would cost as many workers.
+            self._save()
+            raise ShardStuckError(
+                f"More than {QUARANTINES} tasks of shard {self._shard.index} ended their workers; "
+                "the rest of it is not tried."
+            )
 
     def _note_failure(self, task: Task | Row, outcome: str, name: str, message: str, attempts: int) -> None:
         self._progress.failures.append(

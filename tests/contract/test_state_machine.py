@@ -267,11 +267,11 @@ def test_every_loop_and_every_ending_looks_at_a_field_that_its_handler_always_an
         "Next": "Reducer",
     }
     assert choices["Outcome"]["Choices"][0] == {
-        "Variable": "$.record.status",
-        "StringEquals": "FAILED",
-        "Next": "Failed",
+        "Variable": "$.error",
+        "IsNull": True,
+        "Next": "Succeeded",
     }
-    assert (choices["Outcome"]["Default"], choices["AnyShards"]["Default"]) == ("Succeeded", "Shards")
+    assert (choices["Outcome"]["Default"], choices["AnyShards"]["Default"]) == ("Failed", "Shards")
 
 
 def test_a_job_ends_with_its_record_or_with_its_error() -> None:

@@ -445,7 +445,6 @@ def test_the_machines_role_may_do_exactly_what_its_states_need(template: Templat
                 ("states:StartExecution", "<Machine>"),
                 ("states:DescribeExecution", EXECUTIONS),
                 ("states:StopExecution", EXECUTIONS),
-                ("states:RedriveExecution", f"{MACHINE_ARN}:execution:<Machine.Name>/*:*"),
             }
     role = template.properties("AWS::StepFunctions::StateMachine")["RoleArn"]
     watching = {(a, r) for a, r in template.allowed(role) if a.startswith(("xray:", "logs:"))}

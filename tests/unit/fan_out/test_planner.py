@@ -136,6 +136,33 @@ WRONG_NESTED: list[tuple[dict[str, Any], str, Any, str]] = [
 ]
 
 
+@pytest.mark.parametrize("name", ["nightly.2026", "nächtlich", "a b", "x" * 81])
+def test_an_execution_whose_name_cannot_be_an_id_is_refused(machine: Machine, name: str) -> None:
+    with pytest.raises(
+        InvalidJobError, match=r"^jobId is .*, but must be 1 to 80 letters, digits, - or _\.$"
+    ):
+        planner.handler({"jobId": name, "startedAt": STARTED_AT, "input": {}}, Context())
+
+
+def test_a_name_under_which_an_earlier_job_left_its_objects_is_refused(
+    machine: Machine, store: JobStore
+) -> None:
+    call({})
+    with pytest.raises(InvalidJobError, match="a name that no job has whose objects are still kept"):
+        planner.handler({"jobId": "job-1", "startedAt": "2027-11-23T09:00:00Z", "input": {}}, Context())
+    assert store.require("job.json")["startedAt"] == STARTED_AT
+
+
+def test_a_retrys_day_is_the_day_of_the_first_job_of_its_chain(machine: Machine, store: JobStore) -> None:
+    origin(store, FAILED).put("manifest.json", {})
+    planner.handler(
+        {"jobId": "job-2", "startedAt": "2026-11-30T09:00:00Z", "input": {"source": {"failedIn": "job-0"}}},
+        Context(),
+    )
+    retry = Plan.from_json(JobStore(store.bucket, "job-2").require("job.json"))
+    assert (retry.started_at, retry.job().started_at) == ("2026-11-30T09:00:00Z", STARTED_AT)
+
+
 def call(document: Any) -> dict[str, Any]:
     return planner.handler({"jobId": "job-1", "startedAt": STARTED_AT, "input": document}, Context())
 
@@ -213,6 +240,7 @@ def test_an_empty_input_is_todays_plan_with_every_default(machine: Machine, stor
         "startedAt": STARTED_AT,
         "origin": None,
         "effectScope": "job-1",
+        "chainStartedAt": STARTED_AT,
         "rows": False,
     }
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fan_out import aws, reduction
+from fan_out import account, aws, reduction
 from fan_out.outcomes import Counts, failure
 from fan_out.reduction import Cursor, Node, Reduction
 from fan_out.storage import Bucket, JobStore
@@ -83,7 +83,7 @@ def call(machine: Machine, state: Any = None) -> Any:
 
 def root(store: JobStore, **asked: Any) -> Node:
     manifest = reduction.Manifest(**store.require("manifest.json"))
-    reached = Reduction(store, plan(kind="trial", **asked), manifest).run(Cursor(), lambda: False)
+    reached = Reduction(store, plan(kind="trial", **asked), manifest).run(Cursor(), lambda _: False)
     assert isinstance(reached, Node)
     return reached
 
@@ -184,7 +184,7 @@ def test_a_reducer_that_is_called_again_and_again_ends_with_the_same_bytes(
             while isinstance(reached, Cursor):
                 # As in a new call: nothing but the cursor is remembered.
                 answer = Reduction(store, plan(kind="trial"), manifest)
-                reached = answer.run(reached, lambda answers=answers: next(answers))
+                reached = answer.run(reached, lambda _, answers=answers: next(answers))
         found.append((outputs(store), reached))
     assert found[0] == found[1]
 
@@ -216,7 +216,7 @@ def test_a_node_that_is_committed_is_not_made_again(
     put_job(store, 4)
     manifest = reduction.Manifest(**store.require("manifest.json"))
     reducer = Reduction(store, plan(kind="trial"), manifest)
-    assert reducer.run(Cursor(), lambda: True) == Cursor(0, 1, store_offset(store, 2))
+    assert reducer.run(Cursor(), lambda _: True) == Cursor(0, 1, store_offset(store, 2))
     before = store.require("reduce/0-0000000.json")
     # A worker of a map that had been given up commits late.
     store.put("partials/00000000.json", {"counts": {}})
@@ -360,6 +360,33 @@ def test_a_map_that_broke_off_with_work_undone_is_a_failure_whatever_is_tolerate
     assert answer["record"]["status"] == "FAILED"
     assert answer["error"]["name"] == "States.ItemReaderFailed"
     assert "S3 said no" in answer["record"]["error"]["message"]
+
+
+def test_a_job_of_which_no_shard_was_finished_is_a_failure_whatever_is_tolerated(
+    machine: Machine, store: JobStore, trial: Any
+) -> None:
+    put_job(store, 2, missing=(0, 1), toleratedFailurePercentage=100)
+    answer = call(machine)
+    assert (answer["record"]["status"], answer["error"]["name"]) == ("FAILED", "ShardStuckError")
+    assert answer["record"]["counts"]["unprocessed"] == answer["record"]["counts"]["listed"] == 6
+
+
+def test_an_execution_redriven_after_its_stop_ends_as_the_stopped_job_that_it_is(
+    machine: Machine, store: JobStore, trial: Any
+) -> None:
+    put_job(store, 1)
+    error = {"name": "JobStoppedError", "message": "The job was stopped."}
+    account.close(store, "2026-11-23T09:00:00Z", Cursor(), lambda _: False, error=error, status="STOPPED")
+    answer = call(machine)
+    assert (answer["record"]["status"], answer["error"]["name"]) == ("STOPPED", "JobStoppedError")
+
+
+def test_an_earlier_jobs_account_is_never_passed_off_as_this_ones(machine: Machine, store: JobStore) -> None:
+    store.put("record.json", {"jobId": "job-1", "status": "SUCCEEDED", "startedAt": "2026-01-01T00:00:00Z"})
+    refused = {"Error": "InvalidJobError", "Cause": '{"errorMessage": "jobId is taken."}'}
+    answer = call(machine, refused)
+    assert (answer["record"]["status"], answer["error"]["cause"]) == ("FAILED", "jobId is taken.")
+    assert store.require("record.json")["status"] == "SUCCEEDED"
 
 
 def test_what_a_merge_holds_in_memory_does_not_grow_with_its_lines(

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fan_out import work
-from fan_out.errors import AccountingError, ShardFailedError, ShardStuckError, ThrottledError
+from fan_out.errors import AccountingError, JobEndedError, ShardFailedError, ShardStuckError, ThrottledError
 from fan_out.kind import Failure, TaskError
 from fan_out.storage import JobStore
-from fan_out.work import DEADLY, RETRY_BUDGET, STALLS, TRIES, Clock, Pace, Shard, ShardWork
+from fan_out.work import DEADLY, QUARANTINES, RETRY_BUDGET, STALLS, TRIES, Clock, Pace, Shard, ShardWork
 from tests.machine import Call, Context, KilledError, Machine, names, put_tasks
 from tests.unit.fan_out.conftest import plan, put_manifest, put_plan, put_shard, task
 
@@ -61,9 +61,9 @@ def failures(store: JobStore, shard: Shard) -> list[dict[str, Any]]:
     return [] if name is None else [json.loads(line.text) for line in store.lines(name)]
 
 
-def run_to_the_end(machine: Machine, shard: Shard) -> tuple[int, int]:
+def run_to_the_end(machine: Machine, shard: Shard, *, attempt: int = 0) -> tuple[int, int]:
     """Call the worker as the state machine does, until its shard is done: how many calls, how many deaths."""
-    resume, attempt, calls, deaths = False, 0, 0, 0
+    resume, calls, deaths = False, 0, 0
     while True:
         calls += 1
         try:
@@ -378,6 +378,34 @@ def test_a_call_that_gets_late_over_a_throttled_task_leaves_it_to_the_next(
     assert committed(store, shard)["counts"]["succeeded"] == 40
 
 
+def test_a_long_task_is_not_begun_when_there_is_no_time_for_one_as_long_as_the_longest(
+    store: JobStore, shard: Shard, trial: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(trial), "batch", 1)
+    clock = FakeClock()
+    for number in range(40):
+        trial.on[f"task-{number:05d}"] = lambda: clock.clock.sleep(200) or 1
+    calls = 0
+    while True:
+        calls += 1
+        began = clock.time
+        work = ShardWork(
+            store,
+            plan(kind="trial"),
+            shard,
+            workers=1,
+            write=None,
+            is_late=lambda seconds, began=began: 900 - (clock.time - began) - seconds <= 30,
+            clock=clock.clock,
+        )
+        done = work.run(attempt=0, is_resumed=calls > 1)
+        assert clock.time - began < 900
+        if done is not None:
+            break
+    assert calls == 10
+    assert committed(store, shard)["counts"]["succeeded"] == 40
+
+
 # --- pace
 
 
@@ -526,6 +554,59 @@ def test_a_long_call_saves_a_checkpoint_now_and_then(store: JobStore, shard: Sha
 # --- deaths
 
 
+def test_a_shard_that_moves_on_between_deaths_never_runs_out_of_retries(
+    machine: Machine, store: JobStore, shard: Shard, trial: Any
+) -> None:
+    deaths = {number: iter([kill]) for number in range(0, 40, 3)}
+    for number, once in deaths.items():
+        trial.on[f"task-{number:05d}"] = lambda once=once: next(once, lambda: 1)()
+    resume, attempt = False, 0
+    while True:
+        try:
+            answer = machine.call("Worker", event(shard, resume=resume, attempt=attempt))
+        except KilledError:
+            attempt += 1
+            assert attempt <= 2
+            continue
+        if answer["done"]:
+            break
+        resume, attempt = True, 0
+    assert committed(store, shard)["counts"] == {
+        "succeeded": 40, "failed": 0, "quarantined": 0, "unprocessed": 0,
+    }  # fmt: skip
+
+
+def test_a_kind_that_kills_throughout_is_given_up_before_it_burns_more_workers(
+    machine: Machine, store: JobStore, shard: Shard, trial: Any
+) -> None:
+    for number in range(40):
+        trial.on[f"task-{number:05d}"] = kill
+    with pytest.raises(ShardStuckError, match=f"More than {QUARANTINES} tasks"):
+        run_to_the_end(machine, shard)
+    saved = store.require(shard.checkpoint)
+    assert saved["counts"]["quarantined"] == QUARANTINES + 1
+
+
+def test_a_worker_whose_job_was_stopped_ends_at_its_next_checkpoint(
+    store: JobStore, shard: Shard, trial: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(trial), "batch", 1)
+    clock = FakeClock()
+    for number in range(40):
+        trial.on[f"task-{number:05d}"] = lambda: clock.clock.sleep(40) or 1
+    store.put("record.json", {"status": "STOPPED"})
+    with pytest.raises(JobEndedError):
+        work_on(store, shard, clock).run(attempt=0, is_resumed=False)
+    assert len(trial.calls) == 2
+
+
+def test_a_failure_of_any_type_fails_its_task_alone(store: JobStore, shard: Shard, trial: Any) -> None:
+    trial.on["task-00000"] = lambda: Failure("Bad\ud800", 404)  # type: ignore[arg-type]
+    work_on(store, shard, FakeClock()).run(attempt=0, is_resumed=False)
+    assert committed(store, shard)["counts"]["succeeded"] == 39
+    assert failures(store, shard)[0]["error"] == {"name": "Bad?", "message": "404"}
+
+
 @pytest.mark.parametrize(
     "deadly", [[0], [17], [39], [0, 39], [5, 6], [12, 13, 14, 15], [3, 20, 21, 33, 38]], ids=str
 )
@@ -589,7 +670,7 @@ def test_an_error_that_the_worker_raised_itself_is_nobodys_death(
         with pytest.raises(RuntimeError):
             machine.call("Worker", event(shard, attempt=attempt))
     monkeypatch.setattr(JobStore, "put_once", real)
-    assert machine.call("Worker", event(shard, attempt=STALLS + 3))["done"] is True
+    assert run_to_the_end(machine, shard, attempt=STALLS + 3)[1] == 0
     assert committed(store, shard)["counts"]["succeeded"] == 40
 
 
@@ -608,7 +689,7 @@ def test_a_throttled_call_of_the_function_itself_is_no_death(
     machine: Machine, store: JobStore, shard: Shard
 ) -> None:
     # Lambda refused eleven times before the function ran at all.
-    assert machine.call("Worker", event(shard, attempt=11))["done"] is True
+    assert run_to_the_end(machine, shard, attempt=11)[1] == 0
     assert committed(store, shard)["counts"]["succeeded"] == 40
 
 
