@@ -7,6 +7,7 @@ same operation, so that the function gets to feel it.
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 from collections import Counter
@@ -42,7 +43,7 @@ class Trouble(Enum):
     TIMEOUT_AFTER = "the calling process runs out of time after the call took effect"
     TWICE = "the function is run twice at once, and the caller gets either answer"
     LATE = "the function is run once more, later, when the job has gone on"
-    RACE = "the function's whole work is done by another process in the middle of this one's"
+    RACE = "another process does the function's whole work in the middle of this one's; either is listened to"
 
 
 DEATHS = frozenset({Trouble.KILL_BEFORE, Trouble.KILL_AFTER, Trouble.TIMEOUT_AFTER})
@@ -89,6 +90,8 @@ class Faults:
     _now: tuple[Trouble, bool] | None = None
     _late: list[Callable[[], Any]] = field(default_factory=list)
     _inner: int = 0
+    # What the state machine gets in place of the answer of the call that it has given up.
+    _other: Any = None
 
     def around(self, boundary: Boundary, cross: Callable[[], Any]) -> Any:
         if self._inner:
@@ -106,12 +109,14 @@ class Faults:
             self._now = None
         now = self._now
         try:
+            if boundary.service == "states":
+                return self._heard(
+                    cross if now is None else functools.partial(self._on_the_way, now[0], cross)
+                )
             if now is None:
                 return cross()
             if now[0] is Trouble.RACE:
                 return self._raced(boundary, cross)
-            if boundary.service == "states":
-                return self._on_the_way(now[0], cross)
             return self._at_aws(now[0], boundary, cross)
         finally:
             # The call of a function has crossed further boundaries meanwhile.
@@ -134,10 +139,22 @@ class Faults:
         finally:
             self._inner -= 1
 
+    def _heard(self, call: Callable[[], Any]) -> Any:
+        """What the state machine hears of a call, if it has not given up the call and heard another's answer."""
+        self._other = None
+        try:
+            answer = call()
+        except (Exception, KilledError):
+            if self._other is None:
+                raise
+        return answer if self._other is None else self._other
+
     def _raced(self, boundary: Boundary, cross: Callable[[], Any]) -> Any:
         first = self.chance.random() < 0.5
         answer = None if first else cross()
-        self._undisturbed(lambda: self.machine.call(boundary.function, boundary.event))
+        other = self._undisturbed(lambda: self.machine.call(boundary.function, boundary.event))
+        if boundary.function in ABSORBED and self.chance.random() < 0.5:
+            self._other = other
         return cross() if first else answer
 
     def _on_the_way(self, trouble: Trouble, cross: Callable[[], Any]) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -18,7 +20,8 @@ from tests.chaos.scenarios import (
     disturb,
     short_lived,
 )
-from tests.machine import Machine
+from tests.chaos.scenarios import read as read_answer
+from tests.machine import Boundary, KilledError, Machine
 
 
 @pytest.fixture(autouse=True)
@@ -85,3 +88,31 @@ def test_a_reduction_of_many_levels_goes_on_from_where_it_was(machine: Machine) 
         if boundary.function == "Reducer" and boundary.operation == "PutObject"
     )
     assert max(written.values()) == 1
+
+
+def test_a_reducer_that_died_does_not_do_again_what_was_committed(machine: Machine) -> None:
+    scenario = Scenario("daily-plan", 24, shard_size=1)
+    expected = baseline(machine, scenario)
+    commits: list[str] = []
+    read: Counter[str] = Counter()
+
+    def around(boundary: Boundary, cross: Callable[[], Any]) -> Any:
+        answer = cross()
+        if boundary.function == "Reducer" and boundary.request is not None:
+            name = boundary.request.url.partition("/job-1/")[2]
+            read[name] += boundary.operation == "GetObject"
+            if boundary.operation == "PutObject" and name.startswith("reduce/") and name.endswith(".json"):
+                commits.append(name)
+                # It dies behind every second node.
+                if len(commits) % 2 == 0 and len(commits) < 10:
+                    raise KilledError
+        return answer
+
+    machine.wipe()
+    scenario.lay_out()
+    machine.around = around
+    with Sizes(fan_in=2).set():
+        answer = read_answer(machine.run(scenario.document()))
+    check_same(answer, expected)
+    assert len(commits) == len(set(commits)) > 10
+    assert {count for name, count in read.items() if name.startswith("partials/")} == {1}

@@ -21,6 +21,8 @@ TROUBLES = {
     Trouble.KILL_AFTER: 1.0,
     Trouble.PARTIAL: 1.0,
     Trouble.TWICE: 1.0,
+    Trouble.LATE: 1.0,
+    Trouble.RACE: 1.0,
     Trouble.THROTTLE: 1.0,
 }
 
@@ -91,8 +93,74 @@ def test_tasks_that_exist_throughout_are_listed_exactly_once(
     assert changes.total() > 3
 
 
-def test_empty_pages_do_not_end_a_listing(machine: Machine) -> None:
+@pytest.mark.parametrize("is_a_change_before", [True, False], ids=["change first", "change last"])
+@pytest.mark.parametrize("is_first_heard", [True, False], ids=["first heard", "second heard"])
+def test_of_two_listers_at_once_that_see_different_tasks_one_counts(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, is_first_heard: bool, is_a_change_before: bool
+) -> None:
+    """One of them is taken for dead and goes on, at every boundary of its work, before and after the other."""
+    monkeypatch.setattr("fan_out.job.SEGMENTS", 1)
+    tasks = make_tasks(9, complete=0.0)
+    deleted = tasks[4]["id"]
+    throughout = {task["id"] for task in tasks} - {deleted}
+    number = 0
+    while True:
+        number += 1
+        machine.wipe()
+        put_tasks(tasks)
+        machine.contexts["Lister"] = lambda: short_lived(1)
+        answers: list[Any] = []
+        crossed = [0]
+
+        def change() -> None:
+            task_service.aws.dynamodb().delete_item(TableName=machines.TABLE, Key={"id": {"S": deleted}})
+            put_tasks([tasks[0] | {"id": "a-new-one"}])
+
+        def around(
+            boundary: Boundary,
+            cross: Callable[[], Any],
+            number: int = number,
+            answers: list[Any] = answers,
+            crossed: list[int] = crossed,
+            change: Callable[[], None] = change,
+        ) -> Any:
+            if boundary.service == "states":
+                answer = cross()
+                heard = (
+                    answers[0] if answers and not is_first_heard and boundary.function == "Lister" else None
+                )
+                answers[:] = [False] if answers else []
+                return heard or answer
+            if boundary.function == "Lister":
+                crossed[0] += 1
+                if crossed[0] == number and not answers:
+                    answers.append(False)
+                    if is_a_change_before:
+                        change()
+                    answers[0] = machine.call("Lister", boundary.event)
+                    if not is_a_change_before:
+                        change()
+            return cross()
+
+        machine.around = around
+        with Sizes(page=2).set():
+            answer = read(machine.run({"shardSize": 3}))
+        if crossed[0] < number:
+            assert number > 10
+            return
+        check_account(machine, answer)
+        assert answer.record["status"] == "SUCCEEDED"
+        found = listed()
+        assert {task_id: found[task_id] for task_id in throughout} == dict.fromkeys(throughout, 1)
+        assert max(found.values()) == 1
+
+
+@pytest.mark.parametrize("scans", [1, 30])
+def test_empty_pages_do_not_end_a_listing(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, scans: int
+) -> None:
     """A page that holds nothing but what the filter drops is empty and has a key."""
+    monkeypatch.setattr("task_service.store.MOST_SCANS", scans)
     tasks = make_tasks(60, 5, complete=0.9)
     put_tasks(tasks)
     chance = random.Random(0)

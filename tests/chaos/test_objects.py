@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -148,6 +150,29 @@ def test_a_manifest_that_lost_lines_fails_the_job(machine: Machine) -> None:
     if answer.record is None:
         close(machine)
     assert read(answer.ended).record["error"]["name"] == "AccountingError"
+
+
+def test_a_manifest_that_names_a_shard_twice_fails_the_job(machine: Machine) -> None:
+    """Though its sums are right."""
+    machine.wipe()
+    SCENARIO.lay_out()
+
+    def around(boundary: Boundary, cross: Callable[[], Any]) -> Any:
+        answer = cross()
+        if boundary.service == "states" and boundary.function == "Manifest":
+            lines = [json.loads(line) for line in machines.stored("manifest.jsonl").splitlines()]
+            first, second = next(
+                pair for pair in itertools.combinations(lines, 2) if pair[0]["count"] == pair[1]["count"]
+            )
+            second |= first
+            body = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+            aws.s3().put_object(Bucket=BUCKET, Key="jobs/job-1/manifest.jsonl", Body=body)
+        return answer
+
+    machine.around = around
+    answer = read(machine.run(SCENARIO.document() | {"toleratedFailurePercentage": 100}))
+    assert answer.ended.status == "FAILED"
+    assert answer.record["error"]["name"] == "AccountingError"
 
 
 def test_a_shard_that_lost_a_task_fails_the_job(machine: Machine) -> None:

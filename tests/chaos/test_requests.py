@@ -205,8 +205,13 @@ def test_an_upload_that_is_acknowledged_has_its_object_and_its_job(
             assert reply.is_success, (trouble, reply)
 
 
+@pytest.mark.parametrize(
+    "troubles",
+    [(Trouble.KILL_AFTER,), pytest.param(TROUBLES, marks=pytest.mark.soak)],
+    ids=["a death", "anything"],
+)
 def test_a_closer_that_fails_anywhere_is_called_again_and_ends_with_the_same_account(
-    machine: Machine,
+    machine: Machine, troubles: tuple[Trouble, ...]
 ) -> None:
     scenario = Scenario("import-tasks", 9, shard_size=3)
     expected = baseline(machine, scenario)
