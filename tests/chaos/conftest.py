@@ -9,7 +9,7 @@ from tests.chaos import scenarios
 from tests.machine import Machine
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def _deployment() -> Iterator[Machine]:
     with scenarios.deployed() as machine:
         yield machine
@@ -17,7 +17,7 @@ def _deployment() -> Iterator[Machine]:
 
 @pytest.fixture
 def machine(_deployment: Machine) -> Iterator[Machine]:
-    """A machine without any objects, tasks or faults. It is deployed once: making clients is what takes time."""
+    """A machine without any objects, tasks or faults. It is deployed once a module: making clients is what takes time."""
     logging.disable(logging.CRITICAL)
     scenarios.undisturbed(_deployment)
     _deployment.wipe()

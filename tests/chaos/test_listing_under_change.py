@@ -171,3 +171,26 @@ def test_empty_pages_do_not_end_a_listing(
     assert listed() == Counter(expected)
     assert answer.record["counts"]["listed"] == len(expected)
     assert len([name for name in names() if name.startswith("parts/")]) >= 4
+
+
+def test_a_user_who_edits_a_task_while_the_job_writes_it_keeps_the_edit(machine: Machine) -> None:
+    """Between the look at a task and the write to it there is time for somebody else."""
+    tasks = [task | {"isComplete": False, "dueAt": "2026-11-01T00:00:00Z"} for task in make_tasks(6)]
+    put_tasks(tasks)
+    edited = tasks[2] | {"title": "Edited by a user", "version": 2}
+
+    def around(boundary: Boundary, cross: Callable[[], Any]) -> Any:
+        answer = cross()
+        if boundary.function == "WriteTasks" and boundary.operation == "BatchGetItem":
+            machine.around = lambda boundary, cross: cross()
+            put_tasks([edited])
+            machine.around = around
+        return answer
+
+    machine.around = around
+    document = {"kind": "reschedule-overdue", "shardSize": 10, "toleratedFailurePercentage": 100}
+    answer = read(machine.run(document))
+    check_account(machine, answer)
+    assert machines.tasks()[edited["id"]] == edited
+    assert [line["error"]["name"] for line in answer.failures] == ["VersionConflictError"]
+    assert answer.record["counts"]["succeeded"] == 5

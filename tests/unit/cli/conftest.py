@@ -29,7 +29,7 @@ STATES: dict[str, Any] = {
         "ItemProcessor": {
             "ProcessorConfig": {"Mode": "DISTRIBUTED", "ExecutionType": "STANDARD"},
             "StartAt": "Work",
-            "States": {"Work": {"Type": "Wait", "Seconds": 8, "End": True}},
+            "States": {"Work": {"Type": "Wait", "Seconds": 20, "End": True}},
         },
         "ResultPath": None,
         "Next": "Succeeded",
