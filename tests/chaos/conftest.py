@@ -17,7 +17,7 @@ def _deployment() -> Iterator[Machine]:
 
 @pytest.fixture
 def machine(_deployment: Machine) -> Iterator[Machine]:
-    """A machine without any objects, tasks or faults. It is deployed once a module: making clients is what takes time."""
+    """A machine without any objects, tasks or faults. Deployed once a module: making clients takes time."""
     logging.disable(logging.CRITICAL)
     scenarios.undisturbed(_deployment)
     _deployment.wipe()
