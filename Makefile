@@ -42,7 +42,7 @@ types: setup
 	$(BIN)/mypy
 
 tests: setup
-	$(BIN)/pytest -n 2 --dist loadfile -m "not aws and not soak"
+	$(BIN)/pytest -n 3 --dist loadfile -m "not aws and not soak"
 
 soak: setup  ## Long fault-injection runs, bounded in time
 	$(BIN)/pytest -m soak --timeout 3600

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterable
 
 import pytest
@@ -117,3 +118,22 @@ def test_pairs_of_faults(machine: Machine, kind: str) -> None:
         troubles = chance.choices([Trouble.KILL_AFTER, Trouble.LOST, Trouble.RACE, Trouble.LATE], k=2)
         pairs.append({first: (troubles[0], True), second: (troubles[1], True)})
     assert check_each(machine, scenario, SMALL, pairs) == len(pairs)
+
+
+def test_a_long_row_of_429s_is_outwaited_at_every_step(machine: Machine) -> None:
+    """Lambda's concurrency may be taken by others for minutes."""
+    scenario = Scenario("daily-plan", 8, shard_size=4)
+    expected = baseline(machine, scenario)
+    refused: Counter[str] = Counter()
+
+    def throttled(boundary: Boundary) -> tuple[Trouble, bool] | None:
+        step = f"{boundary.function} {boundary.event.get('shard')} {boundary.event.get('segment')}"
+        if boundary.service != "states" or refused[step] >= 40:
+            return None
+        refused[step] += 1
+        return Trouble.THROTTLE, False
+
+    run = disturb(machine, scenario, throttled)
+    check_account(machine, run.answer)
+    check_same(run.answer, expected)
+    assert set(refused.values()) == {40}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fan_out.work import DEADLY, STALLS
+from fan_out.work import DEADLY, QUARANTINES, STALLS
 from kinds import poison
 from tests.chaos.faults import DEATHS, Faults
 from tests.chaos.scenarios import Answer, check_account, read, short_lived
@@ -198,3 +198,12 @@ def test_deaths_between_which_a_long_shard_moves_on_never_make_it_stuck(machine:
     check_account(machine, answer)
     assert answer.record["status"] == "SUCCEEDED"
     assert len(lost) > STALLS
+
+
+def test_a_kind_that_kills_on_every_task_is_given_up_and_every_task_accounted_for(machine: Machine) -> None:
+    answer, _ = run(machine, 30, 30, kill=list(range(30)))
+    counts = answer.record["counts"]
+    assert counts["succeeded"] == 0
+    assert QUARANTINES < counts["quarantined"] < 30
+    assert counts["quarantined"] + counts["unprocessed"] == 30
+    assert answer.record["shards"]["failed"] == 1

@@ -17,7 +17,7 @@ from tests.chaos.faults import Trouble
 from tests.chaos.scenarios import ViolationError, deployed, run_seed
 from tests.machine import Machine
 
-SCHEDULES = 40
+SCHEDULES = 20
 SOAK_SCHEDULES = 10_000
 # A process is given so many schedules at a time.
 CHUNK = 250
