@@ -141,14 +141,14 @@ def _problem(plan: Plan, root: Node, error: dict[str, str] | None) -> dict[str, 
         and counts.not_succeeded * 100 <= plan.tolerated_failure_percentage * counts.total
     ):
         return None
-    message = (
+    account = (
         f"{counts.not_succeeded} of {counts.total} tasks did not succeed "
-        f"({counts.failed} failed, {counts.quarantined} quarantined, {counts.unprocessed} unprocessed), "
-        f"more than the tolerated {plan.tolerated_failure_percentage:g}%."
+        f"({counts.failed} failed, {counts.quarantined} quarantined, {counts.unprocessed} unprocessed)"
     )
     if broken is not None:
-        return {"name": broken["name"], "message": f"{broken['message']} {message}"[:LONGEST_MESSAGE]}
-    return {"name": ToleranceExceededError.__name__, "message": message}
+        return {"name": broken["name"], "message": f"{broken['message']} {account}."[:LONGEST_MESSAGE]}
+    tolerated = f"more than the tolerated {plan.tolerated_failure_percentage:g}%"
+    return {"name": ToleranceExceededError.__name__, "message": f"{account}, {tolerated}."}
 
 
 def cause(record: dict[str, Any]) -> dict[str, str]:
