@@ -111,7 +111,7 @@ _FUNCTIONS = (
         timeout=900,
         memory=1024,
         reads=(JOB_OBJECTS,),
-        writes=("jobs/*/checkpoints/*", "jobs/*/partials/*"),
+        writes=("jobs/*/checkpoints/*", "jobs/*/partials/*", "jobs/*/excess/*", "jobs/*/excess.json"),
         calls=("WriteTasks",),
     ),
     Function(

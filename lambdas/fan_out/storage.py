@@ -98,6 +98,17 @@ class Bucket:
     def has(self, key: str) -> bool:
         return self.etag(key) is not None
 
+    def keys(self, prefix: str) -> Iterator[str]:
+        """The keys that begin with this prefix, a page of a thousand at a time."""
+        pages = iter(aws.s3().get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix))
+        while True:
+            with aws.translated():
+                page = next(pages, None)
+            if page is None:
+                return
+            for item in page.get("Contents", []):
+                yield item["Key"]
+
     def lines(
         self, key: str, start: int = 0, etag: str | None = None, *, step: int | None = None
     ) -> Iterator[Line]:
@@ -224,6 +235,10 @@ class JobStore:
 
     def has(self, name: str) -> bool:
         return self.bucket.has(self.key(name))
+
+    def names(self, prefix: str) -> Iterator[str]:
+        """The names of the job's objects that begin with this prefix."""
+        return (key.removeprefix(self.key("")) for key in self.bucket.keys(self.key(prefix)))
 
     def lines(self, name: str, start: int = 0) -> Iterator[Line]:
         return self.bucket.lines(self.key(name), start)

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from fan_out import kind as kinds
-from fan_out.errors import AccountingError, JobEndedError, RetryableError, ShardFailedError, ShardStuckError
+from fan_out.errors import AccountingError, JobEndedError, RetryableError, ShardStuckError
 from fan_out.job import Plan
 from fan_out.kind import Failure, Job, Kind
 from fan_out.outcomes import Counts, Digest, failure
@@ -449,21 +449,3 @@ def partial(store: JobStore, shard: Shard, progress: Progress) -> dict[str, Any]
         "lines": written("lines", sorted(line.encode() for line in progress.lines)),
         "failures": written("failures", [encode(entry) for entry in progress.failures]),
     }
-
-
-def proves_mass_failure(committed: dict[str, Any], *, listed: int, shards: int, tolerated: float) -> bool:
-    """Whether this shard should count as failed towards the map's tolerance.
-
-    It does if at least as many of its tasks failed as a shard has on average. When more than the tolerated
-    percentage of shards are like that, more than that percentage of all tasks has failed for certain, and the
-    map stops early without ever stopping a job that is within its tolerance.
-    """
-    failed = committed["counts"]["failed"] + committed["counts"]["quarantined"]
-    return tolerated < 100 and failed > 0 and failed * shards >= listed
-
-
-def fail_shard(index: int, committed: dict[str, Any]) -> ShardFailedError:
-    counts = committed["counts"]
-    return ShardFailedError(
-        f"{counts['failed'] + counts['quarantined']} tasks of shard {index} failed; its partial is written."
-    )

@@ -5,11 +5,12 @@ from __future__ import annotations
 from functools import lru_cache, partial
 from typing import Any
 
-from fan_out import tasks
+from fan_out import tasks, tolerance
+from fan_out.errors import ShardFailedError
 from fan_out.job import Plan
 from fan_out.runtime import Deadline, state, store
 from fan_out.settings import settings
-from fan_out.work import Shard, ShardWork, fail_shard, proves_mass_failure
+from fan_out.work import Shard, ShardWork
 
 
 @state
@@ -20,8 +21,9 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """
     plan = _plan(event["jobId"])
     shard = Shard(**event["shard"])
+    jobs = store(plan.job_id)
     work = ShardWork(
-        store(plan.job_id),
+        jobs,
         plan,
         shard,
         workers=event["workers"],
@@ -29,13 +31,17 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         is_late=Deadline(context).is_late,
     )
     committed = work.run(attempt=event["attempt"], is_resumed=event["resume"])
-    if committed is not None and proves_mass_failure(
+    if committed is not None and tolerance.counts_as_failed(
+        jobs,
+        shard,
         committed,
         listed=event["listed"],
         shards=event["shards"],
         tolerated=plan.tolerated_failure_percentage,
     ):
-        raise fail_shard(shard.index, committed)
+        raise ShardFailedError(
+            f"{tolerance.failures(committed)} tasks of shard {shard.index} failed; its partial is written."
+        )
     kept = {name: value for name, value in event.items() if name != "attempt"}
     return kept | {"resume": True, "done": committed is not None}
 

@@ -337,6 +337,8 @@ GRANTS = {
         ("s3:GetObject", "<Jobs.Arn>/jobs/*"),
         ("s3:PutObject", "<Jobs.Arn>/jobs/*/checkpoints/*"),
         ("s3:PutObject", "<Jobs.Arn>/jobs/*/partials/*"),
+        ("s3:PutObject", "<Jobs.Arn>/jobs/*/excess/*"),
+        ("s3:PutObject", "<Jobs.Arn>/jobs/*/excess.json"),
         ("lambda:InvokeFunction", "<WriteTasks.Arn>"),
     },
     "Reducer": {

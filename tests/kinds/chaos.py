@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from fan_out.kind import JSON, Failure, Job, Kind, Params
 from fan_out.tasks import WRITES_PER_CALL, Task
 
 DETAIL = "worked on by chaos"
+# How a poisoned task ends its worker: it exits, it touches memory that is not its own, the kernel ends it for taking
+# too much of it, or it goes on for ever, until the function's time is over.
+WAYS = ("exit", "segmentation fault", "memory", "hang")
 
 
 class Rates(Params):
@@ -33,7 +37,7 @@ class Rates(Params):
     throttles: float = Field(0, ge=0, le=1)
     # The tasks are written, and the answer that says so does not come.
     losses: float = Field(0, ge=0, le=1)
-    # Every second poisoned task ends the process, by an exit or a signal in turn; the others exhaust its memory.
+    # A poisoned task ends its worker whenever it is worked on, in one of WAYS.
     poison: float = Field(0, ge=0, le=1)
 
 
@@ -44,28 +48,32 @@ def share(seed: int, what: str, task_id: str) -> float:
 
 
 def poison(rates: Rates, task_id: str) -> str | None:
-    """What this task does to its worker: "exit", "signal", "memory", or nothing."""
+    """How this task ends its worker, one of WAYS; None if it does not."""
     if share(rates.seed, "poison", task_id) >= rates.poison:
         return None
-    way = share(rates.seed, "way", task_id)
-    return "memory" if way < 0.5 else "exit" if way < 0.75 else "signal"
+    return WAYS[int(share(rates.seed, "way", task_id) * len(WAYS))]
 
 
 def expected(rates: Rates, task_ids: Iterable[str]) -> dict[str, Any]:
-    """What a job over these tasks comes to: its result, and the ids that are quarantined and that fail."""
-    ways = {task_id: poison(rates, task_id) for task_id in task_ids}
-    good = [task_id for task_id, way in ways.items() if way is None]
+    """What a job over these tasks comes to: its result, and the ids that are quarantined."""
+    quarantined = {task_id for task_id in task_ids if poison(rates, task_id) is not None}
+    good = [task_id for task_id in task_ids if task_id not in quarantined]
     return {
         "result": {"changed": len(good), "sum": f"{sum(map(_number, good)) % 2**64:016x}"},
-        "failed": {task_id for task_id, way in ways.items() if way == "memory"},
-        "quarantined": {task_id for task_id, way in ways.items() if way in ("exit", "signal")},
+        "quarantined": quarantined,
     }
 
 
 def die(way: str) -> None:
-    """End this process at once, as a crash does. A test in one process exchanges it."""
-    if way == "signal":
-        os.kill(os.getpid(), signal.SIGKILL)
+    """End this process, as such a task does. A test in one process exchanges it."""
+    match way:
+        case "segmentation fault":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        case "memory":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "hang":
+            while True:
+                time.sleep(1)
     os._exit(1)
 
 
@@ -76,9 +84,8 @@ class Chaos(Kind[Rates, Task]):
 
     def process_many(self, tasks: Sequence[Task], job: Job[Rates]) -> list[JSON | Failure]:
         rates, first = job.params, tasks[0].id
-        ways = {task.id: poison(rates, task.id) for task in tasks}
-        for way in ways.values():
-            if way in ("exit", "signal"):
+        for task in tasks:
+            if (way := poison(rates, task.id)) is not None:
                 die(way)
         if _strikes(job, "crashes", first, rates.crashes / 2):
             die("exit")
@@ -93,14 +100,13 @@ class Chaos(Kind[Rates, Task]):
                 "changes": {"detail": DETAIL},
             }
             for task in tasks
-            if ways[task.id] is None
         ]
-        outcomes = {outcome["id"]: outcome for outcome in job.write(writes)} if writes else {}
+        outcomes = job.write(writes)
         if _strikes(job, "late crashes", first, rates.crashes / 2):
-            die("signal")
+            die("memory")
         if _strikes(job, "losses", first, rates.losses):
             raise ServiceUnavailableError("an acknowledgement that the chaos kind lost")
-        return [_answer(task, outcomes.get(task.id)) for task in tasks]
+        return [_answer(outcome) for outcome in outcomes]
 
     def zero(self) -> JSON:
         return {"changed": 0, "sum": 0}
@@ -118,9 +124,7 @@ class Chaos(Kind[Rates, Task]):
         return {"changed": partial["changed"], "sum": f"{partial['sum']:016x}"}
 
 
-def _answer(task: Task, outcome: dict[str, Any] | None) -> JSON | Failure:
-    if outcome is None:
-        return Failure("MemoryError", f"The task {task.id} needs more memory than there is.")
+def _answer(outcome: dict[str, Any]) -> JSON | Failure:
     if outcome["outcome"] in ("updated", "unchanged"):
         return 1
     message = outcome.get("error", {}).get("message", outcome["outcome"])

@@ -41,6 +41,17 @@ class Deployment:
             config=Config(read_timeout=120),
         )
 
+    def set_timeout(self, function: str, seconds: int) -> None:
+        """Give the function of this state so many seconds a call, instead of its own fifteen minutes."""
+        client = self.client("lambda")
+        names = [
+            each["FunctionName"]
+            for page in client.get_paginator("list_functions").paginate()
+            for each in page["Functions"]
+        ]
+        (name,) = [name for name in names if function in name]
+        client.update_function_configuration(FunctionName=name, Timeout=seconds)
+
     def start(self, document: Any, job_id: str) -> str:
         answer = self.client("stepfunctions").start_execution(
             stateMachineArn=self.at.state_machine_arn, name=job_id, input=json.dumps(document)

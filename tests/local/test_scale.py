@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from tests.kinds.chaos import DETAIL, Rates, expected
+from tests.kinds.chaos import DETAIL, WAYS, Rates, expected, poison
 from tests.local.deployment import Deployment, deployed
 from tests.machine import make_tasks
 from tests.plan import plan
 
-pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
 
 AS_OF = "2026-11-23T09:00:00Z"
 TASKS = 100_000
@@ -71,40 +71,37 @@ def test_the_parent_execution_is_the_same_at_ten_shards_and_at_ten_thousand(
 def test_chaos_at_scale_loses_nothing_and_applies_every_effect_once(
     aws: Deployment, tasks: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    open_ids = {task["id"] for task in tasks if not task["isComplete"]}
+    # A quarter of the poisoned tasks hang until their workers' time is over: let that be soon.
+    aws.set_timeout("Worker", 40)
+    ids = {task["id"] for task in tasks}
     rates = {"seed": 7, "scratch": str(tmp_path), "poison": 0.001}
     faults = {"crashes": 0.05, "throttles": 0.1, "losses": 0.02}
     records = {}
     for job_id, params in (("with-faults", rates | faults), ("without", rates)):
-        records[job_id] = aws.run(
-            {
-                "kind": "chaos",
-                "params": params,
-                "filter": {"isComplete": False},
-                "shardSize": len(open_ids) // 1000,
-            },
-            job_id,
-            1200,
-        )
+        records[job_id] = aws.run({"kind": "chaos", "params": params, "shardSize": 100}, job_id, 1800)
     record = records["with-faults"]
-    known = expected(Rates.model_validate(rates), open_ids)
+    known = expected(Rates.model_validate(rates), ids)
+    assert {poison(Rates.model_validate(rates), task_id) for task_id in ids} == {None, *WAYS}
     assert record["status"] == "PARTIAL"
-    assert record["shards"]["planned"] >= 1000
-    assert record["shards"]["failed"] == 0
+    assert 1000 <= record["shards"]["planned"] == record["shards"]["done"]
     assert record["counts"] == {
-        "listed": len(open_ids),
-        "succeeded": len(open_ids) - len(known["quarantined"]) - len(known["failed"]),
-        "failed": len(known["failed"]),
+        "listed": TASKS,
+        "succeeded": TASKS - len(known["quarantined"]),
+        "failed": 0,
         "quarantined": len(known["quarantined"]),
         "unprocessed": 0,
     }
-    assert len(known["quarantined"]) > 20
+    assert len(known["quarantined"]) > 50
     assert aws.stored("with-faults", "result.json") == aws.stored("without", "result.json")
     assert record["result"] == known["result"]
     lines = aws.lines("with-faults", "failures.jsonl")
-    for outcome in ("quarantined", "failed"):
-        assert {line["task"]["id"] for line in lines if line["outcome"] == outcome} == known[outcome]
-    touched = known["quarantined"] | known["failed"]
+    assert {line["task"]["id"]: line["outcome"] for line in lines} == dict.fromkeys(
+        known["quarantined"], "quarantined"
+    )
+    assert len(lines) == len(known["quarantined"])
+    for kind, rate in faults.items():
+        # Each fault is noted where it strikes, once; that it is noted shows that it did.
+        assert len(list((tmp_path / "with-faults").glob(f"*{kind}-*"))) > 1000 * rate / 2
     for task in aws.tasks():
-        is_changed = task["id"] in open_ids and task["id"] not in touched
+        is_changed = task["id"] not in known["quarantined"]
         assert (task["version"], task.get("detail") == DETAIL) == ((2, True) if is_changed else (1, False))

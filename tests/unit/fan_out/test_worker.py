@@ -253,28 +253,6 @@ def test_a_shard_with_a_few_failures_does_not(machine: Machine, shard: Shard, tr
     assert machine.call("Worker", event(shard))["done"] is True
 
 
-@given(
-    shards=st.lists(st.tuples(st.integers(1, 50), st.floats(0, 1)), min_size=1, max_size=40),
-    tolerated=st.floats(0, 100),
-)
-def test_a_job_within_its_tolerance_is_never_stopped_early(
-    shards: list[tuple[int, float]], tolerated: float
-) -> None:
-    failed = [round(count * share) for count, share in shards]
-    listed = sum(count for count, _ in shards)
-    counted = sum(
-        work.proves_mass_failure(
-            {"counts": {"failed": of_shard, "quarantined": 0}},
-            listed=listed,
-            shards=len(shards),
-            tolerated=tolerated,
-        )
-        for of_shard in failed
-    )
-    if counted * 100 > tolerated * len(shards):
-        assert sum(failed) * 100 > tolerated * listed
-
-
 def test_a_job_that_fails_throughout_is_stopped_before_its_end(machine: Machine, trial: Any) -> None:
     put_tasks([task(number) for number in range(80)])
     trial.on.update({f"task-{number:05d}": Failure("BadError", "no") for number in range(80)})

@@ -1,0 +1,63 @@
+"""Early stop: a job that cannot end within its tolerance any more is not worked on to its end.
+
+The map stops by itself once more than the tolerated percentage of its shards count as failed; so the question
+is which do. A shard counts as failed only on a proof that includes its own failures:
+
+- it alone has at least as many failures as a shard has tasks on average. If more than the tolerated percentage
+  of shards are like that, more than that percentage of all tasks has failed; or
+- it and the shards that ended before it have more failures together than the whole job tolerates.
+
+Either way a map that is stopped was the map of a job that exceeds its tolerance for certain. A shard within the
+tolerance pays nothing for this; one above it writes its number of failures down, as the name of an object.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from fan_out.storage import JobStore
+from fan_out.work import Shard
+
+# Below it, shards above the tolerance note their failures: `{index}-{failures}`.
+EXCESS = "excess/"
+# There once the noted failures have proven that the job exceeds its tolerance.
+PROOF = "excess.json"
+# About so many shards of a job add up what all have noted, however many there are: a thousand names are a page
+# of a listing, so that the pages read for a job are never more than its shards.
+SUMS = 1000
+
+
+def counts_as_failed(
+    store: JobStore, shard: Shard, committed: dict[str, Any], *, listed: int, shards: int, tolerated: float
+) -> bool:
+    """Whether the map should count this shard, whose partial is committed, as failed.
+
+    `listed` tasks in `shards` shards are the job's, `tolerated` is its percentage.
+    """
+    failed = failures(committed)
+    # What is tolerated in full, or in this shard, proves nothing.
+    if tolerated >= 100 or failed * 100 <= tolerated * shard.count:
+        return False
+    if failed * shards >= listed or store.has(PROOF):
+        return True
+    store.put(f"{EXCESS}{shard.index:08d}-{failed}", {})
+    if not _adds_up(shard, shards):
+        return False
+    noted = sum(int(name.rpartition("-")[2]) for name in store.names(EXCESS))
+    if noted * 100 <= tolerated * listed:
+        return False
+    store.put(PROOF, {"failed": noted, "listed": listed})
+    return True
+
+
+def failures(committed: dict[str, Any]) -> int:
+    """How many tasks of a partial failed or were quarantined."""
+    counts = committed["counts"]
+    return int(counts["failed"] + counts["quarantined"])
+
+
+def _adds_up(shard: Shard, shards: int) -> bool:
+    """Whether this shard is one of the about SUMS that add up; by its hash, as failures may come in any pattern."""
+    stride = -(-shards // SUMS)
+    return int(hashlib.sha256(str(shard.index).encode()).hexdigest(), 16) % stride == 0
