@@ -20,9 +20,10 @@ class FanOutStack(cdk.Stack):
 
     `lambdas` is the folder of the functions; another one than the project's may bring kinds of its own.
     Context: `removal` is `retain` (default) or `destroy`, for table and bucket when the stack is deleted (a
-    bucket that is not empty stays in any case); `alarmTopicArn` is an SNS topic that hears of the alarms.
+    bucket that is not empty stays in any case); `jobsKept` is for how many days the objects of a job are kept (90),
+    or `forever`; `alarmTopicArn` is an SNS topic that hears of the alarms.
     Outputs: ApiUrl, StateMachineArn, BucketName, TaskTableName.
-    Raises ValueError on another value of `removal`.
+    Raises ValueError on another value of `removal` or `jobsKept`.
     """
 
     def __init__(self, scope: Construct, id_: str, *, lambdas: Path = LAMBDAS) -> None:
@@ -34,7 +35,7 @@ class FanOutStack(cdk.Stack):
             # template takes no parameters.
             synthesizer=cdk.DefaultStackSynthesizer(generate_bootstrap_version_rule=False),
         )
-        storage = Storage(self, "Storage", removal_policy=_removal_policy(self))
+        storage = Storage(self, "Storage", removal_policy=_removal_policy(self), jobs_kept=_jobs_kept(self))
         runtime = Runtime(self, "Runtime", lambdas=lambdas)
         tasks = TaskService(self, "TaskService", runtime=runtime, storage=storage)
         workflow = Workflow(
@@ -65,3 +66,13 @@ def _removal_policy(stack: cdk.Stack) -> cdk.RemovalPolicy:
     if asked not in ("retain", "destroy"):
         raise ValueError(f'context "removal" is "{asked}", but must be "retain" or "destroy".')
     return cdk.RemovalPolicy.DESTROY if asked == "destroy" else cdk.RemovalPolicy.RETAIN
+
+
+def _jobs_kept(stack: cdk.Stack) -> cdk.Duration | None:
+    asked = stack.node.try_get_context("jobsKept") or 90
+    if asked == "forever":
+        return None
+    # The CLI's -c gives texts. Uploads are kept for a week, and a job outlives what it imports.
+    if str(asked).isdecimal() and 7 <= int(asked) <= 36_500:
+        return cdk.Duration.days(int(asked))
+    raise ValueError(f'context "jobsKept" is "{asked}", but must be 7 to 36,500 days, or "forever".')

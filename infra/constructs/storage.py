@@ -8,14 +8,24 @@ from constructs import Construct
 
 from infra.constructs.grants import acknowledge
 
-JOBS_KEPT = cdk.Duration.days(90)
 UPLOADS_KEPT = cdk.Duration.days(7)
 
 
 class Storage(Construct):
-    """Table, bucket and secret. `removal_policy` says whether table and bucket outlive the stack."""
+    """Table, bucket and secret.
 
-    def __init__(self, scope: Construct, id_: str, *, removal_policy: cdk.RemovalPolicy) -> None:
+    `removal_policy` says whether table and bucket outlive the stack, `jobs_kept` when the objects of a job expire, if
+    they do: as long as they are there, a job can be looked at and retried.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        id_: str,
+        *,
+        removal_policy: cdk.RemovalPolicy,
+        jobs_kept: cdk.Duration | None,
+    ) -> None:
         super().__init__(scope, id_)
         self.table = dynamodb.Table(
             self,
@@ -40,7 +50,7 @@ class Storage(Construct):
             # and versions would double what a large job costs to keep.
             versioned=False,
             lifecycle_rules=[
-                s3.LifecycleRule(id="jobs", prefix="jobs/", expiration=JOBS_KEPT),
+                *([s3.LifecycleRule(id="jobs", prefix="jobs/", expiration=jobs_kept)] if jobs_kept else []),
                 s3.LifecycleRule(id="uploads", prefix="uploads/", expiration=UPLOADS_KEPT),
                 s3.LifecycleRule(
                     id="unfinished", abort_incomplete_multipart_upload_after=cdk.Duration.days(1)

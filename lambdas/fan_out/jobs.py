@@ -12,9 +12,9 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from fan_out import aws, record
+from fan_out import aws, origin, record
 from fan_out.errors import InvalidJobError, JobExistsError, JobNotFoundError
-from fan_out.job import UPLOADS, FailedSource, Plan, check_id, make_plan, read_input
+from fan_out.job import UPLOADS, Plan, check_id, make_plan, read_input
 from fan_out.storage import RECORD, Bucket, JobStore
 from fan_out.tasks import utc
 
@@ -50,8 +50,9 @@ class Jobs:
             job_id = check_id(document["jobId"])
             document = {name: value for name, value in document.items() if name != "jobId"}
         asked = read_input(document)
-        if not isinstance(asked.source, FailedSource):
-            make_plan(job_id, utc("2000-01-01T00:00:00Z"), asked)
+        earlier, is_fresh = origin.find(self.bucket, asked.source)
+        # Made only to refuse here what the planner would refuse.
+        make_plan(job_id, utc("2000-01-01T00:00:00Z"), asked, earlier, is_fresh=is_fresh)
         text = json.dumps(document, ensure_ascii=False)
         arn = self._arn(job_id)
         try:
@@ -64,6 +65,8 @@ class Jobs:
                 raise
             if json.loads(self._describe(job_id)["input"]) != document:
                 raise JobExistsError(f'There is a job "{job_id}" with another input.') from error
+            # It may have ended since.
+            return {"jobId": job_id, "executionArn": arn, "status": self.get(job_id)["status"]}
         return {"jobId": job_id, "executionArn": arn, "status": "RUNNING"}
 
     def get(self, job_id: str) -> dict[str, Any]:
@@ -139,8 +142,14 @@ class Jobs:
         return answer
 
     def retry(self, job_id: str, changes: Any) -> dict[str, Any]:
-        """Start a job over what did not succeed in this one; `changes` to its input, if any, apply to the new job."""
-        self._describe_or_record(job_id)
+        """Start a job over what did not succeed in this one; `changes` to its input, if any, apply to the new job.
+
+        Raises JobNotFoundError, and InvalidJobError if there is nothing to retry, or not yet.
+        """
+        # A record outlives its execution, which AWS forgets after 90 days.
+        if not JobStore(self.bucket, check_id(job_id)).has(RECORD):
+            self._describe(job_id)
+            raise origin.unfinished(job_id)
         asked = changes if isinstance(changes, dict) else {}
         return self.start(asked | {"source": {"failedIn": job_id}}) | {"origin": job_id}
 
@@ -207,11 +216,6 @@ class Jobs:
             if aws.error_code(error) in {"ExecutionDoesNotExist", "InvalidArn"}:
                 raise JobNotFoundError(f'There is no job "{job_id}".') from None
             raise
-
-    def _describe_or_record(self, job_id: str) -> None:
-        """Raises JobNotFoundError. A record outlives its execution, which AWS forgets after 90 days."""
-        if not JobStore(self.bucket, check_id(job_id)).has(RECORD):
-            self._describe(job_id)
 
     def _shards(self, execution_arn: str) -> dict[str, int]:
         """How many shards are done and failed by now, asked at most every PROGRESS_SECONDS."""

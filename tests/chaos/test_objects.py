@@ -85,8 +85,16 @@ def test_a_missing_shard_fails_the_job_and_is_named(machine: Machine) -> None:
     assert "Shard 0" in record["error"]["message"]
     counts = record["counts"]
     assert counts["listed"] == sum(counts.values()) - counts["listed"]
-    assert counts["unprocessed"] == 3 or counts["unprocessed"] > 0
+    assert 0 < counts["unprocessed"] <= SCENARIO.shard_size
     assert record["shards"]["failed"] == 1
+    # Nobody knows which tasks these were: a retry of what the account names would leave them out.
+    check_all_is_had_by_a_retry(machine)
+
+
+def check_all_is_had_by_a_retry(machine: Machine) -> None:
+    ended = machine.run({"source": {"failedIn": "job-1"}}, "job-2")
+    assert ended.status == "SUCCEEDED", ended
+    assert read(ended, "job-2").plan == baseline(machine, SCENARIO).plan
 
 
 def test_a_missing_part_fails_the_job_and_is_named(machine: Machine) -> None:
@@ -122,14 +130,7 @@ def test_an_object_without_which_nothing_can_be_folded_fails_the_job_by_name(
     assert lost in record["error"]["message"]
     counts = record["counts"]
     assert counts["listed"] == sum(counts.values()) - counts["listed"] > 0
-    # What it would have come to can still be had.
-    ended = machine.run({"source": {"failedIn": "job-1"}}, "job-2")
-    assert ended.status == "SUCCEEDED", ended
-    assert read(ended, "job-2").plan == baseline_plan(machine)
-
-
-def baseline_plan(machine: Machine) -> bytes | None:
-    return baseline(machine, SCENARIO).plan
+    check_all_is_had_by_a_retry(machine)
 
 
 def test_a_manifest_that_lost_lines_fails_the_job(machine: Machine) -> None:

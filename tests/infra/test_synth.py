@@ -103,7 +103,11 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (lambdas / "kinds" / "__pycache__").mkdir(exist_ok=True)
     (lambdas / "kinds" / "__pycache__" / "of_the_test.pyc").write_bytes(b"compiled")
     (folder / "tmp").mkdir()
-    context = {"removal": "destroy", "alarmTopicArn": "arn:aws:sns:eu-west-1:123456789012:oncall"}
+    context = {
+        "removal": "destroy",
+        "jobsKept": "forever",
+        "alarmTopicArn": "arn:aws:sns:eu-west-1:123456789012:oncall",
+    }
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("CDK_CONTEXT_JSON", json.dumps(context))
         monkeypatch.setenv("TMPDIR", str(folder / "tmp"))
@@ -132,6 +136,12 @@ def test_table_and_bucket_go_with_the_stack_when_the_context_says_so(staged: Pat
     assert template.one("AWS::S3::Bucket")["DeletionPolicy"] == "Delete"
 
 
+def test_jobs_are_kept_for_as_long_as_the_context_says(staged: Path) -> None:
+    template = Template(json.loads((staged / "FanOut.template.json").read_text(encoding="utf-8")))
+    rules = template.one("AWS::S3::Bucket")["Properties"]["LifecycleConfiguration"]["Rules"]
+    assert {rule["Id"] for rule in rules} == {"uploads", "unfinished"}
+
+
 def test_every_alarm_tells_the_topic_that_the_context_names(staged: Path) -> None:
     template = Template(json.loads((staged / "FanOut.template.json").read_text(encoding="utf-8")))
     assert {
@@ -139,11 +149,18 @@ def test_every_alarm_tells_the_topic_that_the_context_names(staged: Path) -> Non
     } == {("arn:aws:sns:eu-west-1:123456789012:oncall",)}
 
 
+@pytest.mark.parametrize(
+    ("context", "said"),
+    [
+        ({"removal": "maybe"}, 'context "removal" is "maybe", but must be "retain" or "destroy"'),
+        ({"jobsKept": "1"}, 'context "jobsKept" is "1", but must be 7 to 36,500 days, or "forever"'),
+    ],
+)
 def test_a_context_that_means_nothing_is_refused_in_words(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, context: dict[str, str], said: str
 ) -> None:
-    monkeypatch.setenv("CDK_CONTEXT_JSON", '{"removal": "maybe"}')
-    with pytest.raises(RuntimeError, match='context "removal" is "maybe", but must be "retain" or "destroy"'):
+    monkeypatch.setenv("CDK_CONTEXT_JSON", json.dumps(context))
+    with pytest.raises(RuntimeError, match=said):
         synthesize(tmp_path / "assembly")
 
 

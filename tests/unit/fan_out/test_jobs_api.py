@@ -196,6 +196,14 @@ def test_the_same_job_again_is_the_same_job(bucket: Bucket) -> None:
     assert len(aws.step_functions().list_executions(stateMachineArn=MACHINE)["executions"]) == 1
 
 
+def test_the_same_job_again_after_its_end_is_answered_with_what_became_of_it(bucket: Bucket) -> None:
+    send("POST", "/jobs", '{"jobId": "mine"}')
+    aws.step_functions().stop_execution(executionArn=running("mine"))
+    assert send("POST", "/jobs", '{"jobId": "mine"}')[1]["status"] == "STOPPED"
+    JobStore(bucket, "mine").put("record.json", RECORD | {"status": "PARTIAL"})
+    assert send("POST", "/jobs", '{"jobId": "mine"}')[1]["status"] == "PARTIAL"
+
+
 def test_another_job_under_the_same_id_is_a_conflict(bucket: Bucket) -> None:
     send("POST", "/jobs", '{"jobId": "mine"}')
     status, answer = send("POST", "/jobs", '{"jobId": "mine", "shardSize": 7}')
@@ -419,6 +427,7 @@ def test_a_job_without_failures_has_nothing_to_retry(bucket: Bucket) -> None:
 def test_a_retry_is_a_job_over_the_failures_with_the_changes_that_were_asked_for(
     bucket: Bucket, body: str | None
 ) -> None:
+    put_plan(JobStore(bucket, "mine"))
     JobStore(bucket, "mine").put("record.json", RECORD)
     status, answer = send("POST", "/jobs/mine/retry", body)
     assert (status, answer["origin"]) == (202, "mine")
@@ -426,9 +435,34 @@ def test_a_retry_is_a_job_over_the_failures_with_the_changes_that_were_asked_for
     assert json.loads(describe(answer["jobId"])["input"]) == expected
 
 
-def test_a_retry_with_a_wrong_change_is_refused(bucket: Bucket) -> None:
+@pytest.mark.parametrize("change", [{"shardSize": 0}, {"kind": "import-tasks"}, {"params": {"top": 1}}])
+def test_a_retry_with_a_wrong_change_is_refused(bucket: Bucket, change: dict[str, Any]) -> None:
+    put_plan(JobStore(bucket, "mine"))
     JobStore(bucket, "mine").put("record.json", RECORD)
-    assert send("POST", "/jobs/mine/retry", '{"shardSize": 0}')[0] == 400
+    status, answer = send("POST", "/jobs/mine/retry", json.dumps(change))
+    assert (status, answer["error"]["field"]) == (400, *change)
+    assert not aws.step_functions().list_executions(stateMachineArn=MACHINE)["executions"]
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        (None, "a job that has ended and is accounted for"),
+        ({"resultUrl": "s3://bucket/key"}, "a job with failed, quarantined or unprocessed tasks"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/jobs/mine/retry", "/jobs"])
+def test_what_has_nothing_to_retry_is_refused_before_a_job_is_started(
+    bucket: Bucket, path: str, record: dict[str, Any] | None, said: str
+) -> None:
+    send("POST", "/jobs", '{"jobId": "mine"}')
+    put_plan(JobStore(bucket, "mine"))
+    if record is not None:
+        JobStore(bucket, "mine").put("record.json", record)
+    body = '{"source": {"failedIn": "mine"}}' if path == "/jobs" else None
+    status, answer = send("POST", path, body)
+    assert (status, answer["error"]["field"], answer["error"]["allowed"]) == (400, "source.failedIn", said)
+    assert len(aws.step_functions().list_executions(stateMachineArn=MACHINE)["executions"]) == 1
 
 
 def test_a_job_is_stopped_once(bucket: Bucket) -> None:
