@@ -60,10 +60,11 @@ def s3() -> S3Client:
 
 @cache
 def lambda_client() -> LambdaClient:
-    # A synchronous call lasts as long as the called function; the SDK must not send it a second time meanwhile.
+    # A synchronous call lasts as long as the called function, which ends before this time does; a call without any
+    # answer is sent once more, and what it does is safe to repeat.
     return boto3.client(
         "lambda",
-        config=_CONFIG.merge(Config(read_timeout=120, retries={"mode": "standard", "max_attempts": 2})),
+        config=_CONFIG.merge(Config(read_timeout=120, retries={"mode": "standard", "total_max_attempts": 2})),
     )
 
 

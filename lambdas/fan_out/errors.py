@@ -54,6 +54,10 @@ class ToleranceExceededError(FanOutError):
     """More of the job's tasks failed, were quarantined or stayed unprocessed than the job tolerates."""
 
 
+class KindFailedError(FanOutError):
+    """The kind's own code could not make the job's result of what its tasks came to. Every task has its outcome."""
+
+
 class ShardFailedError(FanOutError):
     """So many of a shard's tasks failed that the shard counts as failed. Never retried: its partial is written."""
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -135,6 +137,8 @@ class Plan(_Model):
     started_at: str = Field(alias="startedAt")
     # The job whose failures this one works on, and the first job of that chain.
     origin: str | None = None
+    # How many tasks the account of that job names, if these are the source: not one of them may get lost.
+    named: int | None = None
     effect_scope: str = Field(alias="effectScope")
     # When that first job started: a kind's day is that of the whole chain.
     chain_started_at: str = Field(alias="chainStartedAt")
@@ -175,8 +179,29 @@ class Plan(_Model):
         )
 
 
-_ID_RULE = "1 to 80 letters, digits, - or _"
-_ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The earlier job of a retry.
+
+    `named` is how many of its `listed` tasks its account names as not succeeded: those are worked on. None if it does
+    not name them all, because the job ended before its listing stood or objects of it are lost: then its own source is
+    listed anew.
+    """
+
+    plan: Plan
+    listed: int
+    named: int | None
+
+    @property
+    def tolerated_failure_percentage(self) -> float:
+        """As many tasks as the job itself tolerated, as a percentage of those that are tried again; rounded up."""
+        share = 1.0 if self.named is None else self.listed / self.named
+        return min(100.0, math.ceil(self.plan.tolerated_failure_percentage * share * 10_000) / 10_000)
+
+
+# A leading hyphen would make an option of the id, on every command line that names it.
+_ID_RULE = "1 to 80 letters, digits, - or _, the first no -"
+_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}")
 
 
 def check_id(job_id: Any) -> str:
@@ -197,16 +222,18 @@ def read_input(document: Any) -> JobInput:
     return _validated(JobInput, document, "")
 
 
-def make_plan(
-    job_id: str, started_at: str, asked: JobInput, origin: Plan | None = None, *, is_fresh: bool = False
-) -> Plan:
+def make_plan(job_id: str, started_at: str, asked: JobInput, retried: Origin | None = None) -> Plan:
     """Complete a checked input into a plan. Raises InvalidJobError.
 
-    `origin` is the plan of the job named by `failedIn`: what the input does not say is as it was there,
-    and the effects are keyed as they were there, so that none is applied twice. `is_fresh` says that the
-    origin ended before its listing did: then its own source is listed anew.
+    `retried` is the job named by `failedIn`: what the input does not say is as it was there, and the effects
+    are keyed as they were there, so that none is applied twice.
     """
     given = asked.model_fields_set
+    origin = retried.plan if retried is not None else None
+    source, named = asked.source, None
+    if retried is not None:
+        named = retried.plan.named if retried.named is None else retried.named
+        source = retried.plan.source if retried.named is None else asked.source
     if origin is not None:
         for name in ("kind", "params", "filter"):
             if name in given and getattr(asked, name) != getattr(origin, name):
@@ -229,18 +256,22 @@ def make_plan(
         job_id=job_id,
         kind=name,
         params=params,
-        source=origin.source if origin is not None and is_fresh else asked.source,
+        source=source,
         filter=origin.filter
         if origin is not None
         else _narrowed(kind.filter(checked, started_at), asked.filter, name),
         shard_size=setting("shard_size"),
         max_concurrency=setting("max_concurrency"),
-        tolerated_failure_percentage=setting("tolerated_failure_percentage"),
+        tolerated_failure_percentage=retried.tolerated_failure_percentage
+        if retried is not None and "tolerated_failure_percentage" not in given
+        else asked.tolerated_failure_percentage,
         tasks_per_second=setting("tasks_per_second"),
         max_cost_usd=setting("max_cost_usd"),
         started_at=started_at,
         origin=origin.job_id if origin is not None else None,
-        effect_scope=origin.effect_scope if origin is not None else job_id,
+        named=named,
+        # The start, too: a name may be used again once the first job's objects have expired, and its effects are not.
+        effect_scope=origin.effect_scope if origin is not None else f"{job_id}@{started_at}",
         chain_started_at=origin.chain_started_at if origin is not None else started_at,
         rows=origin.rows if origin is not None else isinstance(asked.source, CsvSource),
     )

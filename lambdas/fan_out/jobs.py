@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import time
+from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ParamValidationError
 
 from fan_out import aws, origin, record
-from fan_out.errors import InvalidJobError, JobExistsError, JobNotFoundError
+from fan_out.errors import InvalidJobError, JobExistsError, JobNotFoundError, ThrottledError
 from fan_out.job import UPLOADS, Plan, check_id, make_plan, read_input
 from fan_out.storage import RECORD, Bucket, JobStore
 from fan_out.tasks import utc
@@ -22,9 +25,15 @@ from fan_out.tasks import utc
 LINK_SECONDS = 3600
 # DescribeMapRun and ListMapRuns refill at one call a second for the whole account: never one per viewer.
 PROGRESS_SECONDS = 2.0
+# Of so many jobs a warm function remembers it.
+WATCHED = 100
 # Records that a listing of jobs reads at the same time.
 READERS = 16
 _STATUS = {"ABORTED": "STOPPED", "TIMED_OUT": "FAILED", "FAILED": "FAILED", "PENDING_REDRIVE": "RUNNING"}
+
+
+# The key of an upload that was named here, and so the id of the job that imports it.
+_NAMED = re.compile(rf"{UPLOADS}(\d{{8}}-\d{{6}}-[0-9a-f]{{6}})\.csv")
 
 
 def new_id() -> str:
@@ -38,7 +47,7 @@ class Jobs:
 
     bucket: Bucket
     state_machine_arn: str
-    _progress: dict[str, tuple[float, dict[str, int]]] = field(default_factory=dict)
+    _progress: OrderedDict[str, tuple[float, dict[str, int]]] = field(default_factory=OrderedDict)
 
     def start(self, document: Any) -> dict[str, Any]:
         """Start a job from its input, which may say the new job's `jobId`.
@@ -47,12 +56,12 @@ class Jobs:
         """
         job_id = new_id()
         if isinstance(document, dict) and "jobId" in document:
-            job_id = check_id(document["jobId"])
+            job_id = self._free(check_id(document["jobId"]))
             document = {name: value for name, value in document.items() if name != "jobId"}
         asked = read_input(document)
-        earlier, is_fresh = origin.find(self.bucket, asked.source)
+        retried = origin.find(self.bucket, asked.source)
         # Made only to refuse here what the planner would refuse.
-        make_plan(job_id, utc("2000-01-01T00:00:00Z"), asked, earlier, is_fresh=is_fresh)
+        make_plan(job_id, utc("2000-01-01T00:00:00Z"), asked, retried)
         text = json.dumps(document, ensure_ascii=False)
         arn = self._arn(job_id)
         try:
@@ -75,6 +84,9 @@ class Jobs:
         if (committed := store.get(RECORD)) is not None:
             return self._linked(committed)
         execution = self._describe(job_id)
+        if execution["status"] == "SUCCEEDED":
+            # It ended a moment ago, or its objects have expired.
+            return self._linked(json.loads(execution["output"]))
         stored = store.get("job.json")
         started_at = utc(execution["startDate"].isoformat())
         found = record.opened(job_id, started_at, Plan.from_json(stored) if stored is not None else None)
@@ -95,6 +107,10 @@ class Jobs:
         Raises InvalidJobError if the token is none of ours.
         """
         where: dict[str, Any] = {} if page_token is None else {"nextToken": page_token}
+        rule = "the nextPageToken of an answer"
+        unknown = InvalidJobError(
+            f"pageToken is not {rule}.", field="pageToken", value=page_token, allowed=rule
+        )
         try:
             with aws.translated():
                 answer = aws.step_functions().list_executions(
@@ -102,11 +118,11 @@ class Jobs:
                 )
         except ClientError as error:
             if aws.error_code(error) in {"InvalidToken", "ValidationException"} and page_token is not None:
-                rule = "the nextPageToken of an answer"
-                raise InvalidJobError(
-                    f"pageToken is not {rule}.", field="pageToken", value=page_token, allowed=rule
-                ) from None
+                raise unknown from None
             raise
+        except ParamValidationError:
+            # The SDK knows that a token is not empty.
+            raise unknown from None
         with ThreadPoolExecutor(READERS) as pool:
             page: dict[str, Any] = {"jobs": list(pool.map(self._listed, answer["executions"]))}
         if "nextToken" in answer:
@@ -121,8 +137,8 @@ class Jobs:
         }
         if "stopDate" in execution:
             job["endedAt"] = utc(execution["stopDate"].isoformat())
-        # Whether all of its tasks succeeded or just enough of them, only the record says.
-        if execution["status"] == "SUCCEEDED":
+        # Whether all of its tasks succeeded or just enough of them, only the record says, and it may be a moment ahead.
+        if job["status"] != "RUNNING":
             committed = JobStore(self.bucket, execution["name"]).get(RECORD)
             job["status"] = committed["status"] if committed is not None else job["status"]
         return job
@@ -163,12 +179,8 @@ class Jobs:
                     error="JobStoppedError",
                     cause="The job was stopped.",
                 )
-        return {
-            "jobId": job_id,
-            "status": "STOPPED"
-            if execution["status"] == "RUNNING"
-            else _STATUS.get(execution["status"], execution["status"]),
-        }
+            return {"jobId": job_id, "status": "STOPPED"}
+        return {"jobId": job_id, "status": self.get(job_id)["status"]}
 
     def import_csv(self, body: bytes) -> dict[str, Any]:
         """Store a CSV and start the job that imports it."""
@@ -178,7 +190,11 @@ class Jobs:
         return self.import_object(key, job_id)
 
     def import_object(self, key: Any, job_id: str | None = None) -> dict[str, Any]:
-        """Start the job that imports a CSV that was uploaded before. Bad rows never keep out the good ones."""
+        """Start the job that imports a CSV that was uploaded before. Bad rows never keep out the good ones.
+
+        An upload that this service has named is imported by the job of that name: asked for twice, it is imported
+        once.
+        """
         # What is no key of an upload is not even looked for; S3's keys have at most 1,024 bytes.
         is_upload = isinstance(key, str) and key.startswith(UPLOADS) and len(key.encode()) <= 1024
         if not is_upload or not self.bucket.has(key):
@@ -188,6 +204,8 @@ class Jobs:
                 value=key,
                 allowed="the key of an uploaded object",
             )
+        if job_id is None and (named := _NAMED.fullmatch(key)) is not None:
+            job_id = named[1]
         return self.start(
             {
                 "jobId": job_id or new_id(),
@@ -205,6 +223,16 @@ class Jobs:
         )
         return {"uploadUrl": url, "method": "PUT", "expiresIn": LINK_SECONDS, "source": {"csv": key}}
 
+    def _free(self, job_id: str) -> str:
+        """The id, if no job has left objects under it whose execution AWS has forgotten. Raises JobExistsError."""
+        store = JobStore(self.bucket, job_id)
+        if store.has("job.json") or store.has(RECORD):
+            try:
+                self._describe(job_id)
+            except JobNotFoundError:
+                raise JobExistsError(f'There was a job "{job_id}"; its objects are still kept.') from None
+        return job_id
+
     def _arn(self, job_id: str) -> str:
         return f"{self.state_machine_arn.replace(':stateMachine:', ':execution:', 1)}:{job_id}"
 
@@ -218,17 +246,27 @@ class Jobs:
             raise
 
     def _shards(self, execution_arn: str) -> dict[str, int]:
-        """How many shards are done and failed by now, asked at most every PROGRESS_SECONDS."""
+        """How many shards are done and failed by now, asked at most every PROGRESS_SECONDS.
+
+        Where AWS asks to slow down, what was known before has to do.
+        """
         asked_at, shards = self._progress.get(execution_arn, (-PROGRESS_SECONDS, {}))
         if time.monotonic() - asked_at >= PROGRESS_SECONDS:
-            shards = {"done": 0, "failed": 0}
-            with aws.translated():
-                client = aws.step_functions()
-                for run in client.list_map_runs(executionArn=execution_arn)["mapRuns"]:
-                    counts = client.describe_map_run(mapRunArn=run["mapRunArn"])["itemCounts"]
-                    shards["done"] += counts["succeeded"]
-                    shards["failed"] += counts["failed"] + counts["timedOut"] + counts["aborted"]
-            self._progress = {execution_arn: (time.monotonic(), shards)}
+            with suppress(ThrottledError):
+                shards = self._counted(execution_arn)
+            self._progress[execution_arn] = (time.monotonic(), shards)
+            if len(self._progress) > WATCHED:
+                self._progress.popitem(last=False)
+        return shards
+
+    def _counted(self, execution_arn: str) -> dict[str, int]:
+        shards = {"done": 0, "failed": 0}
+        with aws.translated():
+            client = aws.step_functions()
+            for run in client.list_map_runs(executionArn=execution_arn)["mapRuns"]:
+                counts = client.describe_map_run(mapRunArn=run["mapRunArn"])["itemCounts"]
+                shards["done"] += counts["succeeded"]
+                shards["failed"] += counts["failed"] + counts["timedOut"] + counts["aborted"]
         return shards
 
     def _linked(self, found: dict[str, Any]) -> dict[str, Any]:

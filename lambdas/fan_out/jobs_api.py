@@ -176,8 +176,9 @@ def _document() -> Any:
         return {}
     try:
         document = json.loads(body, parse_constant=_no_number)
-        # A lone surrogate is no text that the execution's input, or an answer, could hold.
-        json.dumps(document, ensure_ascii=False).encode()
+        # Neither a lone surrogate nor 1e999, which Python reads as infinite, is anything that an execution's input
+        # or an answer could hold.
+        json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError):
         raise InvalidJobError("The body is not JSON, but must be an object such as {}.") from None
     if not isinstance(document, dict):

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Generic, TypeVar, cast
 from pydantic import BaseModel, ConfigDict
 
 import kinds
-from fan_out.errors import InvalidJobError
+from fan_out.errors import InvalidJobError, RetryableError
 from fan_out.tasks import Row, Task
 
 JSON = Any
@@ -96,6 +96,8 @@ class Kind(Generic[P, T]):
                 answers.append(self.process(task, job))
             except TaskError as error:
                 answers.append(Failure(error.name, error.message))
+            except RetryableError as error:
+                answers.append(Failure(type(error).__name__, str(error), retry=True))
         return answers
 
     def zero(self) -> JSON:
@@ -103,9 +105,9 @@ class Kind(Generic[P, T]):
         return {}
 
     def fold(self, partial: JSON, task: T, result: JSON, job: Job[P]) -> JSON:
-        """The partial with one more task's result in it.
+        """The partial with one more task's result in it; may be `partial` itself, changed.
 
-        May change `partial` itself, but then must not raise after it has begun to.
+        If it raises, or what it gives does not come back from JSON as it was, the task fails.
         """
         return partial
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fan_out import source_csv, tasks
-from fan_out.errors import AccountingError
+from fan_out.errors import AccountingError, RetryableError
 from fan_out.job import CsvSource, FailedSource, Plan, TasksSource
 from fan_out.storage import JobStore, Line, encode
 
@@ -77,14 +77,21 @@ def list_step(
     cutter = _Cutter(store, f"shards/{segment:04d}-{step:06d}", plan.shard_size)
     skipped = 0
     begun, longest = now(), 0.0
-    for batch in _batches(store, plan, segment, cursor, list_function):
-        for line in batch.lines:
-            cutter.add(line)
-        skipped += batch.skipped
-        cursor = batch.cursor
-        longest, begun = max(longest, now() - begun), now()
-        if cursor is not None and is_late(longest):
-            break
+    pages = 0
+    try:
+        for batch in _batches(store, plan, segment, cursor, list_function):
+            for line in batch.lines:
+                cutter.add(line)
+            skipped += batch.skipped
+            cursor = batch.cursor
+            pages += 1
+            longest, begun = max(longest, now() - begun), now()
+            if cursor is not None and is_late(longest):
+                break
+    except RetryableError:
+        # What is listed so far is kept: repeated from its start, a long step would hardly ever get to its end.
+        if not pages:
+            raise
     cutter.cut()
     return Step(**store.put_once(name, Step(cutter.shards, skipped, cursor).to_json()))
 
@@ -125,7 +132,7 @@ def _batches(
         case TasksSource():
             return _task_batches(plan, segment, cursor, list_function)
         case CsvSource(key=key, etag=etag):
-            return _csv_batches(lambda offset: store.bucket.lines(key, offset, etag), cursor)
+            return _csv_batches(lambda offset: store.bucket.lines(key, offset, etag, is_cut=True), cursor)
         case FailedSource(job_id=origin):
             failures = JobStore(store.bucket, origin)
             return _failed_batches(
@@ -156,12 +163,14 @@ def _csv_batches(lines_from: Callable[[int], Iterator[Line]], cursor: str | None
         position = source_csv.Position(offset, number, tuple(columns))
     rows = source_csv.read(lines_from(position.offset), position)
     lines: list[bytes] = []
+    size = 0
     for read in rows:
         lines.append(encode(read.row.to_json()))
+        size += len(lines[-1])
         after = read.after
-        if len(lines) == PAGE:
+        if len(lines) == PAGE or size >= SHARD_BYTES:
             yield Batch(lines, json.dumps([after.offset, after.number, *after.columns]))
-            lines = []
+            lines, size = [], 0
     yield Batch(lines, None)
 
 
@@ -200,21 +209,22 @@ class Manifest:
         return {"shards": self.shards, "listed": self.listed, "skipped": self.skipped}
 
 
-def join_parts(store: JobStore, steps: dict[int, int], segments: int) -> Manifest:
+def join_parts(store: JobStore, plan: Plan, steps: dict[int, int]) -> Manifest:
     """Join the parts of every segment into `manifest.jsonl`, one line a shard; the sums.
 
     `steps` says how many steps each segment took; parts are read by their names, so a stray object is never
-    taken in. Raises AccountingError if a segment or a part is missing, or a segment did not come to its end.
+    taken in. Raises AccountingError if a segment or a part is missing, a segment did not come to its end, or the
+    listing of a retry has another number of tasks than its origin names.
     """
-    if sorted(steps) != list(range(segments)):
+    if sorted(steps) != list(range(plan.segments)):
         raise AccountingError(
-            f"The listing has the segments {sorted(steps)}, but the plan has {segments} of them."
+            f"The listing has the segments {sorted(steps)}, but the plan has {plan.segments} of them."
         )
     shards = listed = skipped = 0
 
     def lines() -> Iterator[bytes]:
         nonlocal shards, listed, skipped
-        for segment in range(segments):
+        for segment in range(plan.segments):
             for number in range(steps[segment]):
                 step = Step(**store.require(part_name(segment, number)))
                 if step.is_last != (number == steps[segment] - 1):
@@ -229,4 +239,8 @@ def join_parts(store: JobStore, steps: dict[int, int], segments: int) -> Manifes
                     listed += shard["count"]
 
     store.put_lines("manifest.jsonl", lines())
+    if plan.named is not None and listed + skipped != plan.named:
+        raise AccountingError(
+            f"{plan.named} tasks of an earlier job are to be retried, but {listed + skipped} are listed."
+        )
     return Manifest(shards, listed, skipped)

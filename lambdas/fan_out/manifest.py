@@ -17,7 +17,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     jobs = store(event["jobId"])
     plan = Plan.from_json(jobs.require("job.json"))
     steps = {listed["segment"]: listed["step"] for listed in event["listing"]}
-    manifest = join_parts(jobs, steps, plan.segments)
+    manifest = join_parts(jobs, plan, steps)
     check_limit(plan, manifest)
     # With this object the listing stands: whatever happens from here on, its tasks are accounted for.
     jobs.put("manifest.json", manifest.to_json())

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 # A failure's message is for people; a kind may put anything into it.
 LONGEST_MESSAGE = 500
-# The digest keeps so many groups apart; whatever comes on top of them is grouped by its error name alone,
-# and by its outcome alone once there are as many again.
+# The digest keeps so many groups apart, the largest; the others are grouped by their error name alone, and what is
+# beyond as many again by its outcome alone.
 GROUPS = 200
 SAMPLES = 3
 
@@ -44,6 +46,11 @@ class Counts:
         return self.succeeded + self.not_succeeded
 
 
+def exceeds(count: int, percentage: float, total: int) -> bool:
+    """Whether so many of `total` are more than this percentage, as it is written: 2.3 is no binary fraction."""
+    return count * 100 > Fraction(str(percentage)) * total
+
+
 def failure(
     task: dict[str, Any], outcome: str, name: str, message: str, *, shard: int, attempts: int
 ) -> dict[str, Any]:
@@ -69,11 +76,14 @@ def normalised(message: str) -> str:
 
 
 class Digest:
-    """Failures grouped by outcome, error name and normalised message: how many, and the first few of each."""
+    """Failures grouped by outcome, error name and normalised message: how many, and the first few of each.
 
-    def __init__(self, groups: list[dict[str, Any]] | None = None):
+    It holds a group for each that it was given: those of a shard's failures, or of the digests of a node's children.
+    """
+
+    def __init__(self, groups: Iterable[dict[str, Any]] = ()):
         self._groups: dict[tuple[str, str, str], dict[str, Any]] = {}
-        for group in groups or []:
+        for group in groups:
             self._put(group)
 
     def add(self, entry: dict[str, Any]) -> None:
@@ -94,26 +104,27 @@ class Digest:
             }
         )
 
-    def merge(self, other: Digest) -> None:
-        for group in other.to_json():
-            self._put(group)
+    def to_json(self) -> list[dict[str, Any]]:
+        """The groups, the largest first, at most about 2 * GROUPS."""
+        few = self._cut(GROUPS, lambda group: group | {"message": "…"})
+        return few._cut(2 * GROUPS, lambda group: group | {"message": "…", "error": "…"})._sorted()
 
     def _put(self, group: dict[str, Any]) -> None:
         key = (group["outcome"], group["error"], group["message"])
-        if key not in self._groups and len(self._groups) >= GROUPS:
-            key = (group["outcome"], group["error"], "…")
-            if key not in self._groups and len(self._groups) >= 2 * GROUPS:
-                key = (group["outcome"], "…", "…")
         if (known := self._groups.get(key)) is None:
-            self._groups[key] = group | {"error": key[1], "message": key[2]}
+            self._groups[key] = group
             return
         samples = sorted(
             [*known["samples"], *group["samples"]], key=lambda sample: (sample["shard"], sample["task"])
         )
         self._groups[key] = known | {"count": known["count"] + group["count"], "samples": samples[:SAMPLES]}
 
-    def to_json(self) -> list[dict[str, Any]]:
-        """The groups, the largest first."""
+    def _cut(self, most: int, coarser: Callable[[dict[str, Any]], dict[str, Any]]) -> Digest:
+        """With the largest groups as they are, and the others put together as they are when made coarser."""
+        groups = self._sorted()
+        return Digest([*groups[:most], *map(coarser, groups[most:])])
+
+    def _sorted(self) -> list[dict[str, Any]]:
         return sorted(
             self._groups.values(),
             key=lambda group: (-group["count"], group["outcome"], group["error"], group["message"]),

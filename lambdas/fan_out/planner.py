@@ -8,7 +8,7 @@ from fan_out import origin
 from fan_out.errors import InvalidJobError, SourceNotFoundError
 from fan_out.job import CsvSource, check_id, make_plan, read_input
 from fan_out.runtime import state, store
-from fan_out.storage import JobStore
+from fan_out.storage import RECORD, JobStore
 from fan_out.tasks import utc
 
 
@@ -17,11 +17,13 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """`{jobId, startedAt, input}` → `{jobId, segments, error}`, and `job.json`."""
     jobs = store(check_id(event["jobId"]))
     asked = read_input(event["input"])
-    earlier, is_fresh = origin.find(jobs.bucket, asked.source)
+    retried = origin.find(jobs.bucket, asked.source)
     if isinstance(asked.source, CsvSource):
         asked = asked.model_copy(update={"source": _found(jobs, asked.source)})
-    plan = make_plan(event["jobId"], utc(event["startedAt"]), asked, earlier, is_fresh=is_fresh)
-    if jobs.put_once("job.json", plan.to_json())["startedAt"] != plan.started_at:
+    plan = make_plan(event["jobId"], utc(event["startedAt"]), asked, retried)
+    record = jobs.get(RECORD)
+    kept = record if record is not None else jobs.put_once("job.json", plan.to_json())
+    if kept["startedAt"] != plan.started_at:
         # Step Functions forgets names after 90 days; what is left of the job would pass for this one's work.
         allowed = "a name that no job has whose objects are still kept"
         raise InvalidJobError(

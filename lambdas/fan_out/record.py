@@ -6,10 +6,10 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from fan_out.errors import AccountingError, ShardStuckError, ToleranceExceededError
+from fan_out.errors import AccountingError, KindFailedError, ShardStuckError, ToleranceExceededError
 from fan_out.job import Plan
 from fan_out.listing import Manifest
-from fan_out.outcomes import Counts
+from fan_out.outcomes import Counts, exceeds
 from fan_out.reduction import Node
 from fan_out.storage import JobStore, encode
 
@@ -110,11 +110,13 @@ def closed(
     }
     if manifest.skipped:
         record["skipped"] = manifest.skipped
-    result = store.require("result.json")
-    record["result"] = (
-        result if len(encode(result)) <= LARGEST_RESULT else {"resultKey": store.key("result.json")}
-    )
-    record["resultUrl"] = f"s3://{store.bucket.name}/{store.key(root.lines or 'result.json')}"
+    if root.fault is None:
+        result = store.require("result.json")
+        record["result"] = (
+            result if len(encode(result)) <= LARGEST_RESULT else {"resultKey": store.key("result.json")}
+        )
+    if root.lines is not None or root.fault is None:
+        record["resultUrl"] = f"s3://{store.bucket.name}/{store.key(root.lines or 'result.json')}"
     if root.failures is not None:
         record["failuresUrl"] = f"s3://{store.bucket.name}/{store.key(root.failures)}"
     if problem is not None:
@@ -132,13 +134,15 @@ def _problem(plan: Plan, root: Node, error: dict[str, str] | None) -> dict[str, 
             f"None of the job's {root.failed} shards could be finished; the workers' log has the reason."
         )
         return {"name": ShardStuckError.__name__, "message": message}
+    if root.fault is not None:
+        message = f"The kind {plan.kind} made no result of what its tasks came to: {root.fault}"
+        return {"name": KindFailedError.__name__, "message": message[:LONGEST_MESSAGE]}
     broken = (
         error if error is not None and error["name"] != "States.ExceedToleratedFailureThreshold" else None
     )
     # A job whose work broke off is no partial success, whatever it tolerates of its tasks.
-    if (
-        not (broken and counts.unprocessed)
-        and counts.not_succeeded * 100 <= plan.tolerated_failure_percentage * counts.total
+    if not (broken and counts.unprocessed) and not exceeds(
+        counts.not_succeeded, plan.tolerated_failure_percentage, counts.total
     ):
         return None
     account = (

@@ -21,9 +21,10 @@ from typing import Any
 from fan_out import kind as kinds
 from fan_out.errors import AccountingError
 from fan_out.job import Plan
+from fan_out.kind import Kind, Params
 from fan_out.listing import Manifest
 from fan_out.outcomes import Counts, Digest, failure
-from fan_out.storage import JobStore, encode
+from fan_out.storage import FAILURES, JobStore, encode
 from fan_out.work import Progress, Shard, partial
 
 FAN_IN = 64
@@ -46,6 +47,8 @@ class Node:
     failed: int = 0
     # Faults of the account, each naming its shard; any of them fails the job.
     problems: list[str] = field(default_factory=list)
+    # Why the kind's code could not make a value of these shards; the account does not need it.
+    fault: str | None = None
     lines: str | None = None
     failures: str | None = None
 
@@ -68,9 +71,14 @@ class Reduction:
 
     def __init__(self, store: JobStore, plan: Plan, manifest: Manifest):
         self._store = store
-        self._kind = kinds.find(plan.kind)
-        self._job = plan.job()
         self._manifest = manifest
+        self._job: Any = None
+        try:
+            self._kind = kinds.find(plan.kind)
+            self._job = plan.job()
+            self._kind.zero()
+        except Exception as error:
+            self._kind = _Unusable(error)
 
     def width(self, level: int) -> int:
         """How many nodes a level has."""
@@ -117,7 +125,7 @@ class Reduction:
         """One shard's partial as a node; a shard without one counts as far as its checkpoint tells."""
         stored = self._store.get(shard.partial)
         problems: list[str] = []
-        is_done = stored is not None
+        is_done, lost = stored is not None, 0
         if stored is None:
             progress = Progress(value=self._kind.zero())
             if (saved := self._store.get(shard.checkpoint)) is not None:
@@ -126,7 +134,8 @@ class Reduction:
                 self._give_up(shard, progress)
             except AccountingError as error:
                 problems.append(f"Shard {shard.index} is lost: {error}")
-                progress.counts.unprocessed = shard.count - progress.counts.total
+                lost = shard.count - progress.counts.total
+                progress.counts.unprocessed += lost
             stored = partial(self._store, shard, progress)
         counts = Counts(**stored["counts"])
         if counts.total != shard.count:
@@ -136,7 +145,7 @@ class Reduction:
         return Node(
             counts=counts,
             value=stored["value"],
-            digest=stored["digest"],
+            digest=[*stored["digest"], *([_unnamed(lost)] if lost else [])],
             done=int(is_done),
             failed=int(not is_done),
             problems=problems,
@@ -181,17 +190,27 @@ class Reduction:
         self._store.put_once(self._name(level, number), asdict(node))
 
     def _folded(self, children: list[Node]) -> Node:
-        node = Node(value=self._kind.zero())
-        digest = Digest()
+        node = Node(fault=next((child.fault for child in children if child.fault is not None), None))
+        if node.fault is None:
+            try:
+                node.value = self._merged([child.value for child in children])
+            except (Exception, SystemExit) as error:
+                node.fault = _told(error)
         for child in children:
             node.counts += child.counts
-            node.value = self._kind.merge(node.value, child.value, self._job)
-            digest.merge(Digest(child.digest))
             node.done += child.done
             node.failed += child.failed
             node.problems = (node.problems + child.problems)[:PROBLEMS]
-        node.digest = digest.to_json()
+        node.digest = Digest(group for child in children for group in child.digest).to_json()
         return node
+
+    def _merged(self, values: list[Any]) -> Any:
+        merged = self._kind.zero()
+        for value in values:
+            merged = self._kind.merge(merged, value, self._job)
+        # What cannot be stored is no value.
+        encode(merged)
+        return merged
 
     def _merged_lines(self, children: list[Node]) -> Iterator[bytes]:
         streams = [self._texts(child.lines) for child in children if child.lines is not None]
@@ -218,11 +237,18 @@ class Reduction:
             plain = (line.partition(b"\t")[2] for line in self._merged_lines(children))
             self._store.put_lines(root.lines, plain)
         if root.counts.not_succeeded:
-            root.failures = "failures.jsonl"
+            root.failures = FAILURES
             self._store.put_lines(root.failures, self._failures(children))
             self._store.put("digest.json", root.digest)
         self._check(root)
-        self._store.put("result.json", self._kind.summary(root.value, self._job))
+        if root.fault is None:
+            try:
+                summary = self._kind.summary(root.value, self._job)
+                encode(summary)
+            except (Exception, SystemExit) as error:
+                root.fault = _told(error)
+            else:
+                self._store.put("result.json", summary)
         return root
 
     def _check(self, root: Node) -> None:
@@ -235,3 +261,31 @@ class Reduction:
             root.problems.append(
                 f"{self._manifest.shards} shards were planned, but {root.done + root.failed} are accounted for."
             )
+
+
+class _Unusable(Kind[Params, Any]):
+    """In place of a kind that is gone, or cannot even be asked for its zero: the account is made without it."""
+
+    name = "unusable"
+    params = Params
+
+    def __init__(self, error: Exception):
+        self._error = error
+
+    def merge(self, left: Any, right: Any, job: Any) -> Any:
+        raise self._error
+
+
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _unnamed(count: int) -> dict[str, Any]:
+    """The group of the digest for the tasks of a lost shard."""
+    return {
+        "outcome": "unprocessed",
+        "error": AccountingError.__name__,
+        "message": "The shard is lost, and with it the names of its tasks.",
+        "count": count,
+        "samples": [],
+    }

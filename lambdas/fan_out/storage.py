@@ -27,11 +27,16 @@ LONGEST_LINE = 16 << 20
 
 # The account of a job: there is none while it runs, and one that stays once it has ended.
 RECORD = "record.json"
+# A line for each of its tasks that did not succeed.
+FAILURES = "failures.jsonl"
 
 
 def encode(document: Any) -> bytes:
-    """The one JSON form that this project stores: compact, UTF-8, keys in the order they were put."""
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    """The one JSON form that this project stores: compact, UTF-8, keys in the order they were put.
+
+    Raises TypeError or ValueError for what is not JSON, such as a set, NaN, or a lone surrogate.
+    """
+    return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,17 +115,23 @@ class Bucket:
                 yield item["Key"]
 
     def lines(
-        self, key: str, start: int = 0, etag: str | None = None, *, step: int | None = None
+        self,
+        key: str,
+        start: int = 0,
+        etag: str | None = None,
+        *,
+        step: int | None = None,
+        is_cut: bool = False,
     ) -> Iterator[Line]:
         """The object's lines from offset `start` on, which must be the beginning of a line.
 
         With an `etag` they are the lines of that version. `step` is how many bytes are read at a time. Raises
         AccountingError if there is no such object, InvalidJobError if it is another version or a line is too
-        long to be one.
+        long to be one; with `is_cut` the rest of such a line is left out instead.
         """
         step = step or BLOCK
         condition: dict[str, Any] = {} if etag is None else {"IfMatch": etag}
-        position, rest, size = start, b"", None
+        position, rest, dropped, size = start, b"", 0, None
         while size is None or position < size:
             try:
                 with aws.translated():
@@ -143,16 +154,20 @@ class Bucket:
                     ) from error
                 raise
             size = int(answer.get("ContentRange", f"/{position + len(block)}").rpartition("/")[2])
-            offset = position - len(rest)
+            offset = position - len(rest) - dropped
             position += len(block)
             *whole, rest = (rest + block).split(b"\n")
             # A merge holds many streams open: none of them should hold its block twice.
             del answer, block
             for text in whole:
-                offset += len(text) + 1
+                offset += len(text) + dropped + 1
+                dropped = 0
                 yield Line(text, offset)
             if len(rest) > LONGEST_LINE:
-                raise InvalidJobError(f"{key} has a line of more than 16 MiB.")
+                if not is_cut:
+                    raise InvalidJobError(f"{key} has a line of more than 16 MiB.")
+                dropped += len(rest) - LONGEST_LINE
+                rest = rest[:LONGEST_LINE]
         if rest:
             yield Line(rest, position)
 

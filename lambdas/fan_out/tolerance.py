@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from fan_out.outcomes import exceeds
 from fan_out.storage import JobStore
 from fan_out.work import Shard
 
@@ -37,7 +38,7 @@ def counts_as_failed(
     """
     failed = failures(committed)
     # What is tolerated in full, or in this shard, proves nothing.
-    if tolerated >= 100 or failed * 100 <= tolerated * shard.count:
+    if tolerated >= 100 or not exceeds(failed, tolerated, shard.count):
         return False
     if failed * shards >= listed or store.has(PROOF):
         return True
@@ -45,7 +46,7 @@ def counts_as_failed(
     if not _adds_up(shard, shards):
         return False
     noted = sum(int(name.rpartition("-")[2]) for name in store.names(EXCESS))
-    if noted * 100 <= tolerated * listed:
+    if not exceeds(noted, tolerated, listed):
         return False
     store.put(PROOF, {"failed": noted, "listed": listed})
     return True

@@ -16,8 +16,9 @@ import hashlib
 import json
 import random
 import time
+from asyncio import CancelledError
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from fan_out import kind as kinds
@@ -45,6 +46,11 @@ TRIES = 8
 PAUSE = 0.2
 LONGEST_PAUSE = 20.0
 RETRY_BUDGET = 100
+# What a success gives back of the budget, as in the SDK's retry quota: a further try costs five successes.
+# https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html
+REFUND = 0.2
+# A line of the kind's file; it is read in one piece when lines are merged.
+LONGEST_OWN_LINE = 1 << 20
 # Under a ceiling, tasks that are worked on together are at most those of so many seconds: no bursts.
 BATCH_SECONDS = 1.0
 
@@ -81,6 +87,8 @@ class Progress:
     # Lines for the kind's file, as `key TAB json`, and lines for failures.jsonl.
     lines: list[str] = field(default_factory=list)
     failures: list[dict[str, Any]] = field(default_factory=list)
+    # How often the tasks from `next` on have been tried already, by calls that ended before they had an answer.
+    tries: int = 0
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Progress:
@@ -93,6 +101,7 @@ class Progress:
             "value": self.value,
             "lines": self.lines,
             "failures": self.failures,
+            "tries": self.tries,
         }
 
 
@@ -126,6 +135,29 @@ class Marker:
         else:
             self.stalls += 1
         self.in_flight = False
+
+
+# What the kind's own code may raise; of whatever else it does, its worker dies.
+_FAULTS = (Exception, SystemExit, CancelledError)
+
+
+def _stored(value: Any) -> bytes:
+    """The value as it is stored. Raises TypeError or ValueError if it would not come back as it is."""
+    body = encode(value)
+    if json.loads(body) != value:
+        raise TypeError("the kind folded to a value that JSON gives back as another one")
+    return body
+
+
+def _own_line(key: Any, document: Any) -> str:
+    """A line of the kind's file. Raises TypeError or ValueError if it cannot be one."""
+    if not isinstance(key, str) or not key.isprintable():
+        raise TypeError("the key of a line must be a printable text")
+    line = f"{key}\t{encode(document).decode()}"
+    if len(line) > LONGEST_OWN_LINE:
+        raise ValueError(f"a line has {len(line):,} characters, but at most {LONGEST_OWN_LINE:,} are taken")
+    line.encode()
+    return line
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,11 +233,15 @@ class ShardWork:
         self._batch = (
             self._kind.batch if rate is None else min(self._kind.batch, max(1, int(rate * BATCH_SECONDS)))
         )
-        self._retries_left = RETRY_BUDGET
+        self._retries_left = float(RETRY_BUDGET)
         self._progress = Progress(value=self._kind.zero())
+        # The value as it was when it was last known to be good.
+        self._value = encode(self._progress.value)
+        # Whether the kind's last refusal was of all its tasks at once.
+        self._is_refused_whole = False
         # None on the healthy path: nothing is marked before the first death.
         self._marker: Marker | None = None
-        self._saved_at = self._clock.now()
+        self._saved_at = self._checked_at = self._clock.now()
         self._has_worked = False
         # The longest that a batch took so far, and whether this call came after a death.
         self._longest = 0.0
@@ -235,6 +271,7 @@ class ShardWork:
     def _look_for_traces(self, *, is_death: bool) -> None:
         if (saved := self._store.get(self._shard.checkpoint)) is not None:
             self._progress = Progress.from_json(saved)
+            self._value = encode(self._progress.value)
         found = self._store.get(self._shard.marker)
         if found is None and not is_death:
             return
@@ -293,6 +330,9 @@ class ShardWork:
                 marker.stalls = 0
                 self._mark()
                 return False
+            if end == marker.start:
+                # So that the suspect's next worker does not work on these before it: it is to be alone.
+                self._save()
             if not marker.has(end):
                 # Past the suspects, if there were any: they are cleared, and whatever stalled is overcome.
                 self._save()
@@ -324,12 +364,13 @@ class ShardWork:
             answers = self._answers(some)
             if answers is None:
                 return False
-            for task, answer in zip(some, answers, strict=True):
-                self._take(task, answer)
+            self._take_all(some, answers)
             self._has_worked = True
             self._longest = max(self._longest, self._clock.now() - begun)
             if self._clock.now() - self._saved_at > CHECKPOINT_SECONDS:
                 self._save()
+            if self._clock.now() - self._checked_at > CHECKPOINT_SECONDS:
+                self._checked_at = self._clock.now()
                 if self._store.has(RECORD):
                     raise JobEndedError("The job was stopped, and its account is written.")
         return True
@@ -337,26 +378,36 @@ class ShardWork:
     def _answers(self, tasks: Sequence[Task | Row]) -> list[Tried] | None:
         """The kind's answer for each task, after as many tries as throttling asks for and the budget allows.
 
-        None if the call gets late over it: a call that has got something done leaves the rest to the next.
+        None if the call gets late over it: the next one goes on, and counts the tries of this one.
         """
         answers: dict[int, Tried] = {}
         for number, task in enumerate(tasks):
             if isinstance(task, Row) and task.problem is not None:
                 answers[number] = Tried(Failure("InvalidRowError", f"Row {task.number}: {task.problem}."), 1)
-        tries = 0
+        tries, longest = self._progress.tries, 0.0
+        self._progress.tries = 0
         while waiting := [number for number in range(len(tasks)) if number not in answers]:
             tries += 1
             self._pace.wait(len(waiting))
-            for number, answer in zip(
-                waiting, self._asked([tasks[number] for number in waiting]), strict=True
-            ):
+            begun = self._clock.now()
+            # Tasks that were refused together have their last try each by itself: it may be one that is refused.
+            is_apart = self._is_refused_whole and tries >= TRIES
+            again = [tasks[number] for number in waiting]
+            asked = (
+                [each for task in again for each in self._asked_alone(task)]
+                if is_apart
+                else self._asked(again)
+            )
+            longest = max(longest, self._clock.now() - begun)
+            for number, answer in zip(waiting, asked, strict=True):
                 if isinstance(answer, Failure) and answer.retry and tries < TRIES and self._retries_left > 0:
                     continue
                 answers[number] = Tried(answer, tries)
             if len(answers) < len(tasks):
                 self._retries_left -= 1
                 pause = min(LONGEST_PAUSE, PAUSE * 2**tries) * self._clock.jitter()
-                if self._has_worked and self._is_late(pause):
+                if self._is_late(pause + longest):
+                    self._progress.tries = tries
                     return None
                 self._clock.sleep(pause)
         return [answers[number] for number in range(len(tasks))]
@@ -365,40 +416,85 @@ class ShardWork:
         """What the kind says to the tasks. A failing task is a value: nothing that it raises gets out of here."""
         try:
             answers = self._kind.process_many(tasks, self._job)
+            if not isinstance(answers, list | tuple):
+                raise TypeError(
+                    f"{self._kind.name} gave a {type(answers).__name__} instead of a list of answers"
+                )
             if len(answers) != len(tasks):
                 raise ValueError(f"{self._kind.name} gave {len(answers)} answers to {len(tasks)} tasks")
         except RetryableError as error:
+            self._is_refused_whole = len(tasks) > 1
             return [Failure(type(error).__name__, str(error), retry=True)] * len(tasks)
-        except (Exception, SystemExit) as error:
+        except _FAULTS as error:
             if len(tasks) > 1:
                 # One of them did it, and the kind does not say which.
                 return [answer for task in tasks for answer in self._asked_alone(task)]
             return [Failure(type(error).__name__, str(error))]
-        return answers
+        return list(answers)
 
     def _asked_alone(self, task: Task | Row) -> list[Any]:
         self._pace.wait(1)
         return self._asked([task])
 
-    def _take(self, task: Task | Row, tried: Tried) -> None:
-        """Put one task's outcome into the progress."""
-        progress, answer = self._progress, tried.answer
-        if not isinstance(answer, Failure):
-            try:
-                line = self._kind.line(task, answer, self._job)
-                text = None if line is None else f"{line[0]}\t{encode(line[1]).decode()}"
-                value = self._kind.fold(progress.value, task, answer, self._job)
-            except Exception as error:
-                answer = Failure(type(error).__name__, str(error))
-            else:
-                progress.value = value
-                if text is not None:
-                    progress.lines.append(text)
-                progress.counts.succeeded += 1
-        if isinstance(answer, Failure):
-            progress.counts.failed += 1
-            self._note_failure(task, "failed", answer.name, answer.message, tried.tries)
-        progress.next += 1
+    def _take_all(self, tasks: Sequence[Task | Row], answers: list[Tried]) -> None:
+        """Put the outcomes of some tasks into the progress.
+
+        What the kind folds is good only if it comes back from JSON as it was. That is seen once for all of them, and
+        task by task where it is not, so that whoever spoils it fails alone.
+        """
+        progress = self._progress
+        position, counts = progress.next, replace(progress.counts)
+        lines, failures = len(progress.lines), len(progress.failures)
+        try:
+            for task, tried in zip(tasks, answers, strict=True):
+                if isinstance(tried.answer, Failure):
+                    self._fail(task, tried.answer, tried.tries)
+                else:
+                    self._succeed(*self._folded(task, tried.answer))
+            self._value = _stored(progress.value)
+        except _FAULTS:
+            progress.next, progress.counts = position, counts
+            del progress.lines[lines:], progress.failures[failures:]
+            self._take_each(tasks, answers)
+        done = progress.counts.succeeded - counts.succeeded
+        self._retries_left = min(RETRY_BUDGET, self._retries_left + REFUND * done)
+
+    def _take_each(self, tasks: Sequence[Task | Row], answers: list[Tried]) -> None:
+        progress = self._progress
+        for task, tried in zip(tasks, answers, strict=True):
+            # A fold may have changed the value before it failed.
+            progress.value = json.loads(self._value)
+            answer = tried.answer
+            if not isinstance(answer, Failure):
+                try:
+                    line, value = self._folded(task, answer)
+                    stored = _stored(value)
+                except _FAULTS as error:
+                    answer = Failure(type(error).__name__, str(error))
+                else:
+                    self._succeed(line, value)
+                    self._value = stored
+                    continue
+            self._fail(task, answer, tried.tries)
+        progress.value = json.loads(self._value)
+
+    def _folded(self, task: Task | Row, answer: Any) -> tuple[str | None, Any]:
+        """The task's line for the kind's file, and the value with its result in it."""
+        line = self._kind.line(task, answer, self._job)
+        text = None if line is None else _own_line(*line)
+        return text, self._kind.fold(self._progress.value, task, answer, self._job)
+
+    def _succeed(self, line: str | None, value: Any) -> None:
+        if line is not None:
+            self._progress.lines.append(line)
+        self._progress.value = value
+        self._progress.counts.succeeded += 1
+        self._progress.next += 1
+
+    def _fail(self, task: Task | Row, answer: Failure, tries: int) -> None:
+        self._note_failure(task, "failed", answer.name, answer.message, tries)
+        self._progress.counts.failed += 1
+        self._progress.next += 1
 
     def _quarantine(self, task: Task | Row, deaths: int) -> None:
         message = f"The task ended its worker {deaths} times when it was worked on alone."

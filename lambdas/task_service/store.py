@@ -29,6 +29,9 @@ MOST_SCANS: Final = 30
 MOST_PAGE_BYTES: Final = 3_000_000
 """JSON bytes of the tasks in one answer. Even escaped again inside a REST answer it stays below Lambda's 6 MB."""
 
+LARGEST_SCAN: Final = 1_000_000
+"""Items that one scan page asks for at the most; DynamoDB's Limit is a 32-bit integer."""
+
 _SCAN_GROWTH: Final = 4
 
 Fields = Mapping[str, str | bool | None]
@@ -95,18 +98,23 @@ class TaskStore:
         """Store a new task, whose id must be one that nobody else can have chosen.
 
         Repeated by the SDK after a lost answer, the put meets the task itself, and that is the success it
-        looks like.
+        looks like. So does a look at the table after an answer that was lost for good: a caller who is told to
+        come again would create the task twice.
         """
-        with errors_translated():
-            try:
-                self._client.put_item(
-                    TableName=self._table,
-                    Item=_item(task),
-                    ConditionExpression="attribute_not_exists(#id)",
-                    ExpressionAttributeNames={"#id": "id"},
-                )
-            except self._client.exceptions.ConditionalCheckFailedException:
-                return
+        try:
+            with errors_translated():
+                try:
+                    self._client.put_item(
+                        TableName=self._table,
+                        Item=_item(task),
+                        ConditionExpression="attribute_not_exists(#id)",
+                        ExpressionAttributeNames={"#id": "id"},
+                    )
+                except self._client.exceptions.ConditionalCheckFailedException:
+                    return
+        except ThrottledError as error:
+            if self._found(task.id, error) is None:
+                raise
 
     def get(self, task_id: str) -> Task:
         """Raises TaskNotFoundError."""
@@ -124,18 +132,25 @@ class TaskStore:
         Raises TaskNotFoundError, VersionConflictError.
         """
         change = Change(task_id=task_id, key="", version=version, fields=fields, now=now)
-        with errors_translated():
-            try:
-                answer = self._client.update_item(
-                    TableName=self._table,
-                    **_update(change),
-                    ReturnValues="ALL_NEW",
-                    ReturnValuesOnConditionCheckFailure="ALL_OLD",
-                )
-            except self._client.exceptions.ConditionalCheckFailedException as refused:
-                refusal = cast("dict[str, Any]", refused.response)
-            else:
-                return _stored(answer["Attributes"]).task
+        try:
+            with errors_translated():
+                try:
+                    answer = self._client.update_item(
+                        TableName=self._table,
+                        **_update(change),
+                        ReturnValues="ALL_NEW",
+                        ReturnValuesOnConditionCheckFailure="ALL_OLD",
+                    )
+                except self._client.exceptions.ConditionalCheckFailedException as refused:
+                    refusal = cast("dict[str, Any]", refused.response)
+                else:
+                    return _stored(answer["Attributes"]).task
+        except ThrottledError as error:
+            # It may be the answer alone that was lost: told to come again, the caller would meet its own work.
+            found = self._found(task_id, error)
+            if found is not None and found == _changed(found, fields, version=version + 1, now=now):
+                return found
+            raise
         item = refusal.get("Item")
         if not item:
             raise TaskNotFoundError(task_id)
@@ -144,6 +159,15 @@ class TaskStore:
         if _is_repeated(refusal) and current == _changed(current, fields, version=version + 1, now=now):
             return current
         raise VersionConflictError(task_id, given=version, current=current.version)
+
+    def _found(self, task_id: str, error: ThrottledError) -> Task | None:
+        """The task as it is now, if there is one; `error` again if nobody can tell."""
+        try:
+            return self.get(task_id)
+        except TaskNotFoundError:
+            return None
+        except ThrottledError:
+            raise error from None
 
     def delete(self, task_id: str) -> None:
         """Delete the task at whatever version. Raises TaskNotFoundError."""
@@ -243,7 +267,8 @@ class TaskStore:
             "Segment": listing.segment,
             "TotalSegments": listing.total_segments,
             "ConsistentRead": consistent,
-            "Limit": limit,
+            # A megabyte ends a page long before.
+            "Limit": min(limit, LARGEST_SCAN),
             **_filter_expression(listing.filter),
         }
         if after is not None:

@@ -24,7 +24,7 @@ from tests.chaos.scenarios import (
     read,
     undisturbed,
 )
-from tests.machine import Boundary, Ended, Machine, StoppedError, make_tasks, put_tasks
+from tests.machine import STARTED_AT, Boundary, Ended, Machine, StoppedError, make_tasks, put_tasks
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +78,9 @@ def test_a_chain_of_retries_works_on_failures_alone_and_applies_every_effect_onc
     assert third.record["status"] == "SUCCEEDED"
     after = machines.tasks()
     assert {task["version"] for task in after.values()} == {2}
-    assert {task["effectKey"] for task in after.values()} == {f"job-1/{task_id}" for task_id in ids}
+    assert {task["effectKey"] for task in after.values()} == {
+        f"job-1@{STARTED_AT}/{task_id}" for task_id in ids
+    }
 
     nothing_left = machine.run({"source": {"failedIn": "job-3"}}, "job-4")
     assert nothing_left.error == "InvalidJobError"

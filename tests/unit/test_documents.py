@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fan_out import costs, kind
-from fan_out.job import JobInput, Plan, make_plan, read_input
+from fan_out.job import JobInput, Origin, Plan, make_plan, read_input
 from fan_out.tasks import Task
 from infra import cli, functions
 
@@ -42,7 +42,7 @@ def test_the_inputs_to_paste_are_accepted() -> None:
     examples = [json.loads(block) for block in blocks(README, "json")]
     inputs = [example for example in examples if "status" not in example]
     assert len(inputs) >= 4
-    origin = make_plan("origin", "2026-11-23T09:00:00Z", read_input({}))
+    origin = Origin(make_plan("origin", "2026-11-23T09:00:00Z", read_input({})), 10, named=1)
     for document in inputs:
         asked = read_input(document)
         plan = make_plan(

@@ -355,6 +355,14 @@ RECORD = {
 }
 
 
+def put_failed(bucket: Bucket) -> None:
+    """The job `mine`, of which one task failed."""
+    store = JobStore(bucket, "mine")
+    put_plan(store)
+    store.put("record.json", RECORD)
+    store.put_lines("failures.jsonl", [b"{}"])
+
+
 def test_an_ended_job_is_its_record_with_links_that_work(bucket: Bucket) -> None:
     store = JobStore(bucket, "mine")
     store.put("record.json", RECORD)
@@ -427,8 +435,7 @@ def test_a_job_without_failures_has_nothing_to_retry(bucket: Bucket) -> None:
 def test_a_retry_is_a_job_over_the_failures_with_the_changes_that_were_asked_for(
     bucket: Bucket, body: str | None
 ) -> None:
-    put_plan(JobStore(bucket, "mine"))
-    JobStore(bucket, "mine").put("record.json", RECORD)
+    put_failed(bucket)
     status, answer = send("POST", "/jobs/mine/retry", body)
     assert (status, answer["origin"]) == (202, "mine")
     expected = {"source": {"failedIn": "mine"}} | ({} if body is None else {"maxConcurrency": 2})
@@ -437,8 +444,7 @@ def test_a_retry_is_a_job_over_the_failures_with_the_changes_that_were_asked_for
 
 @pytest.mark.parametrize("change", [{"shardSize": 0}, {"kind": "import-tasks"}, {"params": {"top": 1}}])
 def test_a_retry_with_a_wrong_change_is_refused(bucket: Bucket, change: dict[str, Any]) -> None:
-    put_plan(JobStore(bucket, "mine"))
-    JobStore(bucket, "mine").put("record.json", RECORD)
+    put_failed(bucket)
     status, answer = send("POST", "/jobs/mine/retry", json.dumps(change))
     assert (status, answer["error"]["field"]) == (400, *change)
     assert not aws.step_functions().list_executions(stateMachineArn=MACHINE)["executions"]
@@ -448,7 +454,7 @@ def test_a_retry_with_a_wrong_change_is_refused(bucket: Bucket, change: dict[str
     ("record", "said"),
     [
         (None, "a job that has ended and is accounted for"),
-        ({"resultUrl": "s3://bucket/key"}, "a job with failed, quarantined or unprocessed tasks"),
+        ({"counts": {"listed": 3, "succeeded": 3}}, "a job with failed, quarantined or unprocessed tasks"),
     ],
 )
 @pytest.mark.parametrize("path", ["/jobs/mine/retry", "/jobs"])

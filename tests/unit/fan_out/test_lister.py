@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fan_out import listing
 from fan_out.errors import AccountingError, InvalidJobError, ServiceUnavailableError, ThrottledError
-from fan_out.job import SEGMENTS, make_plan, read_input
+from fan_out.job import SEGMENTS, Origin, make_plan, read_input
 from fan_out.storage import JobStore, encode
 from fan_out.tasks import TaskServiceError
 from tests.machine import Call, Context, Machine, make_tasks, names, put_tasks
@@ -242,7 +242,8 @@ def failed(store: JobStore, tasks: list[dict[str, Any]], **asked: Any) -> None:
     earlier = JobStore(store.bucket, "job-0")
     origin = put_plan(earlier, **asked)
     earlier.put_lines("failures.jsonl", [encode({"task": each, "outcome": "failed"}) for each in tasks])
-    retry = make_plan("job-1", "2026-11-24T09:00:00Z", read_input({"source": {"failedIn": "job-0"}}), origin)
+    asked = read_input({"source": {"failedIn": "job-0"}})
+    retry = make_plan("job-1", "2026-11-24T09:00:00Z", asked, Origin(origin, 100, named=len(tasks)))
     store.put("job.json", retry.to_json())
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fan_out.outcomes import GROUPS, SAMPLES, Counts, Digest, failure, normalised
+from fan_out.outcomes import GROUPS, SAMPLES, Counts, Digest, exceeds, failure, normalised
 from tests.unit.fan_out.conftest import task
 
 
@@ -39,11 +39,9 @@ def digest(of: list[dict[str, Any]]) -> Digest:
 @given(st.lists(entries, max_size=5), st.randoms())
 def test_digests_merge_to_the_same_in_any_order(parts: list[list[dict[str, Any]]], chance: Any) -> None:
     whole = digest([each for part in parts for each in part])
-    merged = Digest()
     shuffled = list(parts)
     chance.shuffle(shuffled)
-    for part in shuffled:
-        merged.merge(Digest(json.loads(json.dumps(digest(part).to_json()))))
+    merged = Digest(group for part in shuffled for group in json.loads(json.dumps(digest(part).to_json())))
     assert counts(merged) == counts(whole)
     assert [group["samples"] for group in merged.to_json()] == [group["samples"] for group in whole.to_json()]
 
@@ -71,6 +69,40 @@ def test_the_largest_group_comes_first() -> None:
     assert [group["error"] for group in made.to_json()] == ["OftenError", "RareError"]
 
 
+def test_a_cause_of_many_is_not_lost_behind_many_causes_of_one() -> None:
+    odd = [entry(number, message=f"cause {chr(0x4E00 + number)}") for number in range(2 * GROUPS)]
+    common = [entry(1000 + number, message="the common cause") for number in range(50)]
+    first = digest([*odd, *common]).to_json()[0]
+    # The odd ones that there is no room for are one group.
+    assert (first["message"], first["count"]) == ("…", GROUPS + 1)
+    merged = Digest([*digest(odd).to_json(), *digest(common).to_json()]).to_json()
+    assert {"the common cause": 50}.items() <= {group["message"]: group["count"] for group in merged}.items()
+    assert {group["message"]: group["samples"][0]["task"] for group in merged}[
+        "the common cause"
+    ] == "task-01000"
+
+
+@pytest.mark.parametrize(
+    ("count", "percentage", "total", "is_more"),
+    [
+        (69, 2.3, 3000, False),
+        (70, 2.3, 3000, True),
+        (123, 4.1, 3000, False),
+        (1, 33.3334, 3, False),
+        (0, 0, 0, False),
+    ],
+)
+def test_a_percentage_is_what_is_written(count: int, percentage: float, total: int, is_more: bool) -> None:
+    assert exceeds(count, percentage, total) is is_more
+
+
+@given(st.integers(0, 10_000), st.integers(1, 10_000))
+def test_a_share_of_exactly_the_percentage_is_within_it(hundredths: int, total: int) -> None:
+    count = hundredths * total // 10_000
+    assert exceeds(count + 1, hundredths / 100, total)
+    assert not exceeds(count, hundredths / 100, total)
+
+
 def test_a_row_is_named_by_its_number() -> None:
     row = failure({"row": 7, "fields": {}}, "failed", "BadError", "bad", shard=0, attempts=1)
     assert digest([row]).to_json()[0]["samples"][0]["task"] == "row-7"
@@ -93,8 +125,7 @@ def test_a_digest_of_endlessly_many_causes_stays_bounded_and_loses_no_count(kind
     groups = made.to_json()
     assert len(groups) <= 2 * GROUPS + 4
     assert sum(group["count"] for group in groups) == 3 * GROUPS
-    again = Digest(groups)
-    again.merge(Digest(groups))
+    again = Digest([*groups, *groups])
     assert len(again.to_json()) <= 2 * GROUPS + 4
     assert sum(group["count"] for group in again.to_json()) == 6 * GROUPS
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fan_out import kind, planner
+from fan_out import aws, kind, planner
 from fan_out.errors import InvalidJobError, SourceNotFoundError
 from fan_out.job import SEGMENTS, Plan, make_plan, read_input
 from fan_out.storage import JobStore
@@ -136,10 +136,10 @@ WRONG_NESTED: list[tuple[dict[str, Any], str, Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize("name", ["nightly.2026", "nächtlich", "a b", "x" * 81])
+@pytest.mark.parametrize("name", ["nightly.2026", "nächtlich", "a b", "x" * 81, "--all"])
 def test_an_execution_whose_name_cannot_be_an_id_is_refused(machine: Machine, name: str) -> None:
     with pytest.raises(
-        InvalidJobError, match=r"^jobId is .*, but must be 1 to 80 letters, digits, - or _\.$"
+        InvalidJobError, match=r"^jobId is .*, but must be 1 to 80 letters, digits, - or _, the first no -\.$"
     ):
         planner.handler({"jobId": name, "startedAt": STARTED_AT, "input": {}}, Context())
 
@@ -239,7 +239,8 @@ def test_an_empty_input_is_todays_plan_with_every_default(machine: Machine, stor
         "maxCostUsd": None,
         "startedAt": STARTED_AT,
         "origin": None,
-        "effectScope": "job-1",
+        "named": None,
+        "effectScope": f"job-1@{STARTED_AT}",
         "chainStartedAt": STARTED_AT,
         "rows": False,
     }
@@ -319,11 +320,23 @@ def origin(store: JobStore, record: dict[str, Any] | None, **asked: Any) -> JobS
     put_plan(earlier, **asked)
     if record is not None:
         earlier.put("record.json", record)
+        if "failuresUrl" in record:
+            earlier.put_lines("failures.jsonl", [b"{}"])
     return earlier
 
 
-LISTED = {"resultUrl": f"s3://{BUCKET}/jobs/job-0/result.json"}
-FAILED = LISTED | {"failuresUrl": f"s3://{BUCKET}/jobs/job-0/failures.jsonl"}
+LISTED = {
+    "status": "SUCCEEDED",
+    "startedAt": STARTED_AT,
+    "counts": {"listed": 9, "succeeded": 9},
+    "resultUrl": f"s3://{BUCKET}/jobs/job-0/result.json",
+}
+FAILED = LISTED | {
+    "counts": {"listed": 9, "succeeded": 5},
+    "failuresUrl": f"s3://{BUCKET}/jobs/job-0/failures.jsonl",
+}
+UNLISTED = {"status": "FAILED", "counts": {"listed": 0, "succeeded": 0}, "error": {"name": "ThrottledError"}}
+SCOPE = f"job-0@{STARTED_AT}"
 
 
 def test_a_retry_is_as_its_origin_where_the_input_says_nothing(machine: Machine, store: JobStore) -> None:
@@ -337,10 +350,11 @@ def test_a_retry_is_as_its_origin_where_the_input_says_nothing(machine: Machine,
     )
     assert call({"source": {"failedIn": "job-0"}, "maxConcurrency": 9})["segments"] == [0]
     stored = Plan.from_json(store.require("job.json"))
+    assert stored.named == 4
     assert (stored.kind, stored.shard_size, stored.max_concurrency) == ("reschedule-overdue", 3, 9)
     assert stored.params == {"timeZone": "Asia/Tokyo"}
     assert stored.filter.due_before == STARTED_AT
-    assert (stored.origin, stored.effect_scope) == ("job-0", "job-0")
+    assert (stored.origin, stored.effect_scope) == ("job-0", SCOPE)
 
 
 def test_the_effects_of_a_chain_of_retries_are_keyed_by_its_first_job(
@@ -349,17 +363,18 @@ def test_the_effects_of_a_chain_of_retries_are_keyed_by_its_first_job(
     origin(store, FAILED, kind="reschedule-overdue")
     call({"source": {"failedIn": "job-0"}})
     store.put("record.json", FAILED)
+    store.put_lines("failures.jsonl", [b"{}"])
     planner.handler(
         {"jobId": "job-2", "startedAt": STARTED_AT, "input": {"source": {"failedIn": "job-1"}}}, Context()
     )
     stored = Plan.from_json(JobStore(store.bucket, "job-2").require("job.json"))
-    assert (stored.origin, stored.effect_scope) == ("job-1", "job-0")
+    assert (stored.origin, stored.effect_scope) == ("job-1", SCOPE)
 
 
 def test_a_retry_of_a_job_that_was_never_listed_lists_its_source_anew(
     machine: Machine, store: JobStore
 ) -> None:
-    origin(store, {"error": {"name": "ThrottledError"}})
+    origin(store, UNLISTED)
     assert call({"source": {"failedIn": "job-0"}})["segments"] == list(range(SEGMENTS))
     assert Plan.from_json(store.require("job.json")).source.type == "tasks"
 
@@ -378,6 +393,68 @@ def test_a_job_with_nothing_to_retry_is_refused(
     with pytest.raises(InvalidJobError) as caught:
         call({"source": {"failedIn": "job-0"}})
     assert str(caught.value) == f'source.failedIn is "job-0", but must be {allowed}.'
+
+
+@pytest.mark.parametrize("lost", ["the list of its failures", "objects that its account is made of"])
+def test_a_retry_of_a_job_that_lost_objects_lists_its_source_anew(
+    machine: Machine, store: JobStore, lost: str
+) -> None:
+    is_off = lost.startswith("objects")
+    earlier = origin(store, FAILED | ({"error": {"name": "AccountingError"}} if is_off else {}))
+    if not is_off:
+        aws.s3().delete_object(Bucket=BUCKET, Key=earlier.key("failures.jsonl"))
+    call({"source": {"failedIn": "job-0"}})
+    stored = Plan.from_json(store.require("job.json"))
+    assert (stored.source.type, stored.named, stored.effect_scope) == ("tasks", None, SCOPE)
+
+
+def test_a_retry_of_a_retry_whose_list_of_failures_is_lost_goes_back_to_the_first_source(
+    machine: Machine, store: JobStore
+) -> None:
+    first = origin(store, FAILED)
+    call({"source": {"failedIn": "job-0"}})
+    aws.s3().delete_object(Bucket=BUCKET, Key=first.key("failures.jsonl"))
+    store.put("record.json", UNLISTED)
+    planner.handler(
+        {"jobId": "job-2", "startedAt": STARTED_AT, "input": {"source": {"failedIn": "job-1"}}}, Context()
+    )
+    stored = Plan.from_json(JobStore(store.bucket, "job-2").require("job.json"))
+    assert (stored.source.type, stored.named, stored.origin) == ("tasks", None, "job-1")
+
+
+@pytest.mark.parametrize(
+    ("asked", "counts", "tolerated"),
+    [
+        # What is tolerated are as many tasks as in the first job, of fewer.
+        ({}, (2000, 1900), 100),
+        ({}, (2000, 1800), 50),
+        ({"toleratedFailurePercentage": 10}, (300, 200), 30),
+        ({"toleratedFailurePercentage": 1}, (100, 97), 33.3334),
+        ({"toleratedFailurePercentage": 0}, (100, 90), 0),
+        ({"toleratedFailurePercentage": 100}, (100, 0), 100),
+    ],
+)
+def test_a_retry_tolerates_as_many_failures_as_its_origin(
+    machine: Machine, store: JobStore, asked: dict[str, Any], counts: tuple[int, int], tolerated: float
+) -> None:
+    listed, succeeded = counts
+    origin(store, FAILED | {"counts": {"listed": listed, "succeeded": succeeded}}, **asked)
+    call({"source": {"failedIn": "job-0"}})
+    assert Plan.from_json(store.require("job.json")).tolerated_failure_percentage == tolerated
+
+
+def test_a_retry_tolerates_what_its_input_says(machine: Machine, store: JobStore) -> None:
+    origin(store, FAILED)
+    call({"source": {"failedIn": "job-0"}, "toleratedFailurePercentage": 2})
+    assert Plan.from_json(store.require("job.json")).tolerated_failure_percentage == 2
+
+
+def test_a_name_that_another_job_had_is_refused_whatever_is_left_of_that_job(
+    machine: Machine, store: JobStore
+) -> None:
+    store.put("record.json", LISTED | {"startedAt": "2026-01-01T00:00:00Z"})
+    with pytest.raises(InvalidJobError, match="must be a name that no job has whose objects are still kept"):
+        call({})
 
 
 def test_a_retry_of_a_job_whose_input_was_refused_is_refused(machine: Machine, store: JobStore) -> None:

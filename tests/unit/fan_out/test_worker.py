@@ -13,7 +13,7 @@ from fan_out.errors import AccountingError, JobEndedError, ShardFailedError, Sha
 from fan_out.kind import Failure, TaskError
 from fan_out.storage import JobStore
 from fan_out.work import DEADLY, QUARANTINES, RETRY_BUDGET, STALLS, TRIES, Clock, Pace, Shard, ShardWork
-from tests.machine import Call, Context, KilledError, Machine, names, put_tasks
+from tests.machine import STARTED_AT, Call, Context, KilledError, Machine, names, put_tasks
 from tests.unit.fan_out.conftest import plan, put_manifest, put_plan, put_shard, task
 
 THROTTLED = Failure("ThrottledError", "slow down", retry=True)
@@ -144,7 +144,9 @@ def test_every_task_has_the_same_effect_key_in_every_run(machine: Machine, shard
     first = sorted(trial.keys)
     trial.keys.clear()
     machine.call("Worker", event(shard))
-    assert sorted(trial.keys) == first == sorted(f"job-1/task-{number:05d}" for number in range(40))
+    assert (
+        sorted(trial.keys) == first == sorted(f"job-1@{STARTED_AT}/task-{number:05d}" for number in range(40))
+    )
 
 
 def test_a_shard_that_is_not_what_the_manifest_says_is_an_error(
