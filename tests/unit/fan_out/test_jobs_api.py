@@ -16,7 +16,7 @@ from moto.backends import get_backend
 from moto.core.botocore_stubber import MockRawResponse
 
 from fan_out import aws, jobs, jobs_api
-from fan_out.errors import ServiceUnavailableError
+from fan_out.errors import ServiceUnavailableError, ThrottledError
 from fan_out.jobs import LINK_SECONDS, Jobs
 from fan_out.storage import Bucket, JobStore
 from tests.machine import BUCKET, REGION, Context, forget_warm_state
@@ -591,3 +591,81 @@ def test_a_fault_of_our_own_says_nothing_of_its_insides(
         500,
         {"error": {"name": "InternalError", "message": "The request failed on our side."}},
     )
+
+
+# --- ends and odds
+
+
+def test_a_name_whose_job_is_forgotten_but_not_its_objects_is_taken(bucket: Bucket) -> None:
+    put_failed(bucket)
+    status, answer = send("POST", "/jobs", '{"jobId": "mine"}')
+    assert (status, answer["error"]["name"]) == (409, "JobExistsError")
+    assert not aws.step_functions().list_executions(stateMachineArn=MACHINE)["executions"]
+
+
+def test_an_ended_job_whose_objects_have_expired_is_what_its_execution_says(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = {"status": "SUCCEEDED", "output": json.dumps(RECORD), "executionArn": running("mine")}
+    monkeypatch.setattr(Jobs, "_describe", lambda jobs, job_id: ended)
+    assert send("GET", "/jobs/mine")[1]["status"] == "PARTIAL"
+    assert send("DELETE", "/jobs/mine")[1]["status"] == "PARTIAL"
+
+
+@pytest.mark.parametrize("token", ["", "x" * 5000, "not one of ours"])
+def test_any_page_token_that_is_none_is_refused(bucket: Bucket, token: str) -> None:
+    status, answer = send("GET", "/jobs", query={"pageToken": token})
+    assert (status, answer["error"]["field"]) == (400, "pageToken")
+
+
+@pytest.mark.parametrize(
+    "body", ['{"Comment": 1e400}', '{"shardSize": -1e999}', '{"params": {"x": [1e400]}}']
+)
+def test_a_number_beyond_all_numbers_is_no_json(bucket: Bucket, body: str) -> None:
+    status, answer = send("POST", "/jobs", body)
+    assert (status, answer["error"]["message"][:20]) == (400, "The body is not JSON")
+
+
+def test_an_upload_that_was_asked_for_here_is_imported_once_however_often_it_is_asked_for(
+    bucket: Bucket,
+) -> None:
+    key = send("POST", "/tasks/upload", "{}")[1]["source"]["csv"]
+    bucket.put(key, b"title\na\n")
+    first = send("POST", "/tasks/upload", json.dumps({"source": {"csv": key}}))
+    assert send("POST", "/tasks/upload", json.dumps({"source": {"csv": key}})) == first
+    assert f"uploads/{first[1]['jobId']}.csv" == key
+    # A key of somebody's own may hold something else the next time.
+    bucket.put("uploads/weekly.csv", b"title\na\n")
+    own = [
+        send("POST", "/tasks/upload", '{"source": {"csv": "uploads/weekly.csv"}}')[1]["jobId"]
+        for _ in range(2)
+    ]
+    assert len(set(own)) == 2
+
+
+def test_jobs_that_are_watched_at_once_each_have_their_own_look(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(Jobs, "_counted", lambda jobs, arn: asked.append(arn) or {"done": 1, "failed": 0})
+    watched = jobs_api.jobs()
+    for _ in range(10):
+        for arn in ("one", "two"):
+            assert watched._shards(arn) == {"done": 1, "failed": 0}
+    assert asked == ["one", "two"]
+    for number in range(2 * jobs.WATCHED):
+        watched._shards(str(number))
+    assert len(watched._progress) == jobs.WATCHED
+
+
+def test_a_look_that_is_throttled_shows_what_was_known_before(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def throttled(jobs: Jobs, arn: str) -> dict[str, int]:
+        raise ThrottledError("slow down")
+
+    watched = jobs_api.jobs()
+    monkeypatch.setattr(Jobs, "_counted", throttled)
+    assert watched._shards("one") == {}
+    watched._progress["one"] = (-10.0, {"done": 3, "failed": 0})
+    assert watched._shards("one") == {"done": 3, "failed": 0}

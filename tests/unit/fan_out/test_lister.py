@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fan_out import listing
 from fan_out.errors import AccountingError, InvalidJobError, ServiceUnavailableError, ThrottledError
 from fan_out.job import SEGMENTS, Origin, make_plan, read_input
-from fan_out.storage import JobStore, encode
+from fan_out.storage import JobStore, Line, encode
 from fan_out.tasks import TaskServiceError
 from tests.machine import Call, Context, Machine, make_tasks, names, put_tasks
 from tests.unit.fan_out.conftest import put_plan, task
@@ -308,3 +308,96 @@ def test_shards_joined_are_the_listing_and_each_keeps_to_its_bounds(
         next_line = first.partition(b"\n")[0] + b"\n"
         assert left[0]["count"] == size or len(left[1]) + len(next_line) > limit
         assert right[0]["count"] >= 1
+
+
+def throttled_at(machine: Machine, pages: set[int]) -> list[int]:
+    """Throttle the calls of these numbers of the Task Service; how many there were."""
+    calls = [0]
+
+    def before(call: Call) -> None:
+        if call.function == "ListTasks":
+            calls[0] += 1
+            if calls[0] in pages:
+                raise ThrottledError("slow down")
+
+    machine.before = before
+    return calls
+
+
+def test_a_throttled_page_costs_nothing_of_what_was_listed_before_it(
+    step: Step, machine: Machine, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "PAGE", 5)
+    monkeypatch.setattr("fan_out.job.SEGMENTS", 1)
+    tasks = make_tasks(200, complete=0)
+    put_tasks(tasks)
+    put_plan(store)
+    calls = throttled_at(machine, {7, 15, 31})
+    number, cursor, done = 0, None, False
+    found = []
+    while not done:
+        answer = step(0, number, cursor)
+        found += listed(store, 0, number)
+        number, cursor, done = answer["step"], answer["cursor"], answer["done"]
+    assert number == 4
+    assert calls == [40 + 3]
+    assert sorted(each["id"] for each in found) == sorted(each["id"] for each in tasks)
+
+
+def test_a_step_that_is_throttled_before_it_has_anything_is_tried_again_with_a_pause(
+    step: Step, machine: Machine, store: JobStore
+) -> None:
+    put_tasks(make_tasks(5))
+    put_plan(store)
+    throttled_at(machine, {1})
+    with pytest.raises(ThrottledError):
+        step()
+    assert not [name for name in names() if name.startswith("parts/")]
+
+
+def test_a_line_of_any_length_in_a_csv_is_one_bad_row(
+    step: Step, machine: Machine, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fan_out.storage.BLOCK", 1 << 16)
+    monkeypatch.setattr("fan_out.storage.LONGEST_LINE", 1 << 17)
+    good = b"".join(b"Row %d\n" % number for number in range(5))
+    body = b"title\n" + good + b"x" * 700_000 + b"\n" + good + b"y" * 300_000
+    store.bucket.put("uploads/x.csv", body)
+    put_plan(store, kind="import-tasks", source={"csv": "uploads/x.csv"}, shardSize=100)
+    monkeypatch.setattr(listing, "PAGE", 3)
+    number, cursor, done, rows = 0, None, False, []
+    while not done:
+        answer = step(0, number, cursor, is_late=True)
+        rows += listed(store, 0, number)
+        number, cursor, done = answer["step"], answer["cursor"], answer["done"]
+    assert [row["row"] for row in rows] == list(range(2, 14))
+    problems = {row["row"]: row["problem"] for row in rows if "problem" in row}
+    assert problems == dict.fromkeys((7, 13), "the row is longer than 64 KiB")
+
+
+def test_rows_are_handed_on_by_their_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = b"title\n" + (b"x" * 1000 + b"\n") * 50
+    monkeypatch.setattr(listing, "SHARD_BYTES", 10_000)
+
+    def lines(offset: int) -> Any:
+        position = offset
+        for text in body[offset:].splitlines():
+            position += len(text) + 1
+            yield Line(text, position)
+
+    batches = list(listing._csv_batches(lines, None))
+    assert max(sum(map(len, batch.lines)) for batch in batches) < 12_000
+    assert sum(len(batch.lines) for batch in batches) == 50
+
+
+def test_a_retry_that_lists_another_number_of_tasks_than_its_origin_names_fails(
+    step: Step, machine: Machine, store: JobStore
+) -> None:
+    rows = [{"row": number, "fields": {"title": "A"}} for number in (3, 7)]
+    failed(store, rows, kind="import-tasks", source={"csv": "uploads/x.csv"})
+    JobStore(store.bucket, "job-0").put_lines("failures.jsonl", [encode({"task": rows[0]})])
+    step()
+    with pytest.raises(
+        AccountingError, match="2 tasks of an earlier job are to be retried, but 1 are listed"
+    ):
+        machine.call("Manifest", {"jobId": "job-1", "listing": [{"segment": 0, "step": 1}]})

@@ -453,3 +453,79 @@ def test_a_reducer_that_cannot_write_the_account_fails_the_job_loudly(machine: M
     machine.before = die
     ended = machine.run()
     assert (ended.status, ended.error) == ("FAILED", "UnaccountedJobError")
+
+
+# --- a kind that fails on what its tasks came to
+
+
+def broken(*_: Any) -> Any:
+    raise ZeroDivisionError("no task has a length")
+
+
+@pytest.mark.parametrize("method", ["merge", "summary"])
+@pytest.mark.parametrize(
+    "way", [broken, lambda *_: {1, 2}, lambda *_: float("nan")], ids=["raises", "set", "nan"]
+)
+def test_a_kind_that_makes_no_result_costs_the_result_and_not_the_account(
+    machine: Machine, store: JobStore, trial: Any, monkeypatch: pytest.MonkeyPatch, method: str, way: Any
+) -> None:
+    put_job(store, 5, size=4, failed=1)
+    monkeypatch.setattr(type(trial), method, way)
+    answer = call(machine)
+    record = answer["record"]
+    assert answer["error"]["name"] == record["error"]["name"] == "KindFailedError"
+    assert record["status"] == "FAILED"
+    assert record["counts"] == {
+        "listed": 20,
+        "succeeded": 15,
+        "failed": 5,
+        "quarantined": 0,
+        "unprocessed": 0,
+    }
+    assert "result" not in record
+    assert (
+        len(list(store.lines("failures.jsonl")))
+        == sum(group["count"] for group in store.require("digest.json"))
+        == 5
+    )
+    # The lines need none of it.
+    assert record["resultUrl"].endswith("/trial.jsonl")
+    assert len(list(store.lines("trial.jsonl"))) == 15
+
+
+def test_a_job_whose_kind_is_gone_is_accounted_for(
+    machine: Machine, store: JobStore, trial: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_job(store, 3, missing=(1,))
+    with monkeypatch.context() as patched:
+        patched.setattr(reduction.kinds, "find", broken)
+        record = call(machine)["record"]
+    assert (record["status"], record["error"]["name"]) == ("FAILED", "KindFailedError")
+    assert record["counts"] == {"listed": 9, "succeeded": 6, "failed": 0, "quarantined": 0, "unprocessed": 3}
+
+
+def test_a_retry_after_a_kind_failed_on_its_result_works_on_what_did_not_succeed(
+    machine: Machine, trial: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_tasks([task(number) for number in range(20)])
+    trial.on.update({f"task-{number:05d}": ValueError("no") for number in range(4)})
+    document = {"kind": "trial", "shardSize": 3, "toleratedFailurePercentage": 100}
+    with monkeypatch.context() as patched:
+        patched.setattr(type(trial), "summary", broken)
+        assert machine.run(document).error == "KindFailedError"
+    trial.on.clear()
+    trial.calls.clear()
+    ended = machine.run({"source": {"failedIn": "job-1"}}, "job-2")
+    assert ended.output["counts"]["succeeded"] == 4
+    assert sum(map(len, trial.calls)) == 4
+
+
+def test_a_lost_shard_is_in_the_digest_without_names(machine: Machine, store: JobStore, trial: Any) -> None:
+    shards = put_job(store, 3, failed=1, missing=(1,))
+    aws.s3().delete_object(Bucket=BUCKET, Key=shards[1].key)
+    call(machine)
+    groups = store.require("digest.json")
+    assert [(group["outcome"], group["error"], group["count"]) for group in groups] == [
+        ("unprocessed", "AccountingError", 3),
+        ("failed", "BadError", 2),
+    ]

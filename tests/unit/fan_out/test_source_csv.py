@@ -119,6 +119,10 @@ def test_an_unclosed_quote_does_not_swallow_the_rows_behind_it() -> None:
         {"title": "three"},
         {"title": "four"},
     ]
+    found = read_all(HEADER + b'one\n"two\nthree\nfour\n')
+    for number, each in enumerate(found):
+        # Whoever goes on behind a row finds the ones that its quote had swallowed.
+        assert read_all(HEADER + b'one\n"two\nthree\nfour\n', each.after) == found[number + 1 :]
 
 
 def test_an_unclosed_quote_far_from_the_end_costs_one_row() -> None:

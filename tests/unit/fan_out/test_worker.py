@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from asyncio import CancelledError
 from typing import Any
 
 import pytest
@@ -697,3 +698,224 @@ def test_the_manifest_line_is_all_that_a_worker_needs_to_know_of_its_shard(
     put_manifest(store, [shard])
     (line,) = store.lines("manifest.jsonl")
     assert Shard(**json.loads(line.text)) == shard
+
+
+# --- what a kind's own code may do wrong
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [float("nan"), "\ud800", {1, 2}, b"bytes", {1: "a number for a key"}, (1, 2), object],
+    ids=repr,
+)
+def test_a_value_that_cannot_be_stored_fails_the_task_that_brought_it_and_no_other(
+    machine: Machine, store: JobStore, shard: Shard, trial: Any, monkeypatch: pytest.MonkeyPatch, spoilt: Any
+) -> None:
+    def fold(kind: Any, partial: Any, task: Any, result: Any, job: Any) -> Any:
+        # In place, so that it is there whatever becomes of this task.
+        partial["tasks"] += 1
+        if task.id == "task-00013":
+            partial["spoilt"] = spoilt
+        return partial
+
+    monkeypatch.setattr(type(trial), "fold", fold)
+    calls, deaths = run_to_the_end(machine, shard)
+    assert (calls, deaths) == (1, 0)
+    assert committed(store, shard)["value"] == {"tasks": 39, "length": 0}
+    assert [line["task"]["id"] for line in failures(store, shard)] == ["task-00013"]
+    # The kind is asked for no task again: an effect would be repeated.
+    assert sum(map(len, trial.calls)) == 40
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ("tab\there", {}),
+        ("two\nlines", {}),
+        ("\ud800", {}),
+        (7, {}),
+        ("key", {"a": float("inf")}),
+        ("key", "x" * (2 << 20)),
+    ],
+    ids=lambda line: repr(line)[:20],
+)
+def test_a_line_that_is_none_fails_its_task_alone(
+    machine: Machine, store: JobStore, shard: Shard, trial: Any, monkeypatch: pytest.MonkeyPatch, line: Any
+) -> None:
+    good = type(trial).line
+    monkeypatch.setattr(
+        type(trial),
+        "line",
+        lambda kind, task, *more: line if task.id == "task-00003" else good(kind, task, *more),
+    )
+    run_to_the_end(machine, shard)
+    assert committed(store, shard)["counts"] == {
+        "succeeded": 39, "failed": 1, "quarantined": 0, "unprocessed": 0,
+    }  # fmt: skip
+    assert committed(store, shard)["value"]["tasks"] == len(
+        list(store.lines(committed(store, shard)["lines"]))
+    )
+
+
+def test_a_kind_that_answers_no_list_fails_its_tasks(
+    machine: Machine, store: JobStore, shard: Shard, trial: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        type(trial), "process_many", lambda kind, tasks, job: {task.id: THROTTLED for task in tasks}
+    )
+    machine.call("Worker", event(shard, listed=1_000_000))
+    assert {line["error"]["name"] for line in failures(store, shard)} == {"TypeError"}
+    assert committed(store, shard)["counts"]["failed"] == 40
+
+
+@pytest.mark.parametrize(
+    "error", [CancelledError(), SystemExit(1), RecursionError(), MemoryError()], ids=repr
+)
+def test_what_a_task_raises_is_no_death(
+    machine: Machine, store: JobStore, shard: Shard, trial: Any, error: Any
+) -> None:
+    trial.on["task-00020"] = error
+    assert run_to_the_end(machine, shard) == (1, 0)
+    assert [line["error"]["name"] for line in failures(store, shard)] == [type(error).__name__]
+
+
+# --- throttling of one among many, and for long
+
+
+def test_a_task_that_is_refused_among_others_fails_alone(store: JobStore, shard: Shard, trial: Any) -> None:
+    """A kind that cannot say whose fault it was is asked for them one by one in the end."""
+    trial.on["task-00004"] = ThrottledError("slow down")
+    work_on(store, shard, FakeClock()).run(attempt=0, is_resumed=False)
+    assert [(line["task"]["id"], line["attempts"]) for line in failures(store, shard)] == [
+        ("task-00004", TRIES)
+    ]
+    assert sum("task-00004" in call for call in trial.calls) == TRIES
+
+
+def test_what_succeeds_in_between_gives_back_of_the_retry_budget(
+    store: JobStore, trial: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(trial), "batch", 1)
+    put_plan(store, kind="trial")
+    count = 3000
+    shard = put_shard(store, 0, [task(number) for number in range(count)])
+    # One task in twelve is throttled once: more of them than the budget has to begin with.
+    for number in range(0, count, 12):
+        answers = iter([THROTTLED])
+        trial.on[f"task-{number:05d}"] = lambda answers=answers: next(answers, 1)
+    work_on(store, shard, FakeClock()).run(attempt=0, is_resumed=False)
+    assert count / 12 > RETRY_BUDGET
+    assert committed(store, shard)["counts"]["succeeded"] == count
+
+
+def test_a_task_whose_throttling_takes_longer_than_a_call_fails_after_its_tries_and_kills_nobody(
+    store: JobStore, trial: Any
+) -> None:
+    put_plan(store, kind="trial")
+    shard = put_shard(store, 0, [task(0)])
+    clock = FakeClock()
+
+    def slow() -> Failure:
+        clock.clock.sleep(200)
+        return THROTTLED
+
+    trial.on["task-00000"] = slow
+    calls, done = 0, None
+    while done is None:
+        calls += 1
+        began = clock.time
+        done = ShardWork(
+            store,
+            plan(kind="trial"),
+            shard,
+            workers=1,
+            write=None,
+            is_late=lambda seconds, began=began: 900 - (clock.time - began) - seconds <= 30,
+            clock=clock.clock,
+        ).run(attempt=0, is_resumed=calls > 1)
+        assert clock.time - began < 900
+    assert [(line["outcome"], line["attempts"]) for line in failures(store, shard)] == [("failed", TRIES)]
+    assert (calls, len(trial.calls)) == (2, TRIES)
+
+
+def test_tasks_that_are_asked_one_by_one_keep_to_the_ceiling_too(
+    store: JobStore, shard: Shard, trial: Any
+) -> None:
+    trial.on["task-00007"] = ValueError("no")
+    clock = FakeClock()
+    work_on(store, shard, clock, tasksPerSecond=10).run(attempt=0, is_resumed=False)
+    # The ten tasks that were asked together are asked again.
+    assert clock.time == pytest.approx(50 / 10)
+
+
+# --- suspicion
+
+
+@pytest.mark.parametrize(("count", "deaths"), [(500, 5), (10_000, 7)])
+def test_a_deadly_task_is_found_in_so_many_deaths_as_the_guide_says(
+    machine: Machine, store: JobStore, trial: Any, monkeypatch: pytest.MonkeyPatch, count: int, deaths: int
+) -> None:
+    monkeypatch.setattr(type(trial), "batch", 500)
+    put_plan(store, kind="trial")
+    shard = put_shard(store, 0, [task(number) for number in range(count)])
+    trial.on[f"task-{count * 2 // 3:05d}"] = kill
+    assert run_to_the_end(machine, shard)[1] == deaths
+    assert committed(store, shard)["counts"] == {
+        "succeeded": count - 1, "failed": 0, "quarantined": 1, "unprocessed": 0,
+    }  # fmt: skip
+    assert failures(store, shard)[0]["attempts"] == 3
+
+
+@pytest.mark.parametrize("most", [7, 25])
+def test_a_process_that_can_do_only_so_many_tasks_costs_no_task(
+    machine: Machine, store: JobStore, trial: Any, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """A leak, say: whatever task it is at when the process ends, that task is not to blame."""
+    monkeypatch.setattr(type(trial), "batch", 1)
+    put_plan(store, kind="trial")
+    shard = put_shard(store, 0, [task(number) for number in range(200)])
+    done = {"here": 0}
+
+    def some() -> int:
+        done["here"] += 1
+        if done["here"] > most:
+            done["here"] = 0
+            kill()
+        return 1
+
+    trial.on.update({f"task-{number:05d}": some for number in range(200)})
+    run_to_the_end(machine, shard)
+    assert committed(store, shard)["counts"]["succeeded"] == 200
+
+
+def test_a_task_that_fails_only_behind_another_one_is_cleared_alone(
+    machine: Machine, store: JobStore, trial: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(trial), "batch", 1)
+    put_plan(store, kind="trial")
+    shard = put_shard(store, 0, [task(number) for number in range(500)])
+    seen: set[str] = set()
+
+    def new_process(call: Call) -> None:
+        seen.clear()
+
+    machine.before = new_process
+    trial.on["task-00005"] = lambda: seen.add("5") or 1
+    trial.on["task-00030"] = lambda: kill() if "5" in seen else 1
+    run_to_the_end(machine, shard)
+    assert committed(store, shard)["counts"]["succeeded"] == 500
+
+
+def test_a_careful_worker_notices_within_a_minute_that_its_job_was_stopped(
+    store: JobStore, shard: Shard, trial: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(trial), "batch", 1)
+    clock = FakeClock()
+    for number in range(40):
+        trial.on[f"task-{number:05d}"] = lambda: clock.clock.sleep(10) or 1
+    store.put("record.json", {"status": "STOPPED"})
+    # After a death, it saves behind each stretch of two tasks.
+    assert work_on(store, shard, clock).run(attempt=1, is_resumed=False) is None
+    with pytest.raises(JobEndedError):
+        work_on(store, shard, clock).run(attempt=0, is_resumed=True)
+    assert clock.time <= 100

@@ -140,6 +140,30 @@ def test_a_listing_reads_consistently(dynamodb: Any) -> None:
     assert made[0]["ConsistentRead"] is True
 
 
+def test_a_look_up_reads_consistently(dynamodb: Any) -> None:
+    fill(dynamodb, 2)
+    with faults(dynamodb, "BatchGetItem") as made:
+        list_page({"ids": ["task-0"]})
+
+    assert [each["ConsistentRead"] for each in made[0]["RequestItems"].values()] == [True]
+
+
+def test_a_filter_that_lets_nothing_through_never_asks_for_more_than_dynamodb_can_count(
+    dynamodb: Any,
+) -> None:
+    fill(dynamodb, 45)
+    with faults(dynamodb, "Scan", *[_one_item] * store.MOST_SCANS) as made:
+        list_page({"filter": {"isComplete": True}, "limit": 10_000})
+
+    assert len(made) == store.MOST_SCANS
+    assert max(each["Limit"] for each in made) == store.LARGEST_SCAN < 2**31
+
+
+def _one_item(request: Any) -> None:
+    """A megabyte that holds one item."""
+    request.body = json.dumps(json.loads(request.body) | {"Limit": 1}).encode()
+
+
 def test_a_call_short_of_time_does_one_step_and_hands_on_a_cursor(dynamodb: Any) -> None:
     fill(dynamodb, 38)
     for number in range(2):

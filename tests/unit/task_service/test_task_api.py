@@ -342,6 +342,37 @@ def test_a_replacement_whose_answer_was_lost_is_no_conflict_with_itself(
     assert api("GET", f"/tasks/{task['id']}").body == answer.body
 
 
+@pytest.mark.parametrize("operation", ["PutItem", "UpdateItem"])
+def test_a_change_whose_every_answer_was_lost_is_known_to_stand(
+    api: Api, dynamodb: Any, naps: list[float], operation: str
+) -> None:
+    """Told to come again, the caller would create the task twice, or meet its own change as a conflict."""
+    task = api.make()
+    send = dynamodb.put_item if operation == "PutItem" else dynamodb.update_item
+    with faults(dynamodb, operation, lost(send), TIMEOUT, TIMEOUT, TIMEOUT):
+        if operation == "PutItem":
+            answer = api("POST", "/tasks", {"title": "x"})
+        else:
+            answer = api("PUT", f"/tasks/{task['id']}", {"title": "x", "version": 1})
+    assert answer.status == (201 if operation == "PutItem" else 200)
+    assert api("GET", f"/tasks/{answer.body['id']}").body == answer.body
+    assert len(api("GET", "/tasks").body["tasks"]) == (2 if operation == "PutItem" else 1)
+
+
+@pytest.mark.parametrize("operation", ["PutItem", "UpdateItem"])
+def test_a_change_that_did_not_happen_is_to_be_asked_for_again(
+    api: Api, dynamodb: Any, naps: list[float], operation: str
+) -> None:
+    task = api.make()
+    with faults(dynamodb, operation, *[TIMEOUT] * 4):
+        if operation == "PutItem":
+            answer = api("POST", "/tasks", {"title": "x"})
+        else:
+            answer = api("PUT", f"/tasks/{task['id']}", {"title": "x", "version": 1})
+    assert (answer.status, answer.error["name"]) == (503, "ThrottledError")
+    assert api("GET", "/tasks").body["tasks"] == [task]
+
+
 def test_a_replacement_repeated_after_someone_elses_is_a_conflict(
     api: Api, dynamodb: Any, naps: list[float]
 ) -> None:
