@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -157,9 +158,9 @@ class _Command:
         if self.screen.is_json:
             self.screen.json(deployment.to_json())
         self.screen.say(f"Fan Out {'was' if was_up else 'is'} up on {deployment.endpoint_url}.", "green")
-        self.screen.say("  Import tasks:  fanout tasks import FILE.csv")
-        self.screen.say("  Today's plan:  fanout run")
-        self.screen.say("  Stop it:       fanout down")
+        self.screen.say(f"  Import tasks:  {self.screen.command('tasks', 'import', 'FILE.csv')}")
+        self.screen.say(f"  Today's plan:  {self.screen.command('run')}")
+        self.screen.say(f"  Stop it:       {self.screen.command('down')}")
         return SUCCESS
 
     def down(self) -> int:
@@ -186,7 +187,7 @@ class _Command:
         record = self._followed(client, started.job_id)
         refused = []
         if "failuresUrl" in record:
-            for failure in client.failures(record["jobId"]):
+            for failure in client.failures(record):
                 refused.append(failure)
                 if len(refused) == _ROWS_SHOWN:
                     break
@@ -265,25 +266,32 @@ class _Command:
         return SUCCESS
 
     def failures(self) -> int:
+        from infra.show import is_retryable
+
         client = self._connect(self.arguments)
         record = client.record(self.arguments.job)
         if self.arguments.all:
             if self.screen.is_json:
-                self.screen.json_list(
-                    "failures", client.failures(record["jobId"]), {"jobId": record["jobId"]}
-                )
+                self.screen.json_list("failures", client.failures(record), {"jobId": record["jobId"]})
             else:
-                self.screen.json_lines(client.failures(record["jobId"]))
+                self.screen.json_lines(client.failures(record))
             return SUCCESS
-        groups = client.digest(record["jobId"])
+        groups = client.digest(record)
         if self.screen.is_json:
-            retry = self.screen.command("retry", record["jobId"]) if groups else None
+            retry = self.screen.command("retry", record["jobId"]) if is_retryable(record) else None
             self.screen.json({"jobId": record["jobId"], "digest": groups, "retryCommand": retry})
         elif groups:
             self.screen.digest(record, groups)
         else:
             self.screen.record(record)
-            self.screen.say("No failure is recorded.")
+            if record["status"] == "RUNNING":
+                self.screen.say("What failed is known when the job has ended.")
+            elif is_retryable(record):
+                self.screen.say(
+                    "Which of its tasks did not succeed is not known; a retry lists its source anew."
+                )
+            else:
+                self.screen.say("No failure is recorded.")
         return SUCCESS
 
     def stop(self) -> int:
@@ -347,7 +355,7 @@ class _Command:
         with self._opened(path) as file:
             content = file.read()
         try:
-            document = json.loads(content, parse_constant=_no_constant)
+            document = _read_json(content)
         except ValueError as error:
             raise _UsageError(f"{path} is not JSON: {error}.") from None
         if not isinstance(document, dict):
@@ -591,7 +599,7 @@ def make_parser() -> argparse.ArgumentParser:
         ("fanout retry 20261123-101502-ab12cd --tasks-per-second 20", "more gently this time"),
     )
     _add_job(retry)
-    _add_tuning(retry)
+    _add_tuning(retry, is_retry=True)
     _add_start(retry)
 
     stop = _command(
@@ -673,7 +681,9 @@ def _add_filter(parser: argparse.ArgumentParser) -> None:
         )
 
 
-def _add_tuning(parser: argparse.ArgumentParser, defaults: dict[str, Any] | None = None) -> None:
+def _add_tuning(
+    parser: argparse.ArgumentParser, defaults: dict[str, Any] | None = None, *, is_retry: bool = False
+) -> None:
     group = parser.add_argument_group(_TUNING)
     for option, field, read, metavar, meaning in (
         ("--shard-size", "shardSize", _number, "N", "tasks in a shard (default: 500)"),
@@ -701,9 +711,13 @@ def _add_tuning(parser: argparse.ArgumentParser, defaults: dict[str, Any] | None
         ),
     ):
         default = (defaults or {}).get(field, argparse.SUPPRESS)
-        text = (
-            meaning if default is argparse.SUPPRESS else f"{meaning.partition(' (')[0]} (default: {default})"
-        )
+        text = meaning
+        if default is not argparse.SUPPRESS:
+            text = f"{meaning.partition(' (')[0]} (default: {default})"
+        elif is_retry:
+            is_share = field == "toleratedFailurePercentage"
+            said = "as many tasks as the earlier job" if is_share else "the earlier job's"
+            text = f"{meaning.replace(', or null (default)', '').partition(' (')[0]} (default: {said})"
         group.add_argument(
             option, dest=f"job.{field}", type=read, metavar=metavar, default=default, help=text
         )
@@ -741,9 +755,21 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON value")
 
 
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text} is beyond the numbers of JSON")
+    return number
+
+
+def _read_json(text: str | bytes) -> Any:
+    """Raises ValueError for what Python would take and the state machine would not."""
+    return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+
+
 def _json_or_text(text: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_no_constant)
+        return _read_json(text)
     except ValueError:
         return text
 

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 JobInput = Mapping[str, Any]
 Status = Literal["RUNNING", "SUCCEEDED", "PARTIAL", "FAILED", "STOPPED"]
 
-JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
+JOB_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}")
 
 # A listing of the Task Service's REST API has at most so many tasks a page.
 _PAGE = 1000
@@ -288,6 +288,8 @@ class FanOut:
         input.
         """
         name = job_id or new_job_id()
+        if job_id is not None:
+            self._check_free(job_id)
         body = json.dumps(job, ensure_ascii=False, allow_nan=False)
         with self._explained():
             try:
@@ -304,6 +306,15 @@ class FanOut:
         if execution is None or json.loads(execution.get("input", "null")) != json.loads(body):
             raise JobExistsError(f"Another job has the id {name}: choose a new --job-id.")
         return Started(name, is_repeat=True)
+
+    def _check_free(self, job_id: str) -> None:
+        """Raises JobExistsError if a job has left objects under this id and Step Functions has forgotten it."""
+        with self._explained():
+            is_known = self._execution(job_id) is not None
+        if not is_known and any(self._job_document(job_id, name) for name in ("job.json", "record.json")):
+            raise JobExistsError(
+                f"There was a job {job_id}, and its objects are kept: choose a new --job-id."
+            )
 
     def follow(self, job_id: str) -> Iterator[Progress]:
         """Yield how far the job is, again and again, until it has ended; the last one has the end's status.
@@ -417,14 +428,25 @@ class FanOut:
 
     # -- what a job leaves behind ------------------------------------------------------------------------
 
-    def digest(self, job_id: str) -> list[dict[str, Any]]:
-        """The job's failures in groups, the largest first: outcome, error, message, count, samples."""
-        return self._job_document(job_id, "digest.json") or []
+    def digest(self, record: JobRecord) -> list[dict[str, Any]]:
+        """The job's failures in groups, the largest first: outcome, error, message, count, samples.
 
-    def failures(self, job_id: str) -> Iterator[dict[str, Any]]:
-        """Every failed, quarantined or unprocessed task of the job, a block of the file in memory at once."""
-        for line in self.lines(f"jobs/{job_id}/failures.jsonl"):
-            yield json.loads(line)
+        Raises JobStateError if they are no longer kept.
+        """
+        if "failuresUrl" not in record:
+            return []
+        self._kept(record, f"jobs/{record['jobId']}/digest.json", "digest")
+        return self._job_document(record["jobId"], "digest.json") or []
+
+    def failures(self, record: JobRecord) -> Iterator[dict[str, Any]]:
+        """Every failed, quarantined or unprocessed task of the job, a block of the file in memory at once.
+
+        Raises JobStateError if they are no longer kept.
+        """
+        if "failuresUrl" not in record:
+            return iter(())
+        key = self._kept(record, f"jobs/{record['jobId']}/failures.jsonl", "list of failures")
+        return (json.loads(line) for line in self.lines(key))
 
     def lines(self, key: str) -> Iterator[bytes]:
         """The lines of an object, without their ends, in its order; none if there is no such object."""
@@ -457,7 +479,18 @@ class FanOut:
         if not url.startswith(prefix):
             said = "still runs" if record["status"] == "RUNNING" else f"is {record['status']}"
             raise JobStateError(f"Job {record['jobId']} has no result: it {said}.")
-        return url.removeprefix(prefix)
+        return self._kept(record, url.removeprefix(prefix), "result")
+
+    def _kept(self, record: JobRecord, key: str, what: str) -> str:
+        """The key, if there still is such an object. Raises JobStateError."""
+        with self._explained():
+            try:
+                self._s3.head_object(Bucket=self.deployment.bucket_name, Key=key)
+            except ClientError as error:
+                if not _is_missing(error):
+                    raise
+                raise JobStateError(f"The {what} of job {record['jobId']} is no longer kept.") from None
+        return key
 
     def download(self, key: str, to: Path) -> bool:
         """Write an object to a file, which appears whole or not at all; False if there is no such object.

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
+from pathlib import Path
 from typing import Any, TextIO
 from zoneinfo import ZoneInfo
 
@@ -102,7 +104,7 @@ class Screen:
 
     def command(self, *words: str) -> str:
         """A command of this program as the user would type it."""
-        return shlex.join(("fanout", *words[:1], *self.options, *words[1:]))
+        return shlex.join((program(), *words[:1], *self.options, *words[1:]))
 
     def say(self, text: str = "", style: str = "") -> None:
         """A line for people on standard output; the text must be safe already."""
@@ -212,14 +214,16 @@ class Screen:
             self.say(f"  A retry of job {safe(origin)}.")
         shards = record["shards"]
         tasks, cut = count(counts["listed"], "task"), count(shards["planned"], "shard")
-        failed = f", {shards['failed']:,} failed" if shards["failed"] else ""
+        failed = f", {shards['failed']:,} not finished" if shards["failed"] else ""
         if status == "RUNNING":
             if counts["listed"]:
-                self.say(f"  {tasks} in {cut}: {shards['done']:,} done{failed}")
+                self.say(f"  {tasks} in {cut}: {shards['done'] + shards['failed']:,} worked on")
         elif counts["listed"] or status in {"SUCCEEDED", "PARTIAL"}:
             self.say(f"  {tasks} in {cut}{failed}: {outcomes(counts)}")
         if skipped := record.get("skipped"):
-            self.say(f"  {count(skipped, 'task')} of the earlier job no longer there.")
+            self.say(
+                f"  {count(skipped, 'task')} of the earlier job gone, or no longer of the kind that it looks for."
+            )
         if error := record.get("error"):
             self.say(f"  {safe(error['name'])}: {safe(error['message'])}", style="red")
         if status == "RUNNING":
@@ -228,6 +232,8 @@ class Screen:
         elif "failuresUrl" in record and not is_import:
             self.say(f"  What failed:      {self.command('failures', job_id)}")
             self.say(f"  Try those again:  {self.command('retry', job_id)}")
+        elif is_retryable(record) and not is_import:
+            self.say(f"  Try it again:     {self.command('retry', job_id)}")
 
     def result(self, record: JobRecord) -> None:
         """The result of a job: a daily plan as a plan, anything else as it is."""
@@ -293,7 +299,7 @@ class Screen:
     def digest(self, record: JobRecord, groups: list[dict[str, Any]]) -> None:
         """The failures of a job in groups, the largest first, each with samples; then how to try again."""
         job_id = record["jobId"]
-        total = sum(group["count"] for group in groups)
+        total = record["counts"]["listed"] - record["counts"]["succeeded"]
         self.say(f"{count(total, 'task')} of job {job_id} did not succeed:", style="bold")
         for group in groups:
             self.say()
@@ -349,6 +355,20 @@ class ShownError(Exception):
         self.cause = cause
 
 
+def program() -> str:
+    """This program as the user calls it: by its name if a shell finds that, else by the path that was typed."""
+    called = sys.argv[0]
+    return called if Path(called).name == "fanout" and shutil.which("fanout") is None else "fanout"
+
+
+def is_retryable(record: JobRecord) -> bool:
+    """Whether there is anything of an ended job to retry: a job whose input was refused has no kind."""
+    counts = record["counts"]
+    if record["status"] in {"RUNNING", "SUCCEEDED"} or record["kind"] is None:
+        return False
+    return counts["succeeded"] < counts["listed"] or not counts["listed"]
+
+
 _STYLES = {"SUCCEEDED": "green", "PARTIAL": "yellow", "FAILED": "red", "STOPPED": "red"}
 
 
@@ -383,7 +403,8 @@ def outcomes(counts: Counts) -> str:
 def _tasks_line(step: JobProgress) -> str:
     if step.listed is None:
         return ""
-    return f"{step.listed:,} listed, {step.done:,} done, {step.failed:,} failed"
+    # How many of them failed, only the account at the end says.
+    return f"{step.listed:,} listed, {step.done + step.failed:,} worked on"
 
 
 def _seconds(record: JobRecord) -> float | None:

@@ -57,6 +57,8 @@ class Workflow(Construct):
         self.machine = self._add_machine()
         self._let_the_machine_run_its_own_children()
         self.functions["JobsApi"] = add_function(self, FUNCTIONS["JobsApi"], runtime=runtime, storage=storage)
+        # For the commands that it tells its callers.
+        self.functions["JobsApi"].add_environment("STACK_NAME", cdk.Stack.of(self).stack_name)
         self.dead_letters = sqs.Queue(
             self,
             "DeadLetters",

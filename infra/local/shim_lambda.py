@@ -243,7 +243,11 @@ class Worker:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 assert self._channel is not None
                 self._channel.sendall(json.dumps(call).encode() + b"\n")
-            line = self._receive(deadline)
+            try:
+                line = self._receive(deadline)
+            except (AssertionError, AttributeError, OSError):
+                # Another deployment has retired this environment in the middle of its work.
+                line = b""
             if line:
                 answer = json.loads(line)
                 self.last_used = time.time()
@@ -338,9 +342,9 @@ class Worker:
 
     def _last_words(self) -> str:
         """How Lambda words the end of a process."""
-        assert self._proc is not None
+        process = self._proc
         try:
-            code = self._proc.wait(5)
+            code = process.wait(5) if process is not None else 0
         except subprocess.TimeoutExpired:
             return "Runtime exited without providing a reason"
         if code == 0:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 from fan_out import kind as kinds
-from fan_out.errors import CostLimitError
+from fan_out.errors import CostLimitError, InvalidJobError
 from fan_out.job import Plan
 from fan_out.listing import Manifest
 
@@ -24,11 +26,17 @@ WORKER_GB = 1.0
 # Listing, manifest and reduction of a job of whatever size begin with so many transitions and calls.
 TRANSITIONS_PER_JOB = 20
 CALLS_PER_JOB = 8
+# How many seconds the state machine gives a job: its TimeoutSeconds.
+LONGEST_JOB = 604_800
 
 
-def estimate_usd(kind: str, listed: int, shards: int) -> float:
-    """The cost of a job that needs no retry, in US dollars; the Task Service's own reads and writes come on top."""
+def estimate_usd(kind: str, listed: int, shards: int, waited: float = 0.0) -> float:
+    """The cost of a job that needs no retry, in US dollars; the Task Service's own reads and writes come on top.
+
+    `waited` is for how many seconds its workers are there together, if a ceiling of tasks a second says so.
+    """
     seconds = shards * SECONDS_PER_SHARD + listed * kinds.find(kind).seconds_per_task
+    seconds = max(seconds, waited)
     return (
         (TRANSITIONS_PER_JOB + shards * TRANSITIONS_PER_SHARD) * TRANSITION
         + (CALLS_PER_JOB + shards) * INVOCATION
@@ -41,9 +49,29 @@ def check_limit(plan: Plan, manifest: Manifest) -> None:
     """Raises CostLimitError if the job would cost more than its `maxCostUsd`."""
     if plan.max_cost_usd is None:
         return
-    cost = estimate_usd(plan.kind, manifest.listed, manifest.shards)
+    rate = plan.tasks_per_second
+    waited = 0.0 if rate is None else manifest.listed / rate * plan.workers(manifest.shards)
+    cost = estimate_usd(plan.kind, manifest.listed, manifest.shards, waited)
     if cost > plan.max_cost_usd:
         raise CostLimitError(
             f"maxCostUsd is {plan.max_cost_usd:g}, but the job's {manifest.listed} tasks in {manifest.shards} "
-            f"shards cost about ${cost:.4f}. Allow more, or make shardSize larger."
+            f"shards cost about ${cost:.4f}. Allow more, or make shardSize larger"
+            f"{' or maxConcurrency smaller' if waited else ''}."
         )
+
+
+def check_time(plan: Plan, manifest: Manifest) -> None:
+    """Raises InvalidJobError if its ceiling of tasks a second alone makes the job longer than a job may last."""
+    rate = plan.tasks_per_second
+    if rate is None or manifest.listed <= rate * LONGEST_JOB:
+        return
+    least = math.ceil(manifest.listed / LONGEST_JOB * 10) / 10
+    allowed = (
+        f"at least {least:g} for {manifest.listed} tasks, as a job ends after {LONGEST_JOB // 86400} days"
+    )
+    raise InvalidJobError(
+        f"tasksPerSecond is {rate:g}, but must be {allowed}.",
+        field="tasksPerSecond",
+        value=rate,
+        allowed=allowed,
+    )

@@ -47,6 +47,8 @@ class Jobs:
 
     bucket: Bucket
     state_machine_arn: str
+    # The options with which the terminal's commands reach this deployment.
+    options: tuple[str, ...] = ()
     _progress: OrderedDict[str, tuple[float, dict[str, int]]] = field(default_factory=OrderedDict)
 
     def start(self, document: Any) -> dict[str, Any]:
@@ -153,8 +155,11 @@ class Jobs:
             "counts": found["counts"],
             "digest": digest,
         }
+        if _is_retryable(found):
+            answer["retryCommand"] = " ".join(("fanout", "retry", *self.options, job_id))
+            answer["retryRequest"] = f"POST /jobs/{job_id}/retry"
         if "failuresUrl" in found:
-            answer |= {"failuresUrl": found["failuresUrl"], "retryCommand": f"fanout retry {job_id}"}
+            answer["failuresUrl"] = found["failuresUrl"]
         return answer
 
     def retry(self, job_id: str, changes: Any) -> dict[str, Any]:
@@ -278,3 +283,10 @@ class Jobs:
                     "get_object", Params={"Bucket": self.bucket.name, "Key": key}, ExpiresIn=LINK_SECONDS
                 )
         return found
+
+
+def _is_retryable(found: dict[str, Any]) -> bool:
+    """Whether there is anything of an ended job to retry: a job whose input was refused has no kind."""
+    counts = found["counts"]
+    is_over = found["status"] in ("PARTIAL", "FAILED", "STOPPED") and "endedAt" in found
+    return is_over and found["kind"] is not None and not 0 < counts["listed"] == counts["succeeded"]

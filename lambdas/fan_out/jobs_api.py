@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import os
 from functools import cache
 from typing import Any
 
@@ -49,7 +50,11 @@ class PayloadTooLargeError(FanOutError):
 
 @cache
 def jobs() -> Jobs:
-    return Jobs(Bucket(settings().bucket_name), settings().state_machine_arn)
+    own = settings()
+    # An endpoint of its own is that of an embedded AWS, to which the terminal's commands go unless told otherwise.
+    is_embedded = "AWS_ENDPOINT_URL" in os.environ
+    stack = () if is_embedded else ("--stack", own.stack_name, "--region", os.environ["AWS_DEFAULT_REGION"])
+    return Jobs(Bucket(own.bucket_name), own.state_machine_arn, stack)
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from fan_out.costs import check_limit
+from fan_out.costs import check_limit, check_time
 from fan_out.job import Plan
 from fan_out.listing import join_parts
 from fan_out.runtime import state, store
@@ -18,6 +18,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     plan = Plan.from_json(jobs.require("job.json"))
     steps = {listed["segment"]: listed["step"] for listed in event["listing"]}
     manifest = join_parts(jobs, plan, steps)
+    check_time(plan, manifest)
     check_limit(plan, manifest)
     # With this object the listing stands: whatever happens from here on, its tasks are accounted for.
     jobs.put("manifest.json", manifest.to_json())

@@ -17,6 +17,7 @@ class Settings(BaseModel):
     list_tasks_arn: str = Field(alias="LIST_TASKS_ARN", default="not configured")
     write_tasks_arn: str = Field(alias="WRITE_TASKS_ARN", default="not configured")
     state_machine_arn: str = Field(alias="STATE_MACHINE_ARN", default="not configured")
+    stack_name: str = Field(alias="STACK_NAME", default="FanOut")
 
 
 @cache

@@ -221,7 +221,7 @@ def test_each_functions_environment_is_complete_and_has_no_secret(template: Temp
         "Manifest": job,
         "Worker": job | {"WRITE_TASKS_ARN": "<WriteTasks.Arn>"},
         "Reducer": job,
-        "JobsApi": job | {"STATE_MACHINE_ARN": "<Machine>"},
+        "JobsApi": job | {"STATE_MACHINE_ARN": "<Machine>", "STACK_NAME": "FanOut"},
         "Closer": job,
     }
 

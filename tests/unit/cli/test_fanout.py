@@ -71,10 +71,20 @@ def test_another_job_under_the_same_id_is_refused(client: FanOut) -> None:
 def test_a_failed_job_has_the_account_that_was_written(client: FanOut, put: Put) -> None:
     job_id = new_job_id()
     record = record_of(job_id, "FAILED", failed=400)
-    put(f"jobs/{job_id}/record.json", record)
     client.start(job("fail", error="ToleranceExceededError", cause="{}"), job_id)
+    put(f"jobs/{job_id}/record.json", record)
     assert ended(client, job_id) == "FAILED"
     assert client.record(job_id, wait=True) == record
+
+
+@pytest.mark.parametrize("left", ["job.json", "record.json"])
+def test_a_job_is_not_started_under_a_name_that_stands_for_the_objects_of_another(
+    client: FanOut, put: Put, left: str
+) -> None:
+    job_id = new_job_id()
+    put(f"jobs/{job_id}/{left}", record_of(job_id))
+    with pytest.raises(JobExistsError, match="its objects are kept"):
+        client.start(job("succeed", record={}), job_id)
 
 
 def test_a_failed_job_without_an_account_shows_the_executions_error(client: FanOut) -> None:
@@ -89,8 +99,8 @@ def test_a_failed_job_without_an_account_shows_the_executions_error(client: FanO
 
 def test_following_shows_listing_then_shards_then_the_end(client: FanOut, put: Put) -> None:
     job_id = new_job_id()
-    put(f"jobs/{job_id}/job.json", {"kind": "daily-plan"})
     client.start(job("shards", shards=[1, 2, 3], record=record_of(job_id)), job_id)
+    put(f"jobs/{job_id}/job.json", {"kind": "daily-plan"})
     seen = []
     for progress in client.follow(job_id):
         seen.append(progress)
@@ -174,9 +184,9 @@ def test_an_unknown_job_is_named(client: FanOut, ask: str) -> None:
 
 def test_jobs_are_listed_newest_first_with_the_status_of_their_accounts(client: FanOut, put: Put) -> None:
     first, second = new_job_id(), new_job_id()
-    put(f"jobs/{first}/record.json", record_of(first, "PARTIAL", failed=1))
     client.start(job("succeed", record={}), first)
     ended(client, first)
+    put(f"jobs/{first}/record.json", record_of(first, "PARTIAL", failed=1))
     client.start(job("wait"), second)
     listed = list(client.jobs(2))
     client.stop(second)
@@ -197,8 +207,17 @@ def test_there_are_no_lines_in_an_empty_or_a_missing_object(client: FanOut, put:
     put("some/empty", b"")
     assert list(client.lines("some/empty")) == []
     assert list(client.lines("some/missing")) == []
-    assert list(client.failures("missing")) == []
-    assert client.digest("missing") == []
+    whole = record_of("missing")
+    assert list(client.failures(whole)) == []
+    assert client.digest(whole) == []
+
+
+def test_what_is_no_longer_kept_is_said_and_not_passed_off_as_nothing(client: FanOut) -> None:
+    url = f"s3://{client.deployment.bucket_name}/jobs/gone/x"
+    gone = record_of("gone", "PARTIAL", failed=1, resultUrl=url, failuresUrl=url)
+    for ask in (client.failures, client.digest, client.whole_result):
+        with pytest.raises(JobStateError, match="of job gone is no longer kept"):
+            ask(gone)
 
 
 def test_an_upload_takes_a_stream_that_cannot_seek_and_a_download_is_the_same_bytes(
@@ -335,7 +354,7 @@ def test_the_developers_own_profile_and_credentials_never_reach_the_embedded_aws
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "the-developers")
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path))
-    assert list(client.failures("missing")) == []
+    assert list(client.lines("missing")) == []
     credentials = client._session.get_credentials()
     assert credentials is not None
     assert credentials.access_key == "test"

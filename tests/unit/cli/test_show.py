@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from infra.fanout import JobRecord, Progress
-from infra.show import Screen, ShownError, document, duration, fit, outcomes, safe
+from infra.show import Screen, ShownError, document, duration, fit, is_retryable, outcomes, safe
 from tests.unit.cli.conftest import record_of
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
@@ -169,8 +169,8 @@ def test_without_a_terminal_progress_is_a_plain_line_at_most_every_few_seconds(
     shown.follow(iter([listing, step(1, 0), step(2, 1), step(4, 5), step(5, 6), step(9, 6)]))
     assert err.getvalue().splitlines() == [
         "listing",
-        "working: 1,000 listed, 500 done, 0 failed, 5/10 shards; about 3 s left",
-        "working: 1,000 listed, 600 done, 0 failed, 6/10 shards; about 5 s left",
+        "working: 1,000 listed, 500 worked on, 5/10 shards; about 3 s left",
+        "working: 1,000 listed, 600 worked on, 6/10 shards; about 5 s left",
     ]
     assert out.getvalue() == ""
 
@@ -181,3 +181,41 @@ def test_progress_estimates_tasks_from_shards_and_names_its_phase() -> None:
     assert step(3, 10).phase == "reducing"
     assert Progress(job_id="j", status="RUNNING", seconds=1).phase == "listing"
     assert Progress(job_id="j", status="SUCCEEDED", seconds=1, listed=0, shards=0).phase == "ended"
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_one"),
+    [
+        ({"status": "PARTIAL", "failed": 1}, True),
+        ({"status": "FAILED", "failed": 1}, True),
+        ({"status": "SUCCEEDED"}, False),
+        ({"status": "RUNNING", "failed": 1}, False),
+        # Its result is broken, not one of its tasks.
+        ({"status": "FAILED"}, False),
+        ({"status": "FAILED", "failed": 1, "kind": None}, False),
+    ],
+)
+def test_a_retry_is_offered_where_there_is_something_to_retry(fields: dict[str, Any], is_one: bool) -> None:
+    assert is_retryable(record_of("j", **fields)) is is_one
+
+
+def test_a_job_that_ended_before_its_listing_can_be_retried() -> None:
+    counts = dict.fromkeys(("listed", "succeeded", "failed", "quarantined", "unprocessed"), 0)
+    assert is_retryable(record_of("j", "STOPPED", counts=counts))
+
+
+@pytest.mark.parametrize(
+    ("called", "is_found", "said"),
+    [
+        (".venv/bin/fanout", False, ".venv/bin/fanout retry j"),
+        (".venv/bin/fanout", True, "fanout retry j"),
+        ("/project/infra/demo.py", False, "fanout retry j"),
+    ],
+)
+def test_a_command_is_shown_so_that_it_can_be_pasted(
+    monkeypatch: pytest.MonkeyPatch, called: str, is_found: bool, said: str
+) -> None:
+    monkeypatch.setattr("sys.argv", [called, "failures", "j"])
+    monkeypatch.setattr("shutil.which", lambda name: "/somewhere/fanout" if is_found else None)
+    shown, _, _ = screen()
+    assert shown.command("retry", "j") == said

@@ -256,3 +256,17 @@ def test_running_it_again_changes_nothing(machine: Machine) -> None:
     again = machine.run({"kind": "reschedule-overdue"}, "job-2")
     assert again.output["counts"]["listed"] == 0
     assert table() == before
+
+
+def test_a_name_that_is_used_again_when_the_first_jobs_objects_have_expired_is_another_job(
+    machine: Machine, store: JobStore
+) -> None:
+    """Step Functions forgets a name after 90 days, S3 the objects; the tasks keep the keys of their effects."""
+    document = {"kind": "import-tasks", "source": {"csv": "uploads/quarter.csv"}}
+    for started_at, rows in (("2026-01-05T09:00:00Z", [b"A", b"B"]), ("2026-04-06T09:00:00Z", [b"C", b"D"])):
+        store.bucket.put("uploads/quarter.csv", b"\n".join([b"title", *rows]))
+        assert machine.run(document, "quarterly", started_at).output["counts"]["succeeded"] == 2
+        for name in names("quarterly"):
+            aws.s3().delete_object(Bucket=BUCKET, Key=f"jobs/quarterly/{name}")
+        forget_processes()
+    assert sorted(each["title"] for each in table().values()) == ["A", "B", "C", "D"]

@@ -348,7 +348,9 @@ def test_many_viewers_of_a_job_share_one_look_at_its_map(
 
 RECORD = {
     "jobId": "mine",
+    "kind": "daily-plan",
     "status": "PARTIAL",
+    "endedAt": "2026-11-23T10:00:00Z",
     "counts": {"listed": 1, "succeeded": 0, "failed": 1, "quarantined": 0, "unprocessed": 0},
     "resultUrl": f"s3://{BUCKET}/jobs/mine/result.json",
     "failuresUrl": f"s3://{BUCKET}/jobs/mine/failures.jsonl",
@@ -417,15 +419,31 @@ def test_the_failures_of_a_job_come_with_their_digest_and_the_command_that_retri
     store.put("digest.json", [{"error": "BadError", "count": 1}])
     _, answer = send("GET", "/jobs/mine/failures")
     assert answer["digest"] == [{"error": "BadError", "count": 1}]
-    assert answer["retryCommand"] == "fanout retry mine"
+    assert answer["retryCommand"] == f"fanout retry --stack FanOut --region {REGION} mine"
+    assert answer["retryRequest"] == "POST /jobs/mine/retry"
     assert answer["failuresUrl"].startswith("https://")
     assert answer["counts"]["failed"] == 1
 
 
+def test_what_is_not_named_is_retried_too(bucket: Bucket) -> None:
+    """A job that was stopped before its listing stood, or whose account is off, lists its source anew."""
+    unlisted = {name: RECORD[name] for name in ("jobId", "kind", "endedAt")} | {"status": "STOPPED"}
+    JobStore(bucket, "mine").put("record.json", unlisted | {"counts": {"listed": 0, "succeeded": 0}})
+    _, answer = send("GET", "/jobs/mine/failures")
+    assert answer["digest"] == []
+    assert answer["retryRequest"] == "POST /jobs/mine/retry"
+
+
+def test_the_embedded_aws_is_where_a_command_goes_without_a_stack(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    assert jobs_api.jobs().options == ()
+
+
 def test_a_job_without_failures_has_nothing_to_retry(bucket: Bucket) -> None:
-    JobStore(bucket, "mine").put(
-        "record.json", {name: RECORD[name] for name in ("jobId", "status", "counts", "resultUrl")}
-    )
+    counts = {"listed": 1, "succeeded": 1}
+    JobStore(bucket, "mine").put("record.json", RECORD | {"status": "SUCCEEDED", "counts": counts})
     _, answer = send("GET", "/jobs/mine/failures")
     assert answer["digest"] == []
     assert "retryCommand" not in answer

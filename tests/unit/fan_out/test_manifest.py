@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from fan_out import costs, manifest
-from fan_out.errors import AccountingError, CostLimitError
+from fan_out.errors import AccountingError, CostLimitError, InvalidJobError
 from fan_out.job import SEGMENTS
 from fan_out.listing import Manifest, part_name
 from fan_out.storage import JobStore
@@ -178,3 +178,22 @@ def test_the_estimate_grows_with_shards_and_tasks_and_is_of_the_order_of_the_pub
     assert 0 < none < some < more_tasks < more_shards
     # A thousand shards: their transitions alone are 4 x $0.025.
     assert 0.1 < more_shards < 0.2
+
+
+def test_a_ceiling_that_makes_workers_wait_is_in_the_estimate() -> None:
+    summed = Manifest(200, 100_000, 0)
+    # Forty workers of a gigabyte for 10,000 seconds: about five dollars.
+    with pytest.raises(CostLimitError, match="or maxConcurrency smaller"):
+        costs.check_limit(plan(maxCostUsd=5, tasksPerSecond=10), summed)
+    costs.check_limit(plan(maxCostUsd=6, tasksPerSecond=10), summed)
+    costs.check_limit(plan(maxCostUsd=0.2, tasksPerSecond=10, maxConcurrency=1), summed)
+
+
+def test_a_job_that_its_ceiling_makes_longer_than_a_job_may_last_is_refused_before_its_work() -> None:
+    summed = Manifest(2000, 1_000_000, 0)
+    with pytest.raises(
+        InvalidJobError, match=r"tasksPerSecond is 1, but must be at least 1\.7 for 1000000 tasks"
+    ):
+        costs.check_time(plan(tasksPerSecond=1), summed)
+    costs.check_time(plan(tasksPerSecond=1.7), summed)
+    costs.check_time(plan(), summed)
