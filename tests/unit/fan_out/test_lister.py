@@ -120,14 +120,18 @@ def test_a_late_lister_of_tasks_goes_on_too(
     tasks = make_tasks(40, complete=0)
     put_tasks(tasks)
     put_plan(store)
-    found = []
+    found, steps = [], []
     for segment in range(SEGMENTS):
         number, cursor, done = 0, None, False
         while not done:
             answer = step(segment, number, cursor, is_late=True)
             found += listed(store, segment, number)
             number, cursor, done = answer["step"], answer["cursor"], answer["done"]
+        steps.append(number)
     assert sorted(each["id"] for each in found) == sorted(each["id"] for each in tasks)
+    # Each took as many steps as its own tasks needed.
+    assert min(steps) > 1
+    assert len(set(steps)) > 1, steps
 
 
 def test_a_repeated_step_is_answered_from_its_part_without_listing_again(

@@ -7,14 +7,15 @@ from typing import Any
 
 import boto3
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fan_out import account, aws, reduction
+from fan_out import account, aws, reduction, storage
 from fan_out.outcomes import Counts, failure
 from fan_out.reduction import Cursor, Node, Reduction
 from fan_out.storage import Bucket, JobStore
 from fan_out.work import Progress, Shard
+from infra.functions import FUNCTIONS
 from tests.machine import (
     BUCKET,
     STARTED_AT,
@@ -169,6 +170,7 @@ def test_a_tree_has_as_many_levels_as_its_shards_need(
     shards=st.integers(0, 9),
     late=st.lists(st.booleans(), min_size=40, max_size=40),
 )
+@example(fan_in=2, shards=9, late=[True] * 40)
 def test_a_reducer_that_is_called_again_and_again_ends_with_the_same_bytes(
     deployment: Machine, trial: Any, fan_in: int, shards: int, late: list[bool]
 ) -> None:
@@ -413,6 +415,12 @@ def test_what_a_merge_holds_in_memory_does_not_grow_with_its_lines(
         tracemalloc.stop()
     assert written == sum(map(len, bodies.values())) > 8_000_000
     assert peak < 1_000_000
+
+
+def test_the_open_streams_of_a_node_fit_into_the_reducers_memory() -> None:
+    # A stream holds a block, and what of it is cut into lines.
+    held = reduction.FAN_IN * 2 * storage.BLOCK
+    assert held <= FUNCTIONS["Reducer"].memory * 2**20 / 4
 
 
 def test_duplicated_and_reordered_workers_change_no_byte_of_the_result(

@@ -627,6 +627,16 @@ def test_a_task_is_not_quarantined_for_a_death_that_it_survives_the_second_time(
     assert committed(store, shard)["counts"]["succeeded"] == 40
 
 
+def test_deaths_among_neighbours_do_not_count_against_a_task(
+    machine: Machine, store: JobStore, shard: Shard, trial: Any
+) -> None:
+    # One before anything is marked, one in a stretch of several tasks, and one too few alone.
+    deaths = iter([kill] * (2 + DEADLY - 1))
+    trial.on["task-00009"] = lambda: next(deaths, lambda: 1)()
+    assert run_to_the_end(machine, shard)[1] == 2 + DEADLY - 1
+    assert committed(store, shard)["counts"]["succeeded"] == 40
+
+
 def test_a_worker_that_dies_at_random_finishes_and_quarantines_nobody(
     machine: Machine, store: JobStore, shard: Shard, trial: Any
 ) -> None:

@@ -1,0 +1,639 @@
+"""Where each protection of the reliability guide lives, and the least change that takes it away.
+
+The keys are the first cells of the table in docs/reliability.md, in its order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MACHINE = "statemachines/fan_out.asl.json"
+ACCOUNT = "lambdas/fan_out/account.py"
+CLOSER = "lambdas/fan_out/closer.py"
+LISTING = "lambdas/fan_out/listing.py"
+PLANNER = "lambdas/fan_out/planner.py"
+RECORD = "lambdas/fan_out/record.py"
+REDUCTION = "lambdas/fan_out/reduction.py"
+SOURCE_CSV = "lambdas/fan_out/source_csv.py"
+STORAGE = "lambdas/fan_out/storage.py"
+TOLERANCE = "lambdas/fan_out/tolerance.py"
+WORK = "lambdas/fan_out/work.py"
+STORE = "lambdas/task_service/store.py"
+WRITES = "lambdas/task_service/writes.py"
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """A protection taken away: `new` in place of `old`, which the file holds exactly once.
+
+    `test` is the one of its row's tests that must fail then; without it each of them must. `also` has further
+    pairs of old and new, where one half of a protection still does what the other did.
+    """
+
+    protection: str
+    file: str
+    old: str
+    new: str
+    test: str | None = None
+    also: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def changes(self) -> tuple[tuple[str, str], ...]:
+        return ((self.old, self.new), *self.also)
+
+
+REMOVALS: dict[str, tuple[Removal, ...]] = {
+    "a payload over 256 KiB": (
+        Removal(
+            "tasks go through S3",
+            "lambdas/fan_out/lister.py",
+            '"done": done.is_last}',
+            '"done": done.is_last, "shards": done.shards}',
+            test="test_ten_and_two_hundred_shards_give_the_parent_the_same_payloads",
+        ),
+        Removal(
+            "a large result stays out of the record",
+            RECORD,
+            'result if len(encode(result)) <= LARGEST_RESULT else {"resultKey": store.key("result.json")}',
+            "result",
+            test="test_a_large_result_stays_out_of_the_record",
+        ),
+    ),
+    "history over 25,000 events": (
+        Removal(
+            "a Distributed Map",
+            MACHINE,
+            '"Mode": "DISTRIBUTED", "ExecutionType": "STANDARD"',
+            '"Mode": "INLINE"',
+            test="test_the_shards_are_run_by_children_under_the_jobs_own_bounds",
+        ),
+        Removal(
+            "few segments, each listed in as few calls as its time allows",
+            LISTING,
+            "if cursor is not None and is_late(longest):",
+            "if cursor is not None:",
+            test="test_the_parent_execution_is_the_same_at_ten_shards_and_at_two_hundred",
+            also=(("limit=PAGE,", "limit=plan.shard_size,"),),
+        ),
+    ),
+    "429 from Lambda": (
+        Removal(
+            "a retrier of its own",
+            MACHINE,
+            '{ "ErrorEquals": ["InvalidJobError", "SourceNotFoundError"], "MaxAttempts": 0 },\n'
+            "        {\n"
+            '          "ErrorEquals": ["Lambda.TooManyRequestsException"],',
+            '{ "ErrorEquals": ["InvalidJobError", "SourceNotFoundError"], "MaxAttempts": 0 },\n'
+            "        {\n"
+            '          "ErrorEquals": ["Lambda.Unknown"],',
+        ),
+        Removal("patience", MACHINE, '"MaxAttempts": 1000', '"MaxAttempts": 3'),
+    ),
+    "unbounded fan-out": (Removal("the map's bound", MACHINE, '"MaxConcurrencyPath": "$.workers",', ""),),
+    "a poison task that raises": (
+        Removal(
+            "a failing task is a value",
+            WORK,
+            """except _FAULTS as error:
+            if len(tasks) > 1:""",
+            """except TimeoutError as error:
+            if len(tasks) > 1:""",
+        ),
+        Removal(
+            "a failing batch is taken apart",
+            WORK,
+            "                return [answer for task in tasks for answer in self._asked_alone(task)]\n",
+            "                return [Failure(type(error).__name__, str(error))] * len(tasks)\n",
+        ),
+    ),
+    "a poison task that kills its worker": (
+        Removal(
+            "markers after a death",
+            WORK,
+            "self._mark_in_flight(start, end)",
+            "pass",
+        ),
+    ),
+    "a task that hangs until the time-out": (
+        Removal(
+            "a time-out is a death",
+            MACHINE,
+            '"ErrorEquals": ["States.ALL"],\n'
+            '                "IntervalSeconds": 1,\n'
+            '                "BackoffRate": 2,\n'
+            '                "MaxDelaySeconds": 30,\n'
+            '                "MaxAttempts": 12,',
+            '"ErrorEquals": ["Runtime.ExitError"],\n'
+            '                "IntervalSeconds": 1,\n'
+            '                "BackoffRate": 2,\n'
+            '                "MaxDelaySeconds": 30,\n'
+            '                "MaxAttempts": 12,',
+        ),
+    ),
+    "deaths that no task caused": (
+        Removal(
+            "a suspect must kill alone",
+            WORK,
+            "if self.end - self.start == 1:",
+            "if True:",
+            test="test_deaths_among_neighbours_do_not_count_against_a_task",
+            also=((" if (start, end) == (self._marker.start, self._marker.end) else 0", ""),),
+        ),
+        Removal(
+            "three times",
+            WORK,
+            "DEADLY = 3",
+            "DEADLY = 1",
+            test="test_workers_that_die_for_reasons_of_their_own_cost_no_task",
+        ),
+    ),
+    "a function runs twice at once": (
+        Removal(
+            "conditional commits",
+            STORAGE,
+            'Body=body, IfNoneMatch="*")',
+            "Body=body)",
+        ),
+        Removal(
+            "of partials",
+            WORK,
+            """        return dict(
+            self._store.put_once(self._shard.partial, partial(self._store, self._shard, self._progress))
+        )
+""",
+            """        made = partial(self._store, self._shard, self._progress)
+        self._store.put(self._shard.partial, made)
+        return made
+""",
+            test="test_of_two_workers_on_one_shard_the_first_commit_counts",
+        ),
+        Removal(
+            "of nodes",
+            REDUCTION,
+            "self._store.put_once(self._name(level, number), asdict(node))",
+            "self._store.put(self._name(level, number), asdict(node))",
+            test="test_of_two_reducers_at_the_same_time_the_first_commit_of_a_node_counts",
+        ),
+        Removal(
+            "of records",
+            ACCOUNT,
+            """manifest, now(), status=status, error=error)
+    return dict(store.put_once(RECORD, record))
+""",
+            """manifest, now(), status=status, error=error)
+    store.put(RECORD, record)
+    return record
+""",
+            test="test_a_closer_that_races_the_reducer_agrees_with_it",
+        ),
+    ),
+    "a function outlives its job's stop": (
+        Removal(
+            "a record is written once",
+            ACCOUNT,
+            "if (committed := store.get(RECORD)) is not None:",
+            "if (committed := None) is not None:",
+            also=(
+                (
+                    """manifest, now(), status=status, error=error)
+    return dict(store.put_once(RECORD, record))
+""",
+                    """manifest, now(), status=status, error=error)
+    store.put(RECORD, record)
+    return record
+""",
+                ),
+            ),
+        ),
+        Removal(
+            "a retry goes by the record",
+            "lambdas/fan_out/origin.py",
+            'is_listed = counts["listed"] > 0 or "resultUrl" in record',
+            'is_listed = earlier.has("manifest.json")',
+        ),
+    ),
+    "a lost acknowledgement of a write to S3": (
+        Removal(
+            "a commit that exists is read",
+            STORAGE,
+            'if code not in {"PreconditionFailed", "412"}:',
+            "if True:",
+        ),
+    ),
+    "a lost acknowledgement of an effect": (
+        Removal("the key of a creation", WRITES, "if stored.create_key == each.key:", "if False:"),
+        Removal("the key of a change", WRITES, "if stored.effect_key == each.key:", "if False:"),
+    ),
+    "an empty scan page with a key": (
+        Removal(
+            "only a missing cursor ends a listing",
+            STORE,
+            "if last_key is None:",
+            "if last_key is None or not items:",
+        ),
+    ),
+    "unprocessed keys of a batch": (
+        Removal(
+            "they are resent",
+            STORE,
+            'unread = {key["id"]["S"] for key in left["Keys"]} if left else set()',
+            "unread: set[str] = set()",
+        ),
+        Removal(
+            "or the call is throttled",
+            "lambdas/task_service/listing.py",
+            "raise ThrottledError",
+            "break",
+            test="test_keys_that_dynamodb_did_not_get_round_to_are_asked_for_again",
+        ),
+    ),
+    "a transaction cancelled in part": (
+        Removal(
+            "refused items are singled out",
+            WRITES,
+            "if refusal is Refusal.INVALID:",
+            "if True:",
+        ),
+    ),
+    "tasks change while they are listed": (
+        Removal(
+            "a segment's cursor is a key",
+            STORE,
+            'request["ExclusiveStartKey"] = {"id": {"S": after}}',
+            'request["Limit"] += int(after)',
+            # A position instead, which others shift.
+            also=(
+                (
+                    'last_id = last_key["id"]["S"] if last_key else None',
+                    """begin = int(after or 0)
+        answer["Items"] = answer["Items"][begin:]
+        last_id = str(begin + len(answer["Items"])) if last_key else None""",
+                ),
+                (
+                    "task.id if position + 1 < len(items) else last_key",
+                    "str(int(after or 0) + position + 1) if position + 1 < len(items) else last_key",
+                ),
+            ),
+        ),
+    ),
+    "a task changes after it was listed": (
+        Removal(
+            "a write is for the listed version",
+            WRITES,
+            "if stored.task.version != each.version:",
+            "if False:",
+            test="test_a_task_that_someone_changed_after_it_was_listed_keeps_their_change",
+        ),
+        Removal(
+            "DynamoDB's own condition",
+            STORE,
+            '"ConditionExpression": "#version = :given"',
+            '"ConditionExpression": "#version >= :given"',
+            test="test_an_update_between_reading_and_writing_is_never_overwritten",
+        ),
+    ),
+    "skewed segments": (
+        Removal(
+            "each segment continues by itself",
+            LISTING,
+            "if cursor is not None and is_late(longest):",
+            "if False:",
+        ),
+    ),
+    "the lister's 15 minutes": (
+        Removal(
+            "a cursor near the deadline",
+            LISTING,
+            "if cursor is not None and is_late(longest):",
+            "if False:",
+        ),
+    ),
+    "the worker's 15 minutes": (
+        Removal(
+            "a checkpoint near the deadline",
+            WORK,
+            "if self._has_worked and self._is_late(self._pace.seconds_until(len(some)) + self._longest):",
+            "if False:",
+            test="test_a_shard_of_any_length_finishes_and_no_task_is_worked_on_twice",
+        ),
+        Removal(
+            "and every minute",
+            WORK,
+            "if self._clock.now() - self._saved_at > CHECKPOINT_SECONDS:",
+            "if False:",
+            test="test_a_long_call_saves_a_checkpoint_now_and_then",
+        ),
+    ),
+    "the reducer's 15 minutes": (
+        Removal(
+            "a call goes on at the node where the last one ended",
+            REDUCTION,
+            "return Cursor(level, number, offset)",
+            "return Cursor(level, number + 1, offset)",
+            test="test_a_reducer_that_is_called_again_and_again_ends_with_the_same_bytes",
+        ),
+        Removal(
+            "a cursor near the deadline",
+            REDUCTION,
+            "if is_late(longest):",
+            "if False:",
+            test="test_a_late_reducer_answers_a_cursor_and_keeps_the_error_that_was_caught",
+        ),
+    ),
+    "a reducer's memory": (
+        Removal(
+            "lines are streamed",
+            REDUCTION,
+            "streams = [self._texts(child.lines) for",
+            "streams = [iter(list(self._texts(child.lines))) for",
+            test="test_what_a_merge_holds_in_memory_does_not_grow_with_its_lines",
+        ),
+        Removal(
+            "at most 64 children a node",
+            REDUCTION,
+            "FAN_IN = 64",
+            "FAN_IN = 1_000_000",
+            test="test_the_open_streams_of_a_node_fit_into_the_reducers_memory",
+        ),
+    ),
+    "overload of what is behind": (
+        Removal(
+            "a ceiling of tasks a second",
+            WORK,
+            "self.clock.sleep(self.seconds_until(tasks))",
+            "pass",
+            test="test_never_do_more_tasks_start_than_the_ceiling_lets_in_any_window",
+        ),
+        Removal(
+            "a retry budget",
+            WORK,
+            " and tries < TRIES and self._retries_left > 0:",
+            " and tries < TRIES:",
+            test="test_a_throttled_downstream_gets_a_bounded_number_of_further_tries_from_one_call",
+        ),
+    ),
+    "stray objects in the job's prefix": (
+        Removal(
+            "parts are read by name",
+            LISTING,
+            "for number in range(steps[segment]):",
+            'for number in range(len(list(store.names(f"parts/{segment:04d}-")))):',
+            test="test_stray_objects_of_dead_attempts_are_never_taken_in",
+        ),
+        Removal(
+            "shards have their content in their names",
+            LISTING,
+            "{len(self.shards):06d}-{digest}.jsonl",
+            "{len(self.shards):06d}.jsonl",
+            test="test_an_attempt_that_listed_something_else_cannot_change_a_committed_shard",
+        ),
+    ),
+    "a missing part": (
+        Removal(
+            "parts are counted",
+            LISTING,
+            "step = Step(**store.require(part_name(segment, number)))",
+            "step = Step(**(store.get(part_name(segment, number)) or Step([], 0, None).to_json()))",
+        ),
+    ),
+    "a missing shard object": (
+        Removal(
+            "the account names what is lost",
+            REDUCTION,
+            'problems.append(f"Shard {shard.index} is lost: {error}")',
+            "del error",
+        ),
+    ),
+    "a missing partial": (
+        Removal(
+            "the manifest says what must be there",
+            REDUCTION,
+            "                self._give_up(shard, progress)\n",
+            "                pass\n",
+        ),
+    ),
+    "silent partial success": (
+        Removal(
+            "the account decides",
+            RECORD,
+            '"PARTIAL" if counts.not_succeeded else "SUCCEEDED"',
+            '"SUCCEEDED"',
+            test="test_the_tolerance_is_of_tasks_and_decides_between_partial_and_failed",
+        ),
+        Removal(
+            "exit code 3",
+            "infra/cli.py",
+            '"PARTIAL": PARTIAL}',
+            '"PARTIAL": SUCCESS}',
+            test="test_run_prints_the_record_as_one_document_and_tells_success_from_partial",
+        ),
+    ),
+    "mass failure": (
+        Removal(
+            "failed shards count towards the map's tolerance",
+            "lambdas/fan_out/worker.py",
+            "if committed is not None and tolerance.counts_as_failed(",
+            "if False and tolerance.counts_as_failed(",
+        ),
+    ),
+    "failures spread over all shards": (
+        Removal(
+            "failures are added up across shards",
+            TOLERANCE,
+            'noted = sum(int(name.rpartition("-")[2]) for name in store.names(EXCESS))',
+            "noted = failed",
+        ),
+    ),
+    "failing tasks within the tolerance": (
+        Removal(
+            "only proven excess counts",
+            TOLERANCE,
+            "if not exceeds(noted, tolerated, listed):",
+            "if False:",
+        ),
+    ),
+    "a kind that kills throughout": (
+        Removal(
+            "a bound on quarantined tasks",
+            WORK,
+            "if self._progress.counts.quarantined > QUARANTINES:",
+            "if False:",
+        ),
+    ),
+    "rare deaths in a long shard": (
+        Removal(
+            "the count of retries begins anew when the shard moves on",
+            WORK,
+            "if self._is_after_death and end < len(tasks):",
+            "if False:",
+        ),
+    ),
+    "tasks that take minutes": (
+        Removal(
+            "the longest so far is part of the deadline",
+            WORK,
+            "self._is_late(self._pace.seconds_until(len(some)) + self._longest):",
+            "self._is_late(self._pace.seconds_until(len(some))):",
+        ),
+    ),
+    "a CSV overwritten while it is listed": (
+        Removal(
+            "reads are of the version that was planned",
+            STORAGE,
+            '{} if etag is None else {"IfMatch": etag}',
+            "{}",
+        ),
+    ),
+    "a job's name that was used before": (
+        Removal(
+            "the plan is committed once",
+            PLANNER,
+            'kept = record if record is not None else jobs.put_once("job.json", plan.to_json())',
+            'jobs.put("job.json", kept := plan.to_json())',
+        ),
+    ),
+    "workers that all die, everything tolerated": (
+        Removal(
+            "a job of which no shard was finished is FAILED",
+            RECORD,
+            "if root.failed and not root.done:",
+            "if False:",
+        ),
+    ),
+    "a stuck job": (
+        Removal(
+            "a time-out on the machine",
+            MACHINE,
+            '"TimeoutSeconds": 604800,',
+            "",
+            test="test_a_stuck_job_ends_some_day",
+        ),
+        Removal(
+            "a time-out on every Task",
+            MACHINE,
+            '"TimeoutSeconds": 90,',
+            "",
+            test="test_a_state_waits_longer_than_its_function_runs",
+        ),
+        Removal(
+            "the Closer",
+            CLOSER,
+            '"TIMED_OUT": (',
+            '"TIMED": (',
+            test="test_a_job_that_ended_in_the_middle_of_its_work_gets_its_account",
+        ),
+    ),
+    "the same job started twice at once": (
+        Removal(
+            "the execution's name is the job's id",
+            "lambdas/fan_out/jobs.py",
+            "name=job_id, input=text",
+            "name=new_id(), input=text",
+            test="test_the_same_job_again_is_the_same_job",
+        ),
+        Removal(
+            "conditional commits",
+            STORAGE,
+            'Body=body, IfNoneMatch="*")',
+            "Body=body)",
+            test="test_the_same_job_run_twice_at_once_is_one_job",
+        ),
+    ),
+    "stop mid-way, then retry": (
+        Removal("the closing account", CLOSER, '"ABORTED": ("STOPPED"', '"ABORTED": ("FAILED"'),
+        Removal(
+            "failedIn lists anew what was not listed to its end",
+            "lambdas/fan_out/job.py",
+            "source = retried.plan.source if retried.named is None else asked.source",
+            "source = asked.source",
+            test="test_a_job_stopped_anywhere_is_accounted_for_and_made_good_by_a_retry",
+        ),
+    ),
+    "a chain of retries": (
+        Removal(
+            "effects are keyed by the chain's first job",
+            "lambdas/fan_out/job.py",
+            'effect_scope=origin.effect_scope if origin is not None else f"{job_id}@{started_at}"',
+            'effect_scope=f"{job_id}@{started_at}"',
+        ),
+    ),
+    "the reducer cannot write the account": (
+        Removal(
+            "Catch to a Fail state",
+            MACHINE,
+            '"Catch": [{"ErrorEquals": ["States.ALL"], "ResultPath": "$.error", "Next": "Unaccounted"}],',
+            "",
+            test="test_a_reducer_that_cannot_write_the_account_fails_the_job_loudly",
+        ),
+        Removal(
+            "the Closer tries again",
+            CLOSER,
+            '"FAILED": ("FAILED"',
+            '"BROKEN": ("FAILED"',
+            test="test_a_job_whose_reducer_could_not_write_the_account_gets_it_here",
+        ),
+        Removal(
+            "EventBridge",
+            "infra/constructs/workflow.py",
+            '"status": ["ABORTED", "TIMED_OUT", "FAILED"]',
+            '"status": ["ABORTED", "TIMED_OUT"]',
+            test="test_a_job_that_ends_early_reaches_the_closer_or_the_dead_letter_queue",
+        ),
+    ),
+    "a broken CSV": (
+        Removal(
+            "a bad row is a row with a problem",
+            SOURCE_CSV,
+            "return _Record([], _problem(error), first.end)",
+            "raise InvalidJobError(_problem(error)) from error",
+        ),
+        Removal(
+            "recovery at the next line",
+            SOURCE_CSV,
+            "self._again.extendleft(reversed(taken[1:]))",
+            "pass",
+            test="test_an_unclosed_quote_does_not_swallow_the_rows_behind_it",
+        ),
+    ),
+    "numbers and text at their limits": (
+        Removal(
+            "numbers have bounds",
+            "lambdas/fan_out/job.py",
+            '500, alias="shardSize", ge=1, le=10_000,',
+            '500, alias="shardSize", ge=1,',
+            test="test_a_wrong_field_is_refused_with_its_name_its_value_and_what_is_allowed",
+        ),
+        Removal(
+            "input is typed",
+            "lambdas/fan_out/job.py",
+            "frozen=True, strict=True, extra=",
+            "frozen=True, strict=False, extra=",
+            test="test_a_wrong_field_is_refused_with_its_name_its_value_and_what_is_allowed",
+        ),
+        Removal(
+            "UTF-8 throughout",
+            "lambdas/fan_out/outcomes.py",
+            'str(said).encode("utf-8", "replace").decode()',
+            "str(said)",
+            test="test_a_failures_message_of_any_length_and_any_text_is_written_short",
+        ),
+    ),
+    "items over 400 KB": (
+        Removal(
+            "a task has at most 1,100 characters",
+            "lambdas/task_service/validation.py",
+            "DETAIL_CHARACTERS: Final = 1_000\n",
+            "DETAIL_CHARACTERS: Final = 1_000_000\n",
+            test="test_a_value_outside_the_rules_is_refused_with_a_sentence",
+        ),
+        Removal(
+            "a row has at most 64 KiB",
+            SOURCE_CSV,
+            """if size > LONGEST_ROW:
+                    raise""",
+            """if False:
+                    raise""",
+            test="test_a_quoted_row_longer_than_any_task_is_a_problem_of_its_own",
+        ),
+    ),
+}

@@ -1,0 +1,147 @@
+"""Each protection of the reliability guide, taken away, makes the tests fail that its row of the guide names."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.protections.removals import REMOVALS, Removal
+
+ROOT = Path(__file__).parent.parent.parent
+# What the tests read; the copy's tests find their tools by this process's own interpreter.
+COPIED = (
+    "lambdas", "infra", "statemachines", "tests", "docs", "README.md", "pyproject.toml", "uv.lock", "cdk.json",
+)  # fmt: skip
+SECONDS = 120
+
+
+def rows() -> dict[str, tuple[str, ...]]:
+    """The tests that each row of the guide's table names, by what goes wrong."""
+    guide = (ROOT / "docs/reliability.md").read_text()
+    table = guide.partition("## Modes, protections, tests")[2].partition("\n## ")[0]
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if "|" in line]
+    return {line[0]: tuple(re.findall(r"`(test_\w+)`", line[-1])) for line in lines[2:]}
+
+
+def files() -> dict[str, str]:
+    """The file of every test function."""
+    return {
+        name: path.relative_to(ROOT).as_posix()
+        for path in sorted((ROOT / "tests").rglob("test_*.py"))
+        for name in re.findall(r"^def (test_\w+)", path.read_text(), flags=re.M)
+    }
+
+
+ROWS, FILES = rows(), files()
+ALL = [(row, removal) for row, removals in REMOVALS.items() for removal in removals]
+CASES = [
+    pytest.param(removal, test, id=f"{row}-{removal.protection}-{test}")
+    for row, removal in ALL
+    for test in ([removal.test] if removal.test else ROWS.get(row, ()))
+]
+each_removal = pytest.mark.parametrize(
+    "removal", [removal for _, removal in ALL], ids=[f"{row}-{removal.protection}" for row, removal in ALL]
+)
+
+
+def without(removal: Removal) -> str:
+    """The removal's file as it is without the protection."""
+    text = (ROOT / removal.file).read_text()
+    for old, new in removal.changes:
+        text = text.replace(old, new)
+    return text
+
+
+def test_every_row_of_the_guide_has_its_removals_in_the_guides_order() -> None:
+    assert len(ROWS) >= 40
+    assert list(REMOVALS) == list(ROWS)
+
+
+def test_every_test_that_a_row_names_has_a_removal_that_it_must_notice() -> None:
+    for row, named in ROWS.items():
+        asked = {test for removal in REMOVALS[row] for test in ([removal.test] if removal.test else named)}
+        assert asked == set(named) != set(), row
+
+
+@each_removal
+def test_what_is_removed_stands_in_its_file_exactly_once(removal: Removal) -> None:
+    text = (ROOT / removal.file).read_text()
+    for old, new in removal.changes:
+        assert text.count(old) == 1, old
+        assert new != old
+
+
+@each_removal
+def test_what_is_left_without_a_protection_can_still_be_read(removal: Removal) -> None:
+    if removal.file.endswith(".py"):
+        compile(without(removal), removal.file, "exec")
+    else:
+        json.loads(without(removal))
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy of the project, to take something away from."""
+    for name in COPIED:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, tmp_path)
+    return tmp_path
+
+
+def run(copy: Path, *arguments: str, seconds: float = SECONDS) -> subprocess.CompletedProcess[str]:
+    """Run Python in a copy, on the copy's own modules: the environment's lead to the original."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=copy,
+        env=kept | {"PYTHONPATH": f"{copy}{os.pathsep}{copy / 'lambdas'}"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=seconds,
+    )
+
+
+def run_tests(copy: Path, *names: str, seconds: float = SECONDS) -> subprocess.CompletedProcess[str]:
+    """Run tests of a copy by their names, with every set of their parameters, up to the first failure."""
+    nodes = [f"{FILES[name]}::{name}" for name in names]
+    return run(copy, "-m", "pytest", "-p", "no:cacheprovider", "-n0", "-x", *nodes, seconds=seconds)
+
+
+def test_a_copy_imports_its_own_modules(copy: Path) -> None:
+    names = ("fan_out.work", "task_service.store", "kinds.daily_plan", "infra.functions", "tests.machine")
+    paths = "; ".join(f"import {name}; print({name}.__file__)" for name in names)
+    done = run(copy, "-c", paths)
+    assert len(done.stdout.split()) == len(names), done.stderr
+    assert all(Path(path).is_relative_to(copy) for path in done.stdout.split()), done.stdout
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("removal", "test"), CASES)
+def test_without_a_protection_its_test_fails(copy: Path, removal: Removal, test: str) -> None:
+    (copy / removal.file).write_text(without(removal))
+    done = run_tests(copy, test)
+    said = done.stdout + done.stderr
+    *_, summary = done.stdout.splitlines()
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED, said
+    assert re.match(r"1 failed\b", summary), said
+    assert "error" not in summary, said
+    # Code that is merely broken proves nothing.
+    assert not re.search(
+        r"^E +(\w+\.)*(NameError|UnboundLocalError|ImportError|SyntaxError)", said, flags=re.M
+    )
+
+
+@pytest.mark.soak
+def test_with_every_protection_in_place_the_same_tests_pass(copy: Path) -> None:
+    done = run_tests(copy, *sorted({test for tests in ROWS.values() for test in tests}), seconds=600)
+    assert done.returncode == pytest.ExitCode.OK, done.stdout + done.stderr
