@@ -45,7 +45,7 @@ tests: setup
 	$(BIN)/pytest -n 3 --dist loadfile -m "not aws and not soak"
 
 soak: setup  ## Long fault-injection runs, bounded in time
-	$(BIN)/pytest -m soak --timeout 3600
+	$(BIN)/pytest -n 2 --dist loadgroup -m soak --timeout 3600
 
 bench: setup  ## Speed and memory, as ratios and scaling tables
 	$(BIN)/python -m bench

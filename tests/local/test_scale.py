@@ -14,7 +14,8 @@ from tests.local.deployment import Deployment, deployed
 from tests.machine import make_tasks
 from tests.plan import plan
 
-pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
+# One deployment for all: they stay together when the soak is shared out among processes.
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600), pytest.mark.xdist_group("scale")]
 
 AS_OF = "2026-11-23T09:00:00Z"
 TASKS = 100_000
@@ -101,7 +102,7 @@ def test_chaos_at_scale_loses_nothing_and_applies_every_effect_once(
     assert len(lines) == len(known["quarantined"])
     for kind, rate in faults.items():
         # Each fault is noted where it strikes, once; that it is noted shows that it did.
-        assert len(list((tmp_path / "with-faults").glob(f"*{kind}-*"))) > 1000 * rate / 2
+        assert len(list(tmp_path.glob(f"with-faults@*/*{kind}-*"))) > 1000 * rate / 2
     for task in aws.tasks():
         is_changed = task["id"] not in known["quarantined"]
         assert (task["version"], task.get("detail") == DETAIL) == ((2, True) if is_changed else (1, False))

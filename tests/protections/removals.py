@@ -130,6 +130,47 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             '                "MaxAttempts": 12,',
         ),
     ),
+    "a process that leaks, or that another task has spoilt": (
+        Removal("a suspect's worker begins with it", WORK, "if end == marker.start:", "if False:"),
+    ),
+    "a kind's value or line that JSON cannot hold": (
+        Removal(
+            "a value must come back as it was",
+            WORK,
+            "    if json.loads(body) != value:",
+            "    if False:",
+            test="test_a_value_that_cannot_be_stored_fails_the_task_that_brought_it_and_no_other",
+        ),
+        Removal(
+            "a line's key is printable",
+            WORK,
+            "if not isinstance(key, str) or not key.isprintable():",
+            "if False:",
+            test="test_a_line_that_is_none_fails_its_task_alone",
+        ),
+    ),
+    "a kind that fails on the job's result": (
+        Removal(
+            "a fault of merge is kept apart",
+            REDUCTION,
+            """            except (Exception, SystemExit) as error:
+                node.fault = _told(error)
+""",
+            """            except SystemExit as error:
+                node.fault = _told(error)
+""",
+        ),
+        Removal(
+            "and of summary",
+            REDUCTION,
+            """            except (Exception, SystemExit) as error:
+                root.fault = _told(error)
+""",
+            """            except SystemExit as error:
+                root.fault = _told(error)
+""",
+        ),
+    ),
     "deaths that no task caused": (
         Removal(
             "a suspect must kill alone",
@@ -224,6 +265,20 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         Removal("the key of a creation", WRITES, "if stored.create_key == each.key:", "if False:"),
         Removal("the key of a change", WRITES, "if stored.effect_key == each.key:", "if False:"),
     ),
+    "every answer to a request of the API is lost": (
+        Removal(
+            "a look at the table after a creation",
+            STORE,
+            "if self._found(task.id, error) is None:",
+            "if True:",
+        ),
+        Removal(
+            "and after a replacement",
+            STORE,
+            "found = self._found(task_id, error)",
+            "found = None",
+        ),
+    ),
     "an empty scan page with a key": (
         Removal(
             "only a missing cursor ends a listing",
@@ -291,6 +346,9 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             '"ConditionExpression": "#version >= :given"',
             test="test_an_update_between_reading_and_writing_is_never_overwritten",
         ),
+    ),
+    "a throttled page in a long listing": (
+        Removal("what is listed is kept", LISTING, "        if not pages:\n", "        if True:\n"),
     ),
     "skewed segments": (
         Removal(
@@ -370,6 +428,22 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             " and tries < TRIES and self._retries_left > 0:",
             " and tries < TRIES:",
             test="test_a_throttled_downstream_gets_a_bounded_number_of_further_tries_from_one_call",
+        ),
+    ),
+    "one task of many that is throttled for good": (
+        Removal(
+            "the last try is one by one",
+            WORK,
+            "is_apart = self._is_refused_whole and tries >= TRIES",
+            "is_apart = False",
+        ),
+    ),
+    "throttling that outlasts a call": (
+        Removal(
+            "tries are counted across calls",
+            WORK,
+            "tries, longest = self._progress.tries, 0.0",
+            "tries, longest = 0, 0.0",
         ),
     ),
     "stray objects in the job's prefix": (
@@ -492,6 +566,14 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             'jobs.put("job.json", kept := plan.to_json())',
         ),
     ),
+    "a job's name that was used before, its objects gone": (
+        Removal(
+            "effects are keyed by the job's start, too",
+            "lambdas/fan_out/job.py",
+            'else f"{job_id}@{started_at}"',
+            "else job_id",
+        ),
+    ),
     "workers that all die, everything tolerated": (
         Removal(
             "a job of which no shard was finished is FAILED",
@@ -555,6 +637,22 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             "lambdas/fan_out/job.py",
             'effect_scope=origin.effect_scope if origin is not None else f"{job_id}@{started_at}"',
             'effect_scope=f"{job_id}@{started_at}"',
+        ),
+    ),
+    "a retry's list of failures is not whole": (
+        Removal(
+            "the origin's account says how many there are",
+            LISTING,
+            "if plan.named is not None and listed + skipped != plan.named:",
+            "if False:",
+            test="test_a_retry_that_lists_another_number_of_tasks_than_its_origin_names_fails",
+        ),
+        Removal(
+            "a lost list is not gone by",
+            "lambdas/fan_out/origin.py",
+            "if is_listed and not is_off and earlier.has(FAILURES):",
+            "if is_listed:",
+            test="test_a_retry_of_a_job_that_lost_objects_lists_its_source_anew",
         ),
     ),
     "the reducer cannot write the account": (

@@ -8,8 +8,20 @@ from typing import Any
 import boto3
 import pytest
 
+from fan_out import aws
 from fan_out.storage import JobStore
-from tests.machine import STARTED_AT, TABLE, Call, KilledError, Machine, make_tasks, put_tasks
+from tests.machine import (
+    BUCKET,
+    STARTED_AT,
+    TABLE,
+    Call,
+    KilledError,
+    Machine,
+    forget_processes,
+    make_tasks,
+    names,
+    put_tasks,
+)
 from tests.unit.fan_out.conftest import task
 
 IMPORT = {"kind": "import-tasks", "source": {"csv": "uploads/x.csv"}, "toleratedFailurePercentage": 100}
