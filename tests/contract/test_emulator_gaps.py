@@ -13,6 +13,7 @@ import time
 import tomllib
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -511,6 +512,19 @@ def test_a_function_that_cannot_be_loaded_says_why(
     kind, payload = emulator.invoke(emulator.function(code))
     assert (kind, payload["errorType"]) == ("Unhandled", error)
     assert message in payload["errorMessage"]
+
+
+def test_an_environment_that_a_deployment_retires_in_the_middle_of_its_work_has_crashed(
+    emulator: Emulator,
+) -> None:
+    """On Lambda it would end its work first; a crash, at least, is tried again."""
+    function = emulator.function("import time\ndef handler(event, context): time.sleep(8)")
+    with ThreadPoolExecutor(1) as pool:
+        working = pool.submit(emulator.invoke, function, {})
+        time.sleep(1.5)
+        emulator.client("lambda").update_function_configuration(FunctionName=function, Timeout=9)
+        kind, payload = working.result()
+    assert (kind, payload["errorType"]) == ("Unhandled", "Runtime.ExitError")
 
 
 def test_an_environment_survives_an_exception(emulator: Emulator) -> None:
