@@ -9,7 +9,8 @@ from typing import Any
 
 from bench import store
 from bench.run import Run, Table, ratio
-from fan_out.work import Shard, ShardWork
+from fan_out.shard import Shard
+from fan_out.work import ShardWork
 from kinds.daily_plan import KIND
 
 JOB = "bench-worker"

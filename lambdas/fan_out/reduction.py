@@ -24,8 +24,8 @@ from fan_out.job import Plan
 from fan_out.kind import Kind, Params
 from fan_out.listing import Manifest
 from fan_out.outcomes import Counts, Digest, failure
+from fan_out.shard import Progress, Shard, partial
 from fan_out.storage import FAILURES, JobStore, encode
-from fan_out.work import Progress, Shard, partial
 
 FAN_IN = 64
 # Objects that are read at the same time.

@@ -17,8 +17,8 @@ import hashlib
 from typing import Any
 
 from fan_out.outcomes import exceeds
+from fan_out.shard import Shard
 from fan_out.storage import JobStore
-from fan_out.work import Shard
 
 # Below it, shards above the tolerance note their failures: `{index}-{failures}`.
 EXCESS = "excess/"

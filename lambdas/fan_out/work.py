@@ -12,20 +12,18 @@ what follows; only a call that comes after a death (a crash, a time-out) looks f
 
 from __future__ import annotations
 
-import hashlib
 import json
-import random
-import time
-from asyncio import CancelledError
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from fan_out import kind as kinds
-from fan_out.errors import AccountingError, JobEndedError, RetryableError, ShardStuckError
+from fan_out.asking import FAULTS, Asker, Clock, Tried, task_rate
+from fan_out.errors import AccountingError, JobEndedError, ShardStuckError
 from fan_out.job import Plan
 from fan_out.kind import Failure, Job, Kind
-from fan_out.outcomes import Counts, Digest, failure
+from fan_out.outcomes import failure
+from fan_out.shard import Progress, Shard, partial
 from fan_out.storage import RECORD, JobStore, encode
 from fan_out.tasks import Row, Task, from_json
 
@@ -40,69 +38,8 @@ STALLS = 5
 STRETCHES = 16
 # A checkpoint is written at least so often, so that a death late in a long shard does not cost all of it.
 CHECKPOINT_SECONDS = 60.0
-# Tries for a task that is throttled, with full jitter up to PAUSE * 2^try seconds between them; and how many
-# further tries one call has in all, so that a downstream in trouble is not kept there by its clients.
-TRIES = 8
-PAUSE = 0.2
-LONGEST_PAUSE = 20.0
-RETRY_BUDGET = 100
-# What a success gives back of the budget, as in the SDK's retry quota: a further try costs five successes.
-# https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html
-REFUND = 0.2
 # A line of the kind's file; it is read in one piece when lines are merged.
 LONGEST_OWN_LINE = 1 << 20
-# Under a ceiling, tasks that are worked on together are at most those of so many seconds: no bursts.
-BATCH_SECONDS = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """A line of the manifest."""
-
-    index: int
-    key: str
-    count: int
-    bytes: int
-
-    @property
-    def partial(self) -> str:
-        return f"partials/{self.index:08d}.json"
-
-    @property
-    def checkpoint(self) -> str:
-        return f"checkpoints/{self.index:08d}.json"
-
-    @property
-    def marker(self) -> str:
-        return f"checkpoints/{self.index:08d}.marker.json"
-
-
-@dataclass
-class Progress:
-    """How far a shard is: every task before `next` has its outcome in here. Saved whole as the checkpoint."""
-
-    next: int = 0
-    counts: Counts = field(default_factory=Counts)
-    value: Any = None
-    # Lines for the kind's file, as `key TAB json`, and lines for failures.jsonl.
-    lines: list[str] = field(default_factory=list)
-    failures: list[dict[str, Any]] = field(default_factory=list)
-    # How often the tasks from `next` on have been tried already, by calls that ended before they had an answer.
-    tries: int = 0
-
-    @classmethod
-    def from_json(cls, document: dict[str, Any]) -> Progress:
-        return cls(**(document | {"counts": Counts(**document["counts"])}))
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "next": self.next,
-            "counts": asdict(self.counts),
-            "value": self.value,
-            "lines": self.lines,
-            "failures": self.failures,
-            "tries": self.tries,
-        }
 
 
 @dataclass
@@ -137,10 +74,6 @@ class Marker:
         self.in_flight = False
 
 
-# What the kind's own code may raise; of whatever else it does, its worker dies.
-_FAULTS = (Exception, SystemExit, CancelledError)
-
-
 def _stored(value: Any) -> bytes:
     """The value as it is stored. Raises TypeError or ValueError if it would not come back as it is."""
     body = encode(value)
@@ -158,53 +91,6 @@ def _own_line(key: Any, document: Any) -> str:
         raise ValueError(f"a line has {len(line):,} characters, but at most {LONGEST_OWN_LINE:,} are taken")
     line.encode()
     return line
-
-
-@dataclass(frozen=True, slots=True)
-class Tried:
-    """The kind's last answer for a task, a result or a Failure, and after how many tries."""
-
-    answer: Any
-    tries: int
-
-
-@dataclass(frozen=True)
-class Clock:
-    """Time as the worker sees it; a test brings its own."""
-
-    now: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
-    jitter: Callable[[], float] = random.random
-
-
-@dataclass
-class Pace:
-    """Lets tasks start at most `per_second`, evenly. A new worker waits before its first task, too."""
-
-    per_second: float | None
-    clock: Clock
-    _next: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._next = self.clock.now() + (0.0 if self.per_second is None else 1 / self.per_second)
-
-    def seconds_until(self, tasks: int) -> float:
-        """How long to wait before so many tasks may start together."""
-        if self.per_second is None:
-            return 0.0
-        return max(0.0, self._next + (tasks - 1) / self.per_second - self.clock.now())
-
-    def wait(self, tasks: int) -> None:
-        """Wait until so many tasks may start together; the next may start a step later, however slow these are."""
-        if self.per_second is None:
-            return
-        self.clock.sleep(self.seconds_until(tasks))
-        self._next = max(self._next + (tasks - 1) / self.per_second, self.clock.now()) + 1 / self.per_second
-
-
-def task_rate(plan: Plan, workers: int) -> float | None:
-    """A worker's share of the job's ceiling. At most `workers` run at a time, so the sum keeps to it."""
-    return None if plan.tasks_per_second is None else plan.tasks_per_second / workers
 
 
 class ShardWork:
@@ -227,18 +113,10 @@ class ShardWork:
         self._is_late = is_late
         self._kind: Kind[Any, Any] = kinds.find(plan.kind)
         self._job: Job[Any] = plan.job(write)
-        rate = task_rate(plan, workers)
-        self._pace = Pace(rate, self._clock)
-        # Under a low ceiling a full batch would mean to sit idle for minutes and then to strike at once.
-        self._batch = (
-            self._kind.batch if rate is None else min(self._kind.batch, max(1, int(rate * BATCH_SECONDS)))
-        )
-        self._retries_left = float(RETRY_BUDGET)
+        self._asker = Asker(self._kind, self._job, task_rate(plan, workers), self._clock, is_late)
         self._progress = Progress(value=self._kind.zero())
         # The value as it was when it was last known to be good.
         self._value = encode(self._progress.value)
-        # Whether the kind's last refusal was of all its tasks at once.
-        self._is_refused_whole = False
         # None on the healthy path: nothing is marked before the first death.
         self._marker: Marker | None = None
         self._saved_at = self._checked_at = self._clock.now()
@@ -356,13 +234,16 @@ class ShardWork:
 
     def _work_through(self, tasks: Sequence[Task | Row]) -> bool:
         """Work on consecutive tasks, in calls of the kind's size; False when the call should end before them."""
-        for start in range(0, len(tasks), self._batch):
-            some = tasks[start : start + self._batch]
-            if self._has_worked and self._is_late(self._pace.seconds_until(len(some)) + self._longest):
+        for start in range(0, len(tasks), self._asker.batch):
+            some = tasks[start : start + self._asker.batch]
+            wait = self._asker.pace.seconds_until(len(some))
+            if self._has_worked and self._is_late(wait + self._longest):
                 return False
             begun = self._clock.now()
-            answers = self._answers(some)
-            if answers is None:
+            tries, self._progress.tries = self._progress.tries, 0
+            answers = self._asker.answers(some, tries)
+            if isinstance(answers, int):
+                self._progress.tries = answers
                 return False
             self._take_all(some, answers)
             self._has_worked = True
@@ -374,67 +255,6 @@ class ShardWork:
                 if self._store.has(RECORD):
                     raise JobEndedError("The job was stopped, and its account is written.")
         return True
-
-    def _answers(self, tasks: Sequence[Task | Row]) -> list[Tried] | None:
-        """The kind's answer for each task, after as many tries as throttling asks for and the budget allows.
-
-        None if the call gets late over it: the next one goes on, and counts the tries of this one.
-        """
-        answers: dict[int, Tried] = {}
-        for number, task in enumerate(tasks):
-            if isinstance(task, Row) and task.problem is not None:
-                answers[number] = Tried(Failure("InvalidRowError", f"Row {task.number}: {task.problem}."), 1)
-        tries, longest = self._progress.tries, 0.0
-        self._progress.tries = 0
-        while waiting := [number for number in range(len(tasks)) if number not in answers]:
-            tries += 1
-            self._pace.wait(len(waiting))
-            begun = self._clock.now()
-            # Tasks that were refused together have their last try each by itself: it may be one that is refused.
-            is_apart = self._is_refused_whole and tries >= TRIES
-            again = [tasks[number] for number in waiting]
-            asked = (
-                [each for task in again for each in self._asked_alone(task)]
-                if is_apart
-                else self._asked(again)
-            )
-            longest = max(longest, self._clock.now() - begun)
-            for number, answer in zip(waiting, asked, strict=True):
-                if isinstance(answer, Failure) and answer.retry and tries < TRIES and self._retries_left > 0:
-                    continue
-                answers[number] = Tried(answer, tries)
-            if len(answers) < len(tasks):
-                self._retries_left -= 1
-                pause = min(LONGEST_PAUSE, PAUSE * 2**tries) * self._clock.jitter()
-                if self._is_late(pause + longest):
-                    self._progress.tries = tries
-                    return None
-                self._clock.sleep(pause)
-        return [answers[number] for number in range(len(tasks))]
-
-    def _asked(self, tasks: Sequence[Task | Row]) -> list[Any]:
-        """What the kind says to the tasks. A failing task is a value: nothing that it raises gets out of here."""
-        try:
-            answers = self._kind.process_many(tasks, self._job)
-            if not isinstance(answers, list | tuple):
-                raise TypeError(
-                    f"{self._kind.name} gave a {type(answers).__name__} instead of a list of answers"
-                )
-            if len(answers) != len(tasks):
-                raise ValueError(f"{self._kind.name} gave {len(answers)} answers to {len(tasks)} tasks")
-        except RetryableError as error:
-            self._is_refused_whole = len(tasks) > 1
-            return [Failure(type(error).__name__, str(error), retry=True)] * len(tasks)
-        except _FAULTS as error:
-            if len(tasks) > 1:
-                # One of them did it, and the kind does not say which.
-                return [answer for task in tasks for answer in self._asked_alone(task)]
-            return [Failure(type(error).__name__, str(error))]
-        return list(answers)
-
-    def _asked_alone(self, task: Task | Row) -> list[Any]:
-        self._pace.wait(1)
-        return self._asked([task])
 
     def _take_all(self, tasks: Sequence[Task | Row], answers: list[Tried]) -> None:
         """Put the outcomes of some tasks into the progress.
@@ -452,12 +272,11 @@ class ShardWork:
                 else:
                     self._succeed(*self._folded(task, tried.answer))
             self._value = _stored(progress.value)
-        except _FAULTS:
+        except FAULTS:
             progress.next, progress.counts = position, counts
             del progress.lines[lines:], progress.failures[failures:]
             self._take_each(tasks, answers)
-        done = progress.counts.succeeded - counts.succeeded
-        self._retries_left = min(RETRY_BUDGET, self._retries_left + REFUND * done)
+        self._asker.refund(progress.counts.succeeded - counts.succeeded)
 
     def _take_each(self, tasks: Sequence[Task | Row], answers: list[Tried]) -> None:
         progress = self._progress
@@ -469,7 +288,7 @@ class ShardWork:
                 try:
                     line, value = self._folded(task, answer)
                     stored = _stored(value)
-                except _FAULTS as error:
+                except FAULTS as error:
                     answer = Failure(type(error).__name__, str(error))
                 else:
                     self._succeed(line, value)
@@ -522,26 +341,3 @@ class ShardWork:
         return dict(
             self._store.put_once(self._shard.partial, partial(self._store, self._shard, self._progress))
         )
-
-
-def partial(store: JobStore, shard: Shard, progress: Progress) -> dict[str, Any]:
-    """A shard's partial, its lines and failures written out beside it under keys made of their content."""
-
-    def written(suffix: str, lines: list[bytes]) -> str | None:
-        if not lines:
-            return None
-        body = b"\n".join(lines) + b"\n"
-        name = f"partials/{shard.index:08d}-{hashlib.sha256(body).hexdigest()[:16]}.{suffix}"
-        store.bucket.put(store.key(name), body)
-        return name
-
-    digest = Digest()
-    for entry in progress.failures:
-        digest.add(entry)
-    return {
-        "counts": asdict(progress.counts),
-        "value": progress.value,
-        "digest": digest.to_json(),
-        "lines": written("lines", sorted(line.encode() for line in progress.lines)),
-        "failures": written("failures", [encode(entry) for entry in progress.failures]),
-    }

@@ -10,7 +10,8 @@ from fan_out.errors import ShardFailedError
 from fan_out.job import Plan
 from fan_out.runtime import Deadline, state, store
 from fan_out.settings import settings
-from fan_out.work import Shard, ShardWork
+from fan_out.shard import Shard
+from fan_out.work import ShardWork
 
 
 @state

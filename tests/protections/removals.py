@@ -18,6 +18,7 @@ SOURCE_CSV = "lambdas/fan_out/source_csv.py"
 STORAGE = "lambdas/fan_out/storage.py"
 TOLERANCE = "lambdas/fan_out/tolerance.py"
 WORK = "lambdas/fan_out/work.py"
+ASKING = "lambdas/fan_out/asking.py"
 STORE = "lambdas/task_service/store.py"
 WRITES = "lambdas/task_service/writes.py"
 
@@ -93,15 +94,15 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
     "a poison task that raises": (
         Removal(
             "a failing task is a value",
-            WORK,
-            """except _FAULTS as error:
+            ASKING,
+            """except FAULTS as error:
             if len(tasks) > 1:""",
             """except TimeoutError as error:
             if len(tasks) > 1:""",
         ),
         Removal(
             "a failing batch is taken apart",
-            WORK,
+            ASKING,
             "                return [answer for task in tasks for answer in self._asked_alone(task)]\n",
             "                return [Failure(type(error).__name__, str(error))] * len(tasks)\n",
         ),
@@ -370,7 +371,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         Removal(
             "a checkpoint near the deadline",
             WORK,
-            "if self._has_worked and self._is_late(self._pace.seconds_until(len(some)) + self._longest):",
+            "if self._has_worked and self._is_late(wait + self._longest):",
             "if False:",
             test="test_a_shard_of_any_length_finishes_and_no_task_is_worked_on_twice",
         ),
@@ -417,14 +418,14 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
     "overload of what is behind": (
         Removal(
             "a ceiling of tasks a second",
-            WORK,
+            ASKING,
             "self.clock.sleep(self.seconds_until(tasks))",
             "pass",
             test="test_never_do_more_tasks_start_than_the_ceiling_lets_in_any_window",
         ),
         Removal(
             "a retry budget",
-            WORK,
+            ASKING,
             " and tries < TRIES and self._retries_left > 0:",
             " and tries < TRIES:",
             test="test_a_throttled_downstream_gets_a_bounded_number_of_further_tries_from_one_call",
@@ -433,7 +434,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
     "one task of many that is throttled for good": (
         Removal(
             "the last try is one by one",
-            WORK,
+            ASKING,
             "is_apart = self._is_refused_whole and tries >= TRIES",
             "is_apart = False",
         ),
@@ -442,8 +443,8 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         Removal(
             "tries are counted across calls",
             WORK,
-            "tries, longest = self._progress.tries, 0.0",
-            "tries, longest = 0, 0.0",
+            "tries, self._progress.tries = self._progress.tries, 0",
+            "tries = self._progress.tries = 0",
         ),
     ),
     "stray objects in the job's prefix": (
@@ -546,8 +547,8 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         Removal(
             "the longest so far is part of the deadline",
             WORK,
-            "self._is_late(self._pace.seconds_until(len(some)) + self._longest):",
-            "self._is_late(self._pace.seconds_until(len(some))):",
+            "self._is_late(wait + self._longest):",
+            "self._is_late(wait):",
         ),
     ),
     "a CSV overwritten while it is listed": (

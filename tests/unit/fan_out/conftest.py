@@ -13,8 +13,8 @@ import kinds
 from fan_out import kind
 from fan_out.job import Plan, make_plan, read_input
 from fan_out.listing import Manifest
+from fan_out.shard import Progress, Shard, partial
 from fan_out.storage import Bucket, JobStore, encode
-from fan_out.work import Progress, Shard, partial
 from tests import machine as machines
 from tests.machine import BUCKET, STARTED_AT, Machine
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from fan_out import account, aws, reduction, storage
 from fan_out.outcomes import Counts, failure
 from fan_out.reduction import Cursor, Node, Reduction
+from fan_out.shard import Progress, Shard
 from fan_out.storage import Bucket, JobStore
-from fan_out.work import Progress, Shard
 from infra.functions import FUNCTIONS
 from tests.machine import (
     BUCKET,

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from fan_out import tolerance
 from fan_out.outcomes import Counts
+from fan_out.shard import Shard
 from fan_out.storage import JobStore
 from fan_out.tolerance import counts_as_failed
-from fan_out.work import Shard
 
 
 class Names:

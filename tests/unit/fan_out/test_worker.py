@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fan_out import work
+from fan_out import asking, work
+from fan_out.asking import RETRY_BUDGET, TRIES, Clock, Pace, task_rate
 from fan_out.errors import AccountingError, JobEndedError, ShardFailedError, ShardStuckError, ThrottledError
 from fan_out.kind import Failure, TaskError
+from fan_out.shard import Shard
 from fan_out.storage import JobStore
-from fan_out.work import DEADLY, QUARANTINES, RETRY_BUDGET, STALLS, TRIES, Clock, Pace, Shard, ShardWork
+from fan_out.work import DEADLY, QUARANTINES, STALLS, ShardWork
 from tests.machine import STARTED_AT, Call, Context, KilledError, Machine, names, put_tasks
 from tests.unit.fan_out.conftest import plan, put_manifest, put_plan, put_shard, task
 
@@ -297,7 +299,7 @@ def test_pauses_are_jittered_and_bounded(store: JobStore, shard: Shard, trial: A
         shard_of_own = put_shard(store, number + 1, [task(0)])
         work_on(store, shard_of_own, clock).run(attempt=0, is_resumed=False)
     assert len(full.sleeps) == TRIES - 1
-    assert max(full.sleeps) <= work.LONGEST_PAUSE
+    assert max(full.sleeps) <= asking.LONGEST_PAUSE
     assert half.sleeps == [pause / 2 for pause in full.sleeps]
     assert none.sleeps == [0.0] * (TRIES - 1)
 
@@ -437,7 +439,7 @@ def test_without_a_ceiling_nobody_waits() -> None:
 def test_the_workers_shares_add_up_to_the_ceiling(rate: float, bound: int, shards: int) -> None:
     planned = plan(tasksPerSecond=rate, maxConcurrency=bound)
     workers = planned.workers(shards)
-    share = work.task_rate(planned, workers)
+    share = task_rate(planned, workers)
     assert share is not None
     assert share * workers <= rate * (1 + 1e-9)
 
