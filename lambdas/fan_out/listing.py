@@ -78,20 +78,25 @@ def list_step(
     skipped = 0
     begun, longest = now(), 0.0
     pages = 0
-    try:
-        for batch in _batches(store, plan, segment, cursor, list_function):
-            for line in batch.lines:
-                cutter.add(line)
-            skipped += batch.skipped
-            cursor = batch.cursor
-            pages += 1
-            longest, begun = max(longest, now() - begun), now()
-            if cursor is not None and is_late(longest):
-                break
-    except RetryableError:
-        # What is listed so far is kept: repeated from its start, a long step would hardly ever get to its end.
-        if not pages:
-            raise
+    batches = _batches(store, plan, segment, cursor, list_function)
+    while True:
+        try:
+            batch = next(batches, None)
+        except RetryableError:
+            # What is listed so far is kept: repeated from its start, a long step would hardly ever get to its end.
+            if not pages:
+                raise
+            break
+        if batch is None:
+            break
+        for line in batch.lines:
+            cutter.add(line)
+        skipped += batch.skipped
+        cursor = batch.cursor
+        pages += 1
+        longest, begun = max(longest, now() - begun), now()
+        if cursor is not None and is_late(longest):
+            break
     cutter.cut()
     return Step(**store.put_once(name, Step(cutter.shards, skipped, cursor).to_json()))
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from botocore.exceptions import ConnectTimeoutError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +15,7 @@ from fan_out.errors import AccountingError, InvalidJobError, ServiceUnavailableE
 from fan_out.job import SEGMENTS, Origin, make_plan, read_input
 from fan_out.storage import JobStore, Line, encode
 from fan_out.tasks import TaskServiceError
-from tests.machine import Call, Context, Machine, make_tasks, names, put_tasks
+from tests.machine import Boundary, Call, Context, Machine, make_tasks, names, put_tasks
 from tests.unit.fan_out.conftest import put_plan, task
 
 LATE = 5_000
@@ -346,6 +347,30 @@ def test_a_throttled_page_costs_nothing_of_what_was_listed_before_it(
     assert number == 4
     assert calls == [40 + 3]
     assert sorted(each["id"] for each in found) == sorted(each["id"] for each in tasks)
+
+
+def test_a_step_that_cannot_write_its_shards_is_repeated_whole(
+    step: Step, machine: Machine, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of a page must not be kept: the cursor is behind the whole pages before it."""
+    monkeypatch.setattr(listing, "PAGE", 3)
+    put_rows(store, 20)
+    writes = [0]
+
+    def around(boundary: Boundary, cross: Callable[[], Any]) -> Any:
+        if boundary.operation == "PutObject" and "/shards/" in boundary.request.url:
+            writes[0] += 1
+            if 3 <= writes[0] <= 3 + 5:
+                raise ConnectTimeoutError(endpoint_url="http://there")
+        return cross()
+
+    machine.around = around
+    with pytest.raises(ServiceUnavailableError):
+        step()
+    assert not [name for name in names() if name.startswith("parts/")]
+    machine.around = lambda boundary, cross: cross()
+    assert step()["done"] is True
+    assert [row["row"] for row in listed(store)] == list(range(2, 22))
 
 
 def test_a_step_that_is_throttled_before_it_has_anything_is_tried_again_with_a_pause(
