@@ -26,7 +26,7 @@ setup: .venv/.ready
 	@touch $@
 
 demo: setup  ## Set up, start an embedded AWS, import 10,000 tasks, run the daily plan
-	@$(BIN)/python -m infra.demo
+	@$(BIN)/python -m fanout.demo
 
 test: check  ## Set up and run the whole gate
 

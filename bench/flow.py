@@ -18,7 +18,7 @@ from botocore.config import Config
 
 from bench import store
 from bench.run import ROOT, OutOfTimeError, Run, Table, ratio
-from infra import local
+from fanout import local
 
 # How many items one BatchWriteItem takes.
 BATCH = 25

@@ -7,7 +7,7 @@ from typing import Any
 
 from bench import store
 from bench.run import Run, Table, ratio
-from fan_out.listing import list_step
+from fan_out.steps.listing import list_step
 
 JOB = "bench-listing"
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from bench import store
 from bench.run import Run, Table, ratio
-from fan_out.listing import Manifest
-from fan_out.reduction import FAN_IN, Cursor, Node, Reduction
-from fan_out.storage import BLOCK, encode
+from fan_out.aws.storage import BLOCK, encode
+from fan_out.steps.listing import Manifest
+from fan_out.steps.reduction import FAN_IN, Cursor, Node, Reduction
 from kinds.daily_plan import GROUPS, KIND
 
 JOB = "bench-reducer"

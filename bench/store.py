@@ -16,10 +16,10 @@ from typing import Any
 import boto3
 import urllib3
 
-from fan_out import aws
-from fan_out.job import Plan
-from fan_out.storage import Bucket, JobStore
-from infra.local import server
+from fan_out.aws import clients as aws
+from fan_out.aws.storage import Bucket, JobStore
+from fan_out.model.plan import Plan
+from fanout.local import server
 
 BUCKET = "bench"
 STARTED_AT = "2026-11-23T09:00:00Z"

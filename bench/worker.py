@@ -9,8 +9,8 @@ from typing import Any
 
 from bench import store
 from bench.run import Run, Table, ratio
-from fan_out.shard import Shard
-from fan_out.work import ShardWork
+from fan_out.model.shard import Shard
+from fan_out.steps.shard_runner import ShardWork
 from kinds.daily_plan import KIND
 
 JOB = "bench-worker"

@@ -1,4 +1,4 @@
-"""The terminal: `fanout`. Parses the command line, has infra.fanout do it, and prints what came of it.
+"""The terminal: `fanout`. Parses the command line, has fanout.client do it, and prints what came of it.
 
 Exit codes: 0 what was asked for happened; 1 it did not, and a sentence says why; 2 the command line is wrong;
 3 the job ended PARTIAL: within its tolerance, but not with every task; 130 ctrl-C; 141 the reader of the
@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from infra.fanout import FanOut, JobRecord, Started
-    from infra.show import Screen
+    from fanout.client import FanOut, JobRecord, Started
+    from fanout.screen import Screen
 
 SUCCESS, FAILURE, USAGE, PARTIAL, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 3, 130, 141
 
@@ -49,8 +49,8 @@ def main(argv: Sequence[str] | None = None, connect: Connect | None = None, *, i
     except SystemExit as end:
         return int(end.code or 0)
     # Imported only now: help and usage errors need not wait for boto3.
-    from infra import fanout
-    from infra.show import Screen, ShownError, safe
+    from fanout import client as fanout
+    from fanout.screen import Screen, ShownError, safe
 
     screen = Screen(is_json=arguments.json, options=_global_options(arguments))
     command = _Command(arguments, screen, connect or _connect)
@@ -99,9 +99,9 @@ class _LocalError(Exception):
 
 @contextmanager
 def _local_errors() -> Iterator[None]:
-    # Importing infra.local is left to the commands that need it.
-    from infra import local
-    from infra.local.deploy import DeployError
+    # Importing fanout.local is left to the commands that need it.
+    from fanout import local
+    from fanout.local.deploy import DeployError
 
     try:
         yield
@@ -116,7 +116,7 @@ def _sentence(error: Exception) -> str:
 
 
 def _connect(arguments: argparse.Namespace) -> FanOut:
-    from infra.fanout import Deployment, FanOut, home_folder
+    from fanout.client import Deployment, FanOut, home_folder
 
     if arguments.stack:
         return FanOut(Deployment.of_stack(arguments.stack, arguments.region))
@@ -147,8 +147,8 @@ class _Command:
         self.following: str | None = None
 
     def up(self) -> int:
-        from infra import local
-        from infra.fanout import Deployment
+        from fanout import local
+        from fanout.client import Deployment
 
         home = self._home()
         was_up = local.read(home) is not None
@@ -164,7 +164,7 @@ class _Command:
         return SUCCESS
 
     def down(self) -> int:
-        from infra import local
+        from fanout import local
 
         home = self._home()
         with _local_errors():
@@ -266,7 +266,7 @@ class _Command:
         return SUCCESS
 
     def failures(self) -> int:
-        from infra.show import is_retryable
+        from fanout.screen import is_retryable
 
         client = self._connect(self.arguments)
         record = client.record(self.arguments.job)
@@ -304,7 +304,7 @@ class _Command:
     # -- what they share ---------------------------------------------------------------------------------
 
     def _new_id(self) -> str:
-        from infra.fanout import new_job_id
+        from fanout.client import new_job_id
 
         return self.arguments.job_id or new_job_id()
 
@@ -341,7 +341,7 @@ class _Command:
         self.screen.result(record)
 
     def _home(self) -> Path:
-        from infra.fanout import home_folder
+        from fanout.client import home_folder
 
         if self.arguments.stack:
             raise _UsageError("--stack names a deployed stack; up and down are about the embedded AWS.")
@@ -448,7 +448,7 @@ def make_parser() -> argparse.ArgumentParser:
         "taken whatever is wrong with others; refused rows are named by number (the header is row 1) and reason.\n"
         "Exit code 3 says that some rows were refused.",
         ("fanout tasks import tasks.csv", "upload, import, and say what was refused"),
-        ("python -m infra.sample 1000 | fanout tasks import -", "1,000 sample tasks from a pipe"),
+        ("python -m fanout.sample 1000 | fanout tasks import -", "1,000 sample tasks from a pipe"),
         prog="fanout tasks import",
     )
     task_import.add_argument("file", metavar="FILE.csv", help="the CSV file; - reads standard input")
@@ -782,7 +782,7 @@ def _param(text: str) -> tuple[str, Any]:
 
 
 def _job_id(text: str) -> str:
-    from infra.fanout import JOB_ID
+    from fanout.client import JOB_ID
 
     if not JOB_ID.fullmatch(text):
         raise argparse.ArgumentTypeError(f"{text!r} is no job id: 1 to 80 of A-Z, a-z, 0-9, _ and -")

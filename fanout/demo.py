@@ -1,4 +1,4 @@
-"""The demo: `python -m infra.demo`, or `make demo`. An embedded AWS, 10,000 tasks, today's plan; then all is gone.
+"""The demo: `python -m fanout.demo`, or `make demo`. An embedded AWS, 10,000 tasks, today's plan; then all is gone.
 
 It shows the commands that it runs, so that a newcomer can go on with them.
 """
@@ -19,9 +19,9 @@ from pathlib import Path
 from types import FrameType
 from typing import cast
 
-from infra import cli, local, sample
-from infra.local.deploy import DeployError
-from infra.show import Screen
+from fanout import cli, local, sample
+from fanout.local.deploy import DeployError
+from fanout.screen import Screen
 
 TASKS = 10_000
 # 10,000 tasks, of which some 8,750 are open, make 36 shards of this size: enough to see eight work at a time.
@@ -52,7 +52,7 @@ def _demo(screen: Screen, home: Path) -> int:
     screen.say(f"Fan Out is up on {endpoint}.")
 
     file = home / "tasks.csv"
-    _shown(screen, "python", "-m", "infra.sample", str(TASKS), "--output", file.name)
+    _shown(screen, "python", "-m", "fanout.sample", str(TASKS), "--output", file.name)
     with file.open("w", encoding="utf-8", newline="") as csv:
         sample.write(csv, sample.rows(TASKS, day=datetime.now(UTC).date()))
 

@@ -1,6 +1,6 @@
 """Sample tasks: a realistic CSV of any size, the same bytes for the same seed and day.
 
-`python -m infra.sample 10000 > tasks.csv` writes one with due dates around today.
+`python -m fanout.sample 10000 > tasks.csv` writes one with due dates around today.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ def _due_at(chance: random.Random, day: date) -> str:
 
 def main() -> None:
     """Write sample tasks as CSV to standard output, or to a file."""
-    parser = argparse.ArgumentParser(prog="python -m infra.sample", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m fanout.sample", description=main.__doc__)
     parser.add_argument("count", type=int, help="how many tasks")
     parser.add_argument("--seed", type=int, default=DEFAULT_SEED, help="another seed gives other tasks")
     parser.add_argument(

@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.text import Text
 
-from infra.fanout import Counts, JobRecord
-from infra.fanout import Progress as JobProgress
+from fanout.client import Counts, JobRecord
+from fanout.client import Progress as JobProgress
 
 # What a terminal could take for a command, or what reorders the text around it: control characters of both
 # ranges, line separators, bidirectional controls, the byte order mark, and halves of surrogate pairs.

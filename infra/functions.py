@@ -141,8 +141,8 @@ _FUNCTIONS = (
         ),
     ),
     Function(
-        name="Closer",
-        module="fan_out.closer",
+        name="Finalizer",
+        module="fan_out.finalizer",
         purpose="Writes the closing account of a job that ended before its reducer",
         timeout=900,
         memory=2048,

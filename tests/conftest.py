@@ -2,8 +2,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from infra.local import server
-from tests.emulator import Emulator
+from fanout.local import server
+from tests.support.emulator import Emulator
 
 # The waits of state machines, as a part of what they say: enough to measure, and tests stay fast.
 WAIT_SCALE = 0.1

@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import Field
 
-from fan_out.kind import JSON, Failure, Job, Kind, Params
-from fan_out.tasks import Task
+from fan_out.model.kind import JSON, Failure, Job, Kind, Params
+from fan_out.model.task import Task
 
 
 class NapParams(Params):

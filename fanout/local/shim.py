@@ -1,6 +1,6 @@
 """The server process of the embedded AWS: ministack with its gaps closed.
 
-`python -m infra.local.shim FD TOKEN [LIFELINE]` serves on the listening socket FD. `TOKEN` does nothing but mark
+`python -m fanout.local.shim FD TOKEN [LIFELINE]` serves on the listening socket FD. `TOKEN` does nothing but mark
 the process in the process table as one of ours. If the file descriptor LIFELINE is given, the server ends when
 the process that holds its other end does. server.py builds the environment that this module and ministack read.
 
@@ -36,7 +36,7 @@ def _replace(module: ModuleType, name: str, make: Callable[..., Any], *, wraps: 
     """Put `make` in the place of `module.name`; with `wraps`, `make` gets the original as first argument."""
     if not hasattr(module, name):
         raise ShimError(
-            f"ministack's {module.__name__} has no '{name}', which infra/local/shim.py replaces. "
+            f"ministack's {module.__name__} has no '{name}', which fanout/local/shim.py replaces. "
             f"The shim is written for ministack {MINISTACK_VERSION}."
         )
     original = getattr(module, name)
@@ -237,7 +237,7 @@ def install() -> None:
     installed = importlib.metadata.version("ministack")
     if installed != MINISTACK_VERSION:
         raise ShimError(
-            f"ministack {installed} is installed, but infra/local/shim.py is written for {MINISTACK_VERSION}."
+            f"ministack {installed} is installed, but fanout/local/shim.py is written for {MINISTACK_VERSION}."
         )
     for close_gap in GAPS:
         close_gap()

@@ -38,7 +38,7 @@ _ACTS_ON = {
 
 
 class Workflow(Construct):
-    """`machine` runs the jobs; `functions` by name; `dead_letters` has what the Closer could not account."""
+    """`machine` runs the jobs; `functions` by name; `dead_letters` has what the Finalizer could not account."""
 
     def __init__(
         self,
@@ -69,11 +69,11 @@ class Workflow(Construct):
         acknowledge(
             self.dead_letters,
             "SQS3",
-            "It is itself the dead-letter queue, of the rule and of the Closer.",
+            "It is itself the dead-letter queue, of the rule and of the Finalizer.",
         )
-        self.functions["Closer"] = add_function(
+        self.functions["Finalizer"] = add_function(
             self,
-            FUNCTIONS["Closer"],
+            FUNCTIONS["Finalizer"],
             runtime=runtime,
             storage=storage,
             dead_letters=destinations.SqsDestination(self.dead_letters),
@@ -152,14 +152,14 @@ class Workflow(Construct):
             )
 
     def _close_jobs_that_end_early(self) -> None:
-        """Have the Closer write the account of every job that was stopped, timed out or failed.
+        """Have the Finalizer write the account of every job that was stopped, timed out or failed.
 
         Delivery is repeated for a day, the call itself twice; what still fails is in `dead_letters`.
         """
         rule = events.Rule(
             self,
             "JobEndedEarly",
-            description="A job was stopped, timed out or failed: the Closer writes its account",
+            description="A job was stopped, timed out or failed: the Finalizer writes its account",
             event_pattern=events.EventPattern(
                 source=["aws.states"],
                 detail_type=["Step Functions Execution Status Change"],
@@ -171,7 +171,7 @@ class Workflow(Construct):
         )
         rule.add_target(
             targets.LambdaFunction(
-                self.functions["Closer"],
+                self.functions["Finalizer"],
                 dead_letter_queue=self.dead_letters,
                 retry_attempts=185,
                 max_event_age=cdk.Duration.hours(24),

@@ -1,4 +1,4 @@
-"""Closer: writes the closing account of a job whose execution ended without one — stopped, timed out, broken.
+"""Finalizer: writes the closing account of a job whose execution ended without one — stopped, timed out, broken.
 
 An execution that is stopped runs no further state, so EventBridge calls this function on its status change.
 """
@@ -8,11 +8,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from fan_out.account import close
+from fan_out.aws.runtime import Deadline, logger, store
 from fan_out.errors import ServiceUnavailableError
-from fan_out.reduction import Cursor
-from fan_out.runtime import Deadline, logger, store
-from fan_out.tasks import utc
+from fan_out.model.task import utc
+from fan_out.steps.finalizing import close
+from fan_out.steps.reduction import Cursor
 
 # What the record of an execution that ended so says, and why.
 _ENDINGS = {

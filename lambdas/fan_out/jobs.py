@@ -15,11 +15,13 @@ from typing import Any
 
 from botocore.exceptions import ClientError, ParamValidationError
 
-from fan_out import aws, origin, record
+from fan_out.aws import clients as aws
+from fan_out.aws.storage import RECORD, Bucket, JobStore
 from fan_out.errors import InvalidJobError, JobExistsError, JobNotFoundError, ThrottledError
-from fan_out.job import UPLOADS, Plan, check_id, make_plan, read_input
-from fan_out.storage import RECORD, Bucket, JobStore
-from fan_out.tasks import utc
+from fan_out.model import record
+from fan_out.model.plan import UPLOADS, Plan, check_id, make_plan, read_input
+from fan_out.model.task import utc
+from fan_out.steps import retry_source as origin
 
 # How long a link to a result or for an upload is good for.
 LINK_SECONDS = 3600

@@ -13,6 +13,8 @@ from aws_lambda_powertools import Logger
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response, content_types
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 
+from fan_out.aws.settings import settings
+from fan_out.aws.storage import Bucket
 from fan_out.errors import (
     FanOutError,
     InvalidJobError,
@@ -22,8 +24,6 @@ from fan_out.errors import (
     SourceNotFoundError,
 )
 from fan_out.jobs import Jobs
-from fan_out.settings import settings
-from fan_out.storage import Bucket
 
 logger = Logger()
 app = APIGatewayRestResolver()

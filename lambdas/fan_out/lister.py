@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from fan_out.job import Plan
-from fan_out.listing import list_step
-from fan_out.runtime import Deadline, state, store
-from fan_out.settings import settings
+from fan_out.aws.runtime import Deadline, state, store
+from fan_out.aws.settings import settings
+from fan_out.model.plan import Plan
+from fan_out.steps.listing import list_step
 
 
 @state

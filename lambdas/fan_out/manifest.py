@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from fan_out.costs import check_limit, check_time
-from fan_out.job import Plan
-from fan_out.listing import join_parts
-from fan_out.runtime import state, store
+from fan_out.aws.runtime import state, store
+from fan_out.model.costs import check_limit, check_time
+from fan_out.model.plan import Plan
+from fan_out.steps.listing import join_parts
 
 
 @state

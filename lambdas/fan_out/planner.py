@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from fan_out import origin
+from fan_out.aws.runtime import state, store
+from fan_out.aws.storage import RECORD, JobStore
 from fan_out.errors import InvalidJobError, SourceNotFoundError
-from fan_out.job import CsvSource, check_id, make_plan, read_input
-from fan_out.runtime import state, store
-from fan_out.storage import RECORD, JobStore
-from fan_out.tasks import utc
+from fan_out.model.plan import CsvSource, check_id, make_plan, read_input
+from fan_out.model.task import utc
+from fan_out.steps import retry_source as origin
 
 
 @state

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from fan_out import record as records
-from fan_out.account import close
-from fan_out.reduction import Cursor
-from fan_out.runtime import Deadline, state, store
-from fan_out.tasks import utc
+from fan_out.aws.runtime import Deadline, state, store
+from fan_out.model import record as records
+from fan_out.model.task import utc
+from fan_out.steps.finalizing import close
+from fan_out.steps.reduction import Cursor
 
 
 @state

@@ -5,13 +5,14 @@ from __future__ import annotations
 from functools import lru_cache, partial
 from typing import Any
 
-from fan_out import tasks, tolerance
+from fan_out.aws.runtime import Deadline, state, store
+from fan_out.aws.settings import settings
 from fan_out.errors import ShardFailedError
-from fan_out.job import Plan
-from fan_out.runtime import Deadline, state, store
-from fan_out.settings import settings
-from fan_out.shard import Shard
-from fan_out.work import ShardWork
+from fan_out.model import task as tasks
+from fan_out.model.plan import Plan
+from fan_out.model.shard import Shard
+from fan_out.steps import early_stop as tolerance
+from fan_out.steps.shard_runner import ShardWork
 
 
 @state

@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import Field
 
-from fan_out.kind import JSON, Job, Kind
-from fan_out.tasks import Task
+from fan_out.model.kind import JSON, Job, Kind
+from fan_out.model.task import Task
 from kinds._day import DayParams
 
 # The plan's groups, the most urgent first.

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID, uuid5
 
-from fan_out.kind import JSON, Failure, Job, Kind, Params
-from fan_out.tasks import WRITES_PER_CALL, Row
+from fan_out.model.kind import JSON, Failure, Job, Kind, Params
+from fan_out.model.task import WRITES_PER_CALL, Row
 
 # Any fixed UUID: with it a task's id depends on the first job of a chain of retries and on the row alone.
 _NAMESPACE = UUID("8e3b8f0e-6a0c-4f5a-9a53-3f1d3ff0a1c7")

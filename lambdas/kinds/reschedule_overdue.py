@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import Field
 
-from fan_out.kind import JSON, Failure, Job, Kind
-from fan_out.tasks import WRITES_PER_CALL, Task, Timestamp, instant, utc
+from fan_out.model.kind import JSON, Failure, Job, Kind
+from fan_out.model.task import WRITES_PER_CALL, Task, Timestamp, instant, utc
 from kinds._day import DayParams
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.chaos import scenarios
-from tests.machine import Machine
+from tests.support.machine import Machine
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ from typing import Any
 
 from botocore.exceptions import ConnectionClosedError, ConnectTimeoutError, ReadTimeoutError
 
-from fan_out.work import DEADLY
-from tests.machine import (
+from fan_out.steps.shard_runner import DEADLY
+from tests.support.machine import (
     Boundary,
     CallError,
     KilledError,

@@ -15,11 +15,14 @@ from unittest.mock import patch
 import moto.s3.models
 import pytest
 
-from fan_out import aws, closer, listing, reduction, storage
+from fan_out import finalizer
+from fan_out.aws import clients as aws
+from fan_out.aws import storage
+from fan_out.steps import listing, reduction
 from task_service import timestamps
-from tests import machine as machines
 from tests.chaos.faults import Drawn, Faults, Trouble, nothing
-from tests.machine import BUCKET, STARTED_AT, STATES, Boundary, Context, Ended, Machine
+from tests.support import machine as machines
+from tests.support.machine import BUCKET, STARTED_AT, STATES, Boundary, Context, Ended, Machine
 
 NOW = "2026-11-23T09:30:00Z"
 # Nothing that goes from state to state comes near the limit of 256 KiB.
@@ -215,7 +218,7 @@ def check_same(answer: Answer, expected: Answer) -> None:
 def close(machine: Machine, job_id: str = "job-1", status: str = "FAILED") -> str:
     """What EventBridge sets off when an execution has ended badly; the status of the record that counts."""
     event = {"detail": {"name": job_id, "status": status, "startDate": 1795424400000}}
-    return str(closer.handler(event, Context())["status"])
+    return str(finalizer.handler(event, Context())["status"])
 
 
 def check_made_good(machine: Machine, scenario: Scenario, answer: Answer, expected: Answer) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from kinds import chaos
-from tests import machine as machines
 from tests.chaos.scenarios import check_account, read
-from tests.machine import KilledError, Machine, make_tasks, put_tasks
+from tests.support import machine as machines
+from tests.support.machine import KilledError, Machine, make_tasks, put_tasks
 
 
 def end(way: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fan_out import reduction
+from fan_out.steps import reduction
 from kinds import daily_plan, import_tasks, reschedule_overdue
 from tests.chaos.scenarios import (
     SCENARIOS,
@@ -21,7 +21,7 @@ from tests.chaos.scenarios import (
     short_lived,
 )
 from tests.chaos.scenarios import read as read_answer
-from tests.machine import Boundary, KilledError, Machine
+from tests.support.machine import Boundary, KilledError, Machine
 
 
 @pytest.fixture(autouse=True)

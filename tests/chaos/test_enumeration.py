@@ -19,7 +19,7 @@ from tests.chaos.scenarios import (
     check_same,
     disturb,
 )
-from tests.machine import Boundary, Machine
+from tests.support.machine import Boundary, Machine
 
 WRITES = {"PutObject", "TransactWriteItems", "Invoke", "CreateMultipartUpload", "CompleteMultipartUpload"}
 # Trees of several levels, objects of several blocks, uploads of several parts.

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 import task_service.aws
-from tests import machine as machines
 from tests.chaos.faults import Drawn, Faults, Trouble
 from tests.chaos.scenarios import Sizes, check_account, read, short_lived
-from tests.machine import Boundary, Machine, make_tasks, names, put_tasks
+from tests.support import machine as machines
+from tests.support.machine import Boundary, Machine, make_tasks, names, put_tasks
 
 TROUBLES = {
     Trouble.LOST: 1.0,
@@ -106,7 +106,7 @@ def test_of_two_listers_at_once_that_see_different_tasks_one_counts(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, is_first_heard: bool, is_a_change_before: bool
 ) -> None:
     """One of them is taken for dead and goes on, at every boundary of its work, before and after the other."""
-    monkeypatch.setattr("fan_out.job.SEGMENTS", 1)
+    monkeypatch.setattr("fan_out.model.plan.SEGMENTS", 1)
     tasks = make_tasks(9, complete=0.0)
     deleted = tasks[4]["id"]
     throughout = {task["id"] for task in tasks} - {deleted}

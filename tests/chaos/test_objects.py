@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from fan_out import aws
-from tests import machine as machines
+from fan_out.aws import clients as aws
 from tests.chaos.scenarios import (
     Answer,
     Scenario,
@@ -22,7 +21,8 @@ from tests.chaos.scenarios import (
     read,
     undisturbed,
 )
-from tests.machine import BUCKET, Boundary, Machine, names
+from tests.support import machine as machines
+from tests.support.machine import BUCKET, Boundary, Machine, names
 
 SCENARIO = Scenario("daily-plan", 16, shard_size=3)
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from fan_out.work import DEADLY, QUARANTINES, STALLS
+from fan_out.steps.shard_runner import DEADLY, QUARANTINES, STALLS
 from kinds import poison
 from tests.chaos.faults import DEATHS, Faults
 from tests.chaos.scenarios import Answer, check_account, read, short_lived
-from tests.machine import Boundary, CallError, KilledError, Machine, make_tasks, names, put_tasks
+from tests.support.machine import Boundary, CallError, KilledError, Machine, make_tasks, names, put_tasks
 
 # Each of them is found by a few deaths, and each search by a few calls more.
 CALLS_PER_TASK = 8
@@ -37,7 +37,7 @@ def run(machine: Machine, count: int, shard_size: int, **bad: Any) -> tuple[Answ
 @pytest.fixture(autouse=True)
 def _one_segment(monkeypatch: pytest.MonkeyPatch) -> None:
     # So that a test can say where in its shard a task is.
-    monkeypatch.setattr("fan_out.job.SEGMENTS", 1)
+    monkeypatch.setattr("fan_out.model.plan.SEGMENTS", 1)
 
 
 @pytest.mark.parametrize("batch", [pytest.param(1, marks=pytest.mark.soak), 5, 500])

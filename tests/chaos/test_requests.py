@@ -1,4 +1,4 @@
-"""One fault at every boundary of the functions that no state machine calls again: the two APIs and the Closer.
+"""One fault at every boundary of the functions that no state machine calls again: the two APIs and the Finalizer.
 
 Their callers repeat them or do not. So a request either succeeds with its whole effect, or says that it did
 not, with its whole effect or none.
@@ -16,12 +16,22 @@ import boto3
 import moto.backends
 import pytest
 
-from fan_out import aws, jobs_api
+from fan_out import jobs_api
+from fan_out.aws import clients as aws
 from task_service import task_api
-from tests import machine as machines
 from tests.chaos.faults import Faults, Trouble, applies, at
 from tests.chaos.scenarios import Scenario, baseline, check_account, close, disturb, read, undisturbed
-from tests.machine import ACCOUNT, REGION, Boundary, Ended, KilledError, Machine, StoppedError, make_tasks
+from tests.support import machine as machines
+from tests.support.machine import (
+    ACCOUNT,
+    REGION,
+    Boundary,
+    Ended,
+    KilledError,
+    Machine,
+    StoppedError,
+    make_tasks,
+)
 
 TROUBLES = (
     Trouble.ERROR,
@@ -210,7 +220,7 @@ def test_an_upload_that_is_acknowledged_has_its_object_and_its_job(
     [(Trouble.KILL_AFTER,), pytest.param(TROUBLES, marks=pytest.mark.soak)],
     ids=["a death", "anything"],
 )
-def test_a_closer_that_fails_anywhere_is_called_again_and_ends_with_the_same_account(
+def test_a_finalizer_that_fails_anywhere_is_called_again_and_ends_with_the_same_account(
     machine: Machine, troubles: tuple[Trouble, ...]
 ) -> None:
     scenario = Scenario("import-tasks", 9, shard_size=3)
@@ -236,7 +246,7 @@ def test_a_closer_that_fails_anywhere_is_called_again_and_ends_with_the_same_acc
         # Lambda calls a function that EventBridge has called twice again.
         for _ in range(3):
             try:
-                machine.call("Closer", event)
+                machine.call("Finalizer", event)
                 return
             except (Exception, KilledError):
                 continue

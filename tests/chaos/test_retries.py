@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from kinds import fragile
-from tests import machine as machines
 from tests.chaos.scenarios import (
     ONE_OR_ALL,
     Answer,
@@ -24,7 +23,8 @@ from tests.chaos.scenarios import (
     read,
     undisturbed,
 )
-from tests.machine import STARTED_AT, Boundary, Ended, Machine, StoppedError, make_tasks, put_tasks
+from tests.support import machine as machines
+from tests.support.machine import STARTED_AT, Boundary, Ended, Machine, StoppedError, make_tasks, put_tasks
 
 
 @pytest.fixture(autouse=True)
@@ -202,7 +202,7 @@ def test_a_function_that_outlives_the_stop_of_its_job_spoils_nothing(
 
 
 @pytest.mark.parametrize("kind", ONE_OR_ALL)
-def test_a_closer_that_races_the_reducer_agrees_with_it(machine: Machine, kind: str) -> None:
+def test_a_finalizer_that_races_the_reducer_agrees_with_it(machine: Machine, kind: str) -> None:
     """Whoever comes first writes the account, and both answer that one."""
     scenario = Scenario(kind, 9, shard_size=3)
     expected = baseline(machine, scenario)
@@ -226,7 +226,7 @@ def test_a_closer_that_races_the_reducer_agrees_with_it(machine: Machine, kind: 
         undisturbed(machine)
         answer = read(ended)
         if answer.record["status"] == "STOPPED":
-            # The closer came first. The execution, had it not been stopped, would say so too.
+            # The finalizer came first. The execution, had it not been stopped, would say so too.
             assert ended.error == "JobStoppedError"
             assert json.loads(str(ended.cause))["counts"] == answer.record["counts"]
         else:

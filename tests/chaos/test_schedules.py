@@ -10,7 +10,7 @@ import pytest
 
 from tests.chaos.faults import Trouble
 from tests.chaos.scenarios import ViolationError, run_seed
-from tests.machine import Machine
+from tests.support.machine import Machine
 
 SCHEDULES = 20
 SOAK_SCHEDULES = 10_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from tests.chaos.scenarios import check_account, read
-from tests.machine import Machine, make_tasks, put_tasks
+from tests.support.machine import Machine, make_tasks, put_tasks
 
 
 def test_a_job_whose_tasks_all_fail_works_on_few_shards(machine: Machine) -> None:

@@ -1,4 +1,4 @@
-"""One contract for each gap of ministack that infra/local/shim.py closes: the embedded AWS does here what AWS does.
+"""One contract for each gap of ministack that fanout/local/shim.py closes: the embedded AWS does here what AWS does.
 
 Everything runs on tiny functions and machines of the test's own, on a server that has nothing else on it.
 """
@@ -23,9 +23,9 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
-from infra.local import server, shim
+from fanout.local import server, shim
 from tests.conftest import WAIT_SCALE
-from tests.emulator import Emulator, distributed, task
+from tests.support.emulator import Emulator, distributed, task
 
 ECHO = """
     import time

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from fan_out import errors, work
-from fan_out.costs import LONGEST_JOB
-from fan_out.job import JobInput
+from fan_out import errors
+from fan_out.model.costs import LONGEST_JOB
+from fan_out.model.plan import JobInput
+from fan_out.steps import shard_runner as work
 from infra.constructs import workflow
 from infra.functions import FUNCTIONS, STATES
-from tests.machine import ROOT
+from tests.support.machine import ROOT
 
 TEXT = (ROOT / "statemachines/fan_out.asl.json").read_text()
 MACHINE: dict[str, Any] = json.loads(TEXT)

@@ -13,7 +13,7 @@ from tests.infra.template import Template
 
 REPO = Path(__file__).resolve().parents[2]
 TASK_SERVICE = {"TaskApi", "ListTasks", "WriteTasks"}
-FAN_OUT = {"Planner", "Lister", "Manifest", "Worker", "Reducer", "JobsApi", "Closer"}
+FAN_OUT = {"Planner", "Lister", "Manifest", "Worker", "Reducer", "JobsApi", "Finalizer"}
 X_RAY = {("xray:PutTraceSegments", "*"), ("xray:PutTelemetryRecords", "*")}
 
 MACHINE_ARN = "arn:<AWS::Partition>:states:<AWS::Region>:<AWS::AccountId>"
@@ -190,7 +190,7 @@ def test_each_function_has_its_time_and_memory(template: Template) -> None:
         "Worker": (900, 1024),
         "Reducer": (900, 2048),
         "JobsApi": (29, 512),
-        "Closer": (900, 2048),
+        "Finalizer": (900, 2048),
     }
 
 
@@ -222,7 +222,7 @@ def test_each_functions_environment_is_complete_and_has_no_secret(template: Temp
         "Worker": job | {"WRITE_TASKS_ARN": "<WriteTasks.Arn>"},
         "Reducer": job,
         "JobsApi": job | {"STATE_MACHINE_ARN": "<Machine>", "STACK_NAME": "FanOut"},
-        "Closer": job,
+        "Finalizer": job,
     }
 
 
@@ -356,7 +356,7 @@ GRANTS = {
         ("states:ListMapRuns", EXECUTIONS),
         ("states:DescribeMapRun", MAP_RUNS),
     },
-    "Closer": {
+    "Finalizer": {
         ("s3:GetObject", "<Jobs.Arn>/jobs/*"),
         ("s3:PutObject", "<Jobs.Arn>/jobs/*"),
         ("sqs:SendMessage", "<DeadLetters.Arn>"),
@@ -476,12 +476,12 @@ def test_a_job_that_ends_early_reaches_the_closer_or_the_dead_letter_queue(templ
     assert [template.flat(a) for a in pattern["detail"]["stateMachineArn"]] == ["<Machine>"]
     assert set(pattern["detail"]["status"]) == {"ABORTED", "TIMED_OUT", "FAILED"}
     (target,) = rule["Targets"]
-    assert template.flat(target["Arn"]) == "<Closer.Arn>"
+    assert template.flat(target["Arn"]) == "<Finalizer.Arn>"
     assert template.flat(target["DeadLetterConfig"]["Arn"]) == "<DeadLetters.Arn>"
     assert target["RetryPolicy"] == {"MaximumEventAgeInSeconds": 86400, "MaximumRetryAttempts": 185}
-    # What EventBridge delivered and the Closer then failed on, too.
+    # What EventBridge delivered and the Finalizer then failed on, too.
     invocation = template.properties("AWS::Lambda::EventInvokeConfig")
-    assert template.flat(invocation["FunctionName"]) == "<Closer>"
+    assert template.flat(invocation["FunctionName"]) == "<Finalizer>"
     assert template.flat(invocation["DestinationConfig"]["OnFailure"]["Destination"]) == "<DeadLetters.Arn>"
 
 
@@ -592,7 +592,7 @@ def test_only_the_api_and_the_rule_may_call_a_function_from_outside(template: Te
     assert callers == {
         "<TaskApi.Arn>": {"apigateway.amazonaws.com"},
         "<JobsApi.Arn>": {"apigateway.amazonaws.com"},
-        "<Closer.Arn>": {"events.amazonaws.com"},
+        "<Finalizer.Arn>": {"events.amazonaws.com"},
     }
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from infra import local
-from tests.local.deployment import Deployment, deployed
-from tests.machine import make_tasks
-from tests.plan import plan
+from fanout import local
+from tests.support.deployment import Deployment, deployed
+from tests.support.machine import make_tasks
+from tests.support.plan import plan
 
 AS_OF = "2026-11-23T09:00:00Z"
 

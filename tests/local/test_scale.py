@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.kinds.chaos import DETAIL, WAYS, Rates, expected, poison
-from tests.local.deployment import Deployment, deployed
-from tests.machine import make_tasks
-from tests.plan import plan
+from tests.support.deployment import Deployment, deployed
+from tests.support.kinds.chaos import DETAIL, WAYS, Rates, expected, poison
+from tests.support.machine import make_tasks
+from tests.support.plan import plan
 
 # One deployment for all: they stay together when the soak is shared out among processes.
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600), pytest.mark.xdist_group("scale")]

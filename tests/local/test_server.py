@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 
-from infra import local
-from infra.local import server, shim
-from infra.local.deploy import Assembly, DeployError, client, deploy, zipped
-from infra.local.server import Server, ServerError
-from infra.local.shim import ShimError
+from fanout import local
+from fanout.local import server, shim
+from fanout.local.deploy import Assembly, DeployError, client, deploy, zipped
+from fanout.local.server import Server, ServerError
+from fanout.local.shim import ShimError
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ def test_a_process_that_merely_has_the_old_number_is_left_alone(home: Path) -> N
 def test_a_server_that_cannot_start_says_why_and_leaves_nothing(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program = home.parent / "infra" / "local" / "shim.py"
+    program = home.parent / "fanout" / "local" / "shim.py"
     program.parent.mkdir(parents=True)
     program.write_text("import sys; sys.exit('The embedded AWS cannot start. Because.')")
     for folder in program.parents[:2]:
@@ -196,7 +196,7 @@ def test_a_ministack_without_what_the_shim_replaces_is_refused() -> None:
         shim._replace(server, "run_nothing", print)
 
 
-START = "import pathlib, sys; from infra.local import server; server.start(pathlib.Path(sys.argv[1]), tied={tied})"
+START = "import pathlib, sys; from fanout.local import server; server.start(pathlib.Path(sys.argv[1]), tied={tied})"
 
 
 def test_an_interrupted_start_leaves_no_process(home: Path) -> None:

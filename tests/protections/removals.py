@@ -8,17 +8,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MACHINE = "statemachines/fan_out.asl.json"
-ACCOUNT = "lambdas/fan_out/account.py"
-CLOSER = "lambdas/fan_out/closer.py"
-LISTING = "lambdas/fan_out/listing.py"
+ACCOUNT = "lambdas/fan_out/steps/finalizing.py"
+CLOSER = "lambdas/fan_out/finalizer.py"
+LISTING = "lambdas/fan_out/steps/listing.py"
 PLANNER = "lambdas/fan_out/planner.py"
-RECORD = "lambdas/fan_out/record.py"
-REDUCTION = "lambdas/fan_out/reduction.py"
-SOURCE_CSV = "lambdas/fan_out/source_csv.py"
-STORAGE = "lambdas/fan_out/storage.py"
-TOLERANCE = "lambdas/fan_out/tolerance.py"
-WORK = "lambdas/fan_out/work.py"
-ASKING = "lambdas/fan_out/asking.py"
+RECORD = "lambdas/fan_out/model/record.py"
+REDUCTION = "lambdas/fan_out/steps/reduction.py"
+SOURCE_CSV = "lambdas/fan_out/sources/csv.py"
+STORAGE = "lambdas/fan_out/aws/storage.py"
+TOLERANCE = "lambdas/fan_out/steps/early_stop.py"
+WORK = "lambdas/fan_out/steps/shard_runner.py"
+ASKING = "lambdas/fan_out/steps/kind_runner.py"
 STORE = "lambdas/task_service/store.py"
 WRITES = "lambdas/task_service/writes.py"
 
@@ -226,7 +226,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
     store.put(RECORD, record)
     return record
 """,
-            test="test_a_closer_that_races_the_reducer_agrees_with_it",
+            test="test_a_finalizer_that_races_the_reducer_agrees_with_it",
         ),
     ),
     "a function outlives its job's stop": (
@@ -249,7 +249,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
         Removal(
             "a retry goes by the record",
-            "lambdas/fan_out/origin.py",
+            "lambdas/fan_out/steps/retry_source.py",
             'is_listed = counts["listed"] > 0 or "resultUrl" in record',
             'is_listed = earlier.has("manifest.json")',
         ),
@@ -497,7 +497,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
         Removal(
             "exit code 3",
-            "infra/cli.py",
+            "fanout/cli.py",
             '"PARTIAL": PARTIAL}',
             '"PARTIAL": SUCCESS}',
             test="test_run_prints_the_record_as_one_document_and_tells_success_from_partial",
@@ -570,7 +570,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
     "a job's name that was used before, its objects gone": (
         Removal(
             "effects are keyed by the job's start, too",
-            "lambdas/fan_out/job.py",
+            "lambdas/fan_out/model/plan.py",
             'else f"{job_id}@{started_at}"',
             "else job_id",
         ),
@@ -599,7 +599,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             test="test_a_state_waits_longer_than_its_function_runs",
         ),
         Removal(
-            "the Closer",
+            "the Finalizer",
             CLOSER,
             '"TIMED_OUT": (',
             '"TIMED": (',
@@ -626,7 +626,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         Removal("the closing account", CLOSER, '"ABORTED": ("STOPPED"', '"ABORTED": ("FAILED"'),
         Removal(
             "failedIn lists anew what was not listed to its end",
-            "lambdas/fan_out/job.py",
+            "lambdas/fan_out/model/plan.py",
             "source = retried.plan.source if retried.named is None else asked.source",
             "source = asked.source",
             test="test_a_job_stopped_anywhere_is_accounted_for_and_made_good_by_a_retry",
@@ -635,7 +635,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
     "a chain of retries": (
         Removal(
             "effects are keyed by the chain's first job",
-            "lambdas/fan_out/job.py",
+            "lambdas/fan_out/model/plan.py",
             'effect_scope=origin.effect_scope if origin is not None else f"{job_id}@{started_at}"',
             'effect_scope=f"{job_id}@{started_at}"',
         ),
@@ -650,7 +650,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
         Removal(
             "a lost list is not gone by",
-            "lambdas/fan_out/origin.py",
+            "lambdas/fan_out/steps/retry_source.py",
             "if is_listed and not is_off and earlier.has(FAILURES):",
             "if is_listed:",
             test="test_a_retry_of_a_job_that_lost_objects_lists_its_source_anew",
@@ -665,7 +665,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             test="test_a_reducer_that_cannot_write_the_account_fails_the_job_loudly",
         ),
         Removal(
-            "the Closer tries again",
+            "the Finalizer tries again",
             CLOSER,
             '"FAILED": ("FAILED"',
             '"BROKEN": ("FAILED"',
@@ -697,21 +697,21 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
     "numbers and text at their limits": (
         Removal(
             "numbers have bounds",
-            "lambdas/fan_out/job.py",
+            "lambdas/fan_out/model/plan.py",
             '500, alias="shardSize", ge=1, le=10_000,',
             '500, alias="shardSize", ge=1,',
             test="test_a_wrong_field_is_refused_with_its_name_its_value_and_what_is_allowed",
         ),
         Removal(
             "input is typed",
-            "lambdas/fan_out/job.py",
+            "lambdas/fan_out/model/plan.py",
             "frozen=True, strict=True, extra=",
             "frozen=True, strict=False, extra=",
             test="test_a_wrong_field_is_refused_with_its_name_its_value_and_what_is_allowed",
         ),
         Removal(
             "UTF-8 throughout",
-            "lambdas/fan_out/outcomes.py",
+            "lambdas/fan_out/model/outcomes.py",
             'str(said).encode("utf-8", "replace").decode()',
             "str(said)",
             test="test_a_failures_message_of_any_length_and_any_text_is_written_short",

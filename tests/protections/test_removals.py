@@ -17,7 +17,8 @@ from tests.protections.removals import REMOVALS, Removal
 ROOT = Path(__file__).parent.parent.parent
 # What the tests read; the copy's tests find their tools by this process's own interpreter.
 COPIED = (
-    "lambdas", "infra", "statemachines", "tests", "docs", "README.md", "pyproject.toml", "uv.lock", "cdk.json",
+    "lambdas", "fanout", "infra", "statemachines", "tests", "docs",
+    "README.md", "pyproject.toml", "uv.lock", "cdk.json",
 )  # fmt: skip
 SECONDS = 120
 
@@ -118,7 +119,13 @@ def run_tests(copy: Path, *names: str, seconds: float = SECONDS) -> subprocess.C
 
 
 def test_a_copy_imports_its_own_modules(copy: Path) -> None:
-    names = ("fan_out.work", "task_service.store", "kinds.daily_plan", "infra.functions", "tests.machine")
+    names = (
+        "fan_out.steps.shard_runner",
+        "task_service.store",
+        "kinds.daily_plan",
+        "infra.functions",
+        "tests.support.machine",
+    )
     paths = "; ".join(f"import {name}; print({name}.__file__)" for name in names)
     done = run(copy, "-c", paths)
     assert len(done.stdout.split()) == len(names), done.stderr

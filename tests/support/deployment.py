@@ -20,7 +20,7 @@ from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.httpsession import URLLib3Session
 
-from infra import local
+from fanout import local
 
 ROOT = Path(__file__).parent.parent.parent
 ENDED = {"SUCCEEDED", "FAILED", "ABORTED", "TIMED_OUT"}
@@ -167,7 +167,7 @@ def deployed(folder: Path) -> Iterator[Deployment]:
     """A deployment in this folder, taken down at the end whatever happens."""
     staged, home = folder / "lambdas", folder / "home"
     shutil.copytree(ROOT / "lambdas", staged, ignore=shutil.ignore_patterns("__pycache__"))
-    for kind in (ROOT / "tests/kinds").glob("*.py"):
+    for kind in (ROOT / "tests/support/kinds").glob("*.py"):
         shutil.copy(kind, staged / "kinds")
     try:
         yield Deployment(home, local.up(home, lambdas=staged, tied=True, wait_scale=0.05))

@@ -11,9 +11,9 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from infra import local
-from infra.local.deploy import client
-from infra.local.server import Server
+from fanout import local
+from fanout.local.deploy import client
+from fanout.local.server import Server
 
 TRUST = {
     "Version": "2012-10-17",

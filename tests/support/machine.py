@@ -42,11 +42,11 @@ from moto.core.request import normalize_request
 
 import kinds
 import task_service.aws
-from fan_out import aws
+from fan_out.aws import clients as aws
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 # Kinds that only tests need are found like any other.
-KINDS = ROOT / "tests/kinds"
+KINDS = ROOT / "tests/support/kinds"
 if str(KINDS) not in kinds.__path__:
     kinds.__path__.append(str(KINDS))
 
@@ -338,7 +338,8 @@ class Machine:
                 "futures_wait": lambda futures: None,
             }.items():
                 stack.enter_context(patch.object(interpreter, name, stand_in))
-            from fan_out import reduction, work
+            from fan_out.steps import reduction
+            from fan_out.steps import shard_runner as work
 
             def sent(stubber: BotocoreStubber, event_name: str, request: Any, **more: Any) -> Any:
                 return self._send(stubber, event_name, request, **more)

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from fan_out import costs, kind
-from fan_out.job import JobInput, Origin, Plan, make_plan, read_input
-from fan_out.tasks import Task
-from infra import cli, functions
+from fan_out.model import costs, kind
+from fan_out.model.plan import JobInput, Origin, Plan, make_plan, read_input
+from fan_out.model.task import Task
+from fanout import cli
+from infra import functions
 
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text()
@@ -130,7 +131,7 @@ def test_the_commands_of_the_readme_exist_in_the_makefile() -> None:
     assert "make test" in (ROOT / ".ci/run").read_text()
 
 
-@pytest.mark.parametrize("module", ["infra.sample", "infra.cdk"])
+@pytest.mark.parametrize("module", ["fanout.sample", "infra.cdk"])
 def test_the_modules_that_the_documents_run_have_a_help(module: str) -> None:
     done = subprocess.run(
         [str(ROOT / ".venv/bin/python"), "-m", module, "--help"], cwd=ROOT, capture_output=True, check=False

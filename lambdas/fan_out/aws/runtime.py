@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 from aws_lambda_powertools import Logger
 
+from fan_out.aws.settings import settings
+from fan_out.aws.storage import Bucket, JobStore
 from fan_out.errors import FanOutError
-from fan_out.settings import settings
-from fan_out.storage import Bucket, JobStore
 
 logger = Logger()
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from fan_out import aws
+from fan_out.aws import clients as aws
 from fan_out.errors import AccountingError, InvalidJobError, ServiceUnavailableError
 
 # A block is one ranged GET. Reading by blocks instead of one long body survives a slow reader:

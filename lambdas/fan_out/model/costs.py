@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from fan_out import kind as kinds
 from fan_out.errors import CostLimitError, InvalidJobError
-from fan_out.job import Plan
-from fan_out.listing import Manifest
+from fan_out.model import kind as kinds
+from fan_out.model.plan import Plan
+from fan_out.steps.listing import Manifest
 
 # Prices of us-east-1 in US dollars, per unit: https://aws.amazon.com/step-functions/pricing/,
 # https://aws.amazon.com/lambda/pricing/ (arm64), https://aws.amazon.com/s3/pricing/

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 import kinds
 from fan_out.errors import InvalidJobError, RetryableError
-from fan_out.tasks import Row, Task
+from fan_out.model.task import Row, Task
 
 JSON = Any
 P = TypeVar("P", bound="Params")

@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from fan_out import kind as kinds
 from fan_out.errors import InvalidJobError
-from fan_out.kind import Job, Params
-from fan_out.tasks import Timestamp
+from fan_out.model import kind as kinds
+from fan_out.model.kind import Job, Params
+from fan_out.model.task import Timestamp
 
 # How many slices a listing of the Task Service has. DynamoDB answers one segment of a scan with some
 # 10 MB/s; four of them list ten million tasks in minutes, and few enough stay cheap for a small job.

@@ -6,12 +6,12 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from fan_out.aws.storage import JobStore, encode
 from fan_out.errors import AccountingError, KindFailedError, ShardStuckError, ToleranceExceededError
-from fan_out.job import Plan
-from fan_out.listing import Manifest
-from fan_out.outcomes import Counts, exceeds
-from fan_out.reduction import Node
-from fan_out.storage import JobStore, encode
+from fan_out.model.outcomes import Counts, exceeds
+from fan_out.model.plan import Plan
+from fan_out.steps.listing import Manifest
+from fan_out.steps.reduction import Node
 
 # A record travels through the state machine: what is larger stays in result.json alone.
 LARGEST_RESULT = 16 * 1024

@@ -6,8 +6,8 @@ import hashlib
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from fan_out.outcomes import Counts, Digest
-from fan_out.storage import JobStore, encode
+from fan_out.aws.storage import JobStore, encode
+from fan_out.model.outcomes import Counts, Digest
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
-from fan_out import aws
+from fan_out.aws import clients as aws
 from fan_out.errors import ServiceUnavailableError, TaskServiceError, ThrottledError
 
 

@@ -12,9 +12,9 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from fan_out.aws.storage import Line
 from fan_out.errors import InvalidJobError
-from fan_out.storage import Line
-from fan_out.tasks import Row
+from fan_out.model.task import Row
 
 COLUMNS = ("title", "detail", "dueAt", "isComplete")
 # Far above what a task may hold (1,100 characters); a row beyond it has an unclosed quote or no sense.

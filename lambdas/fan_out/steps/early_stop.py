@@ -16,9 +16,9 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from fan_out.outcomes import exceeds
-from fan_out.shard import Shard
-from fan_out.storage import JobStore
+from fan_out.aws.storage import JobStore
+from fan_out.model.outcomes import exceeds
+from fan_out.model.shard import Shard
 
 # Below it, shards above the tolerance note their failures: `{index}-{failures}`.
 EXCESS = "excess/"

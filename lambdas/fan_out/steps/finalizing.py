@@ -6,12 +6,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from fan_out import record as records
+from fan_out.aws.storage import RECORD, JobStore
 from fan_out.errors import AccountingError
-from fan_out.job import Plan
-from fan_out.listing import Manifest
-from fan_out.reduction import Cursor, Node, Reduction
-from fan_out.storage import RECORD, JobStore
+from fan_out.model import record as records
+from fan_out.model.plan import Plan
+from fan_out.steps.listing import Manifest
+from fan_out.steps.reduction import Cursor, Node, Reduction
 
 
 def now() -> str:

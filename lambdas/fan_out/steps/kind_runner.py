@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fan_out.errors import RetryableError
-from fan_out.job import Plan
-from fan_out.kind import Failure, Job, Kind
-from fan_out.tasks import Row, Task
+from fan_out.model.kind import Failure, Job, Kind
+from fan_out.model.plan import Plan
+from fan_out.model.task import Row, Task
 
 # Tries for a task that is throttled, with full jitter up to PAUSE * 2^try seconds between them; and how many
 # further tries one call has in all, so that a downstream in trouble is not kept there by its clients.

@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from fan_out import source_csv, tasks
+from fan_out.aws.storage import JobStore, Line, encode
 from fan_out.errors import AccountingError, RetryableError
-from fan_out.job import CsvSource, FailedSource, Plan, TasksSource
-from fan_out.storage import JobStore, Line, encode
+from fan_out.model import task as tasks
+from fan_out.model.plan import CsvSource, FailedSource, Plan, TasksSource
+from fan_out.sources import csv as source_csv
 
 # One call of the Task Service's list function returns at most so many tasks.
 PAGE = 5000

@@ -18,14 +18,14 @@ from dataclasses import asdict, dataclass, field
 from itertools import chain, islice
 from typing import Any
 
-from fan_out import kind as kinds
+from fan_out.aws.storage import FAILURES, JobStore, encode
 from fan_out.errors import AccountingError
-from fan_out.job import Plan
-from fan_out.kind import Kind, Params
-from fan_out.listing import Manifest
-from fan_out.outcomes import Counts, Digest, failure
-from fan_out.shard import Progress, Shard, partial
-from fan_out.storage import FAILURES, JobStore, encode
+from fan_out.model import kind as kinds
+from fan_out.model.kind import Kind, Params
+from fan_out.model.outcomes import Counts, Digest, failure
+from fan_out.model.plan import Plan
+from fan_out.model.shard import Progress, Shard, partial
+from fan_out.steps.listing import Manifest
 
 FAN_IN = 64
 # Objects that are read at the same time.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from fan_out.aws.storage import FAILURES, RECORD, Bucket, JobStore
 from fan_out.errors import AccountingError, InvalidJobError, SourceNotFoundError
-from fan_out.job import FailedSource, Origin, Plan, Source
-from fan_out.storage import FAILURES, RECORD, Bucket, JobStore
+from fan_out.model.plan import FailedSource, Origin, Plan, Source
 
 
 def find(bucket: Bucket, source: Source) -> Origin | None:

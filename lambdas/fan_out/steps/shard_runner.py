@@ -17,15 +17,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from fan_out import kind as kinds
-from fan_out.asking import FAULTS, Asker, Clock, Tried, task_rate
+from fan_out.aws.storage import RECORD, JobStore, encode
 from fan_out.errors import AccountingError, JobEndedError, ShardStuckError
-from fan_out.job import Plan
-from fan_out.kind import Failure, Job, Kind
-from fan_out.outcomes import failure
-from fan_out.shard import Progress, Shard, partial
-from fan_out.storage import RECORD, JobStore, encode
-from fan_out.tasks import Row, Task, from_json
+from fan_out.model import kind as kinds
+from fan_out.model.kind import Failure, Job, Kind
+from fan_out.model.outcomes import failure
+from fan_out.model.plan import Plan
+from fan_out.model.shard import Progress, Shard, partial
+from fan_out.model.task import Row, Task, from_json
+from fan_out.steps.kind_runner import FAULTS, Asker, Clock, Tried, task_rate
 
 # How many workers one task may kill alone before it is quarantined. Finding it costs a few deaths more. With two, one
 # worker in twenty dying for reasons of its own would quarantine one in four hundred of the tasks under suspicion.

@@ -18,8 +18,8 @@ from typing import Any
 from pydantic import Field
 
 from fan_out.errors import ServiceUnavailableError, ThrottledError
-from fan_out.kind import JSON, Failure, Job, Kind, Params
-from fan_out.tasks import WRITES_PER_CALL, Task
+from fan_out.model.kind import JSON, Failure, Job, Kind, Params
+from fan_out.model.task import WRITES_PER_CALL, Task
 
 DETAIL = "worked on by chaos"
 # How a poisoned task ends its worker: it exits, it touches memory that is not its own, the kernel ends it for taking

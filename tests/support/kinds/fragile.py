@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fan_out.kind import JSON, Failure, Job, Kind, Params
-from fan_out.tasks import WRITES_PER_CALL, Task
+from fan_out.model.kind import JSON, Failure, Job, Kind, Params
+from fan_out.model.task import WRITES_PER_CALL, Task
 
 # The world outside, for a test to break and to mend between a job and its retry.
 UNREACHABLE: set[str] = set()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from fan_out.kind import JSON, Job, Kind, Params, TaskError
-from fan_out.tasks import Task
-from tests.machine import KilledError, TimedOutError
+from fan_out.model.kind import JSON, Job, Kind, Params, TaskError
+from fan_out.model.task import Task
+from tests.support.machine import KilledError, TimedOutError
 
 
 class Ids(Params):

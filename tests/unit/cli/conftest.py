@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from infra import cli
-from infra.fanout import Deployment, FanOut
-from tests.emulator import Emulator
+from fanout import cli
+from fanout.client import Deployment, FanOut
+from tests.support.emulator import Emulator
 
 # A machine that ends as its input's params say, in place of the real one, which has its own tests.
 STATES: dict[str, Any] = {

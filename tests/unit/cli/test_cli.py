@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from fan_out.job import JobInput, TaskFilter, read_input
-from infra import cli
-from infra.fanout import Deployment, FanOut, JobNotFoundError, new_job_id
-from tests.emulator import Emulator
+from fan_out.model.plan import JobInput, TaskFilter, read_input
+from fanout import cli
+from fanout.client import Deployment, FanOut, JobNotFoundError, new_job_id
+from tests.support.emulator import Emulator
 from tests.unit.cli.conftest import Put, Run, record_of
 
 COMMANDS = {

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from infra.fanout import (
+from fanout.client import (
     JOB_ID,
     AccessError,
     Deployment,
@@ -24,7 +24,7 @@ from infra.fanout import (
     UnreachableError,
     new_job_id,
 )
-from tests.emulator import Emulator
+from tests.support.emulator import Emulator
 from tests.unit.cli.conftest import Put, record_of
 
 
@@ -198,7 +198,7 @@ def test_jobs_are_listed_newest_first_with_the_status_of_their_accounts(client: 
 def test_lines_come_whole_whatever_the_size_of_a_block(
     client: FanOut, put: Put, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("infra.fanout._BLOCK", block)
+    monkeypatch.setattr("fanout.client._BLOCK", block)
     put("some/lines", "ein\nzweites, längeres\n\nletztes".encode())
     assert list(client.lines("some/lines")) == [b"ein", "zweites, längeres".encode(), b"", b"letztes"]
 
@@ -332,7 +332,7 @@ def test_a_read_that_aws_failed_or_throttled_is_tried_again(
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
-    monkeypatch.setattr("infra.fanout.time.sleep", lambda _: None)
+    monkeypatch.setattr("fanout.client.time.sleep", lambda _: None)
     api.answers = [(502, {}), (429, {}), (200, {"tasks": []})]
     assert list(of_api(api, endpoint_url=None).tasks({})) == []
     assert len(api.queries) == 3

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fan_out.tasks import instant
-from infra import sample
+from fan_out.model.task import instant
+from fanout import sample
 
 DAY = date(2026, 11, 23)
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from infra.fanout import JobRecord, Progress
-from infra.show import Screen, ShownError, document, duration, fit, is_retryable, outcomes, safe
+from fanout.client import JobRecord, Progress
+from fanout.screen import Screen, ShownError, document, duration, fit, is_retryable, outcomes, safe
 from tests.unit.cli.conftest import record_of
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
@@ -163,7 +163,7 @@ def test_without_a_terminal_progress_is_a_plain_line_at_most_every_few_seconds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = iter([0.0, 1.0, 2.0, 4.0, 5.0, 9.0])
-    monkeypatch.setattr("infra.show.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("fanout.screen.time.monotonic", lambda: next(clock))
     shown, out, err = screen()
     listing = Progress(job_id="j", status="RUNNING", seconds=0)
     shown.follow(iter([listing, step(1, 0), step(2, 1), step(4, 5), step(5, 6), step(9, 6)]))
@@ -209,7 +209,7 @@ def test_a_job_that_ended_before_its_listing_can_be_retried() -> None:
     [
         (".venv/bin/fanout", False, ".venv/bin/fanout retry j"),
         (".venv/bin/fanout", True, "fanout retry j"),
-        ("/project/infra/demo.py", False, "fanout retry j"),
+        ("/project/fanout/demo.py", False, "fanout retry j"),
     ],
 )
 def test_a_command_is_shown_so_that_it_can_be_pasted(

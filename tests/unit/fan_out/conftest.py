@@ -10,13 +10,13 @@ from botocore.exceptions import ClientError
 from hypothesis import HealthCheck, settings
 
 import kinds
-from fan_out import kind
-from fan_out.job import Plan, make_plan, read_input
-from fan_out.listing import Manifest
-from fan_out.shard import Progress, Shard, partial
-from fan_out.storage import Bucket, JobStore, encode
-from tests import machine as machines
-from tests.machine import BUCKET, STARTED_AT, Machine
+from fan_out.aws.storage import Bucket, JobStore, encode
+from fan_out.model import kind
+from fan_out.model.plan import Plan, make_plan, read_input
+from fan_out.model.shard import Progress, Shard, partial
+from fan_out.steps.listing import Manifest
+from tests.support import machine as machines
+from tests.support.machine import BUCKET, STARTED_AT, Machine
 
 # A normal run looks at the same examples every time.
 settings.register_profile(

@@ -8,9 +8,9 @@ from typing import Any
 import boto3
 import pytest
 
-from fan_out import aws
-from fan_out.storage import JobStore
-from tests.machine import (
+from fan_out.aws import clients as aws
+from fan_out.aws.storage import JobStore
+from tests.support.machine import (
     BUCKET,
     STARTED_AT,
     TABLE,
@@ -171,7 +171,7 @@ def test_a_retry_of_a_stopped_import_creates_none_of_its_tasks_again(
     machine.after = lambda call, answer: answer
     assert len(table()) == 4
     ended = {"name": "job-1", "status": "ABORTED", "startDate": 1795424400123}
-    machine.call("Closer", {"detail": ended})
+    machine.call("Finalizer", {"detail": ended})
     again = machine.run({"source": {"failedIn": "job-1"}}, "job-2")
     assert again.output["counts"]["succeeded"] == 8
     assert sorted(each["title"] for each in table().values()) == [f"Row {n}" for n in range(8)]

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fan_out import kind
-from fan_out.job import make_plan, read_input
-from fan_out.storage import JobStore
-from fan_out.tasks import Task
-from tests import plan as plain
-from tests.machine import STARTED_AT, Machine, make_tasks, put_tasks, stored
+from fan_out.aws.storage import JobStore
+from fan_out.model import kind
+from fan_out.model.plan import make_plan, read_input
+from fan_out.model.task import Task
+from tests.support import plan as plain
+from tests.support.machine import STARTED_AT, Machine, make_tasks, put_tasks, stored
 from tests.unit.fan_out.conftest import reset, task
 
 # Whole and half hours, both hemispheres, a day line, and zones in which days begin at a change of clocks.

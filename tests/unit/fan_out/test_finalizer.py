@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from fan_out.aws.storage import JobStore
 from fan_out.errors import ServiceUnavailableError
-from fan_out.storage import JobStore
-from tests.machine import Call, Context, KilledError, Machine, make_tasks, names, put_tasks
+from tests.support.machine import Call, Context, KilledError, Machine, make_tasks, names, put_tasks
 from tests.unit.fan_out.conftest import put_plan, task
 
 # 2026-11-23T09:00:00.123Z, as EventBridge says it.
@@ -22,7 +22,7 @@ ENDINGS = {
 def call(machine: Machine, status: str, job_id: str = "job-1") -> Any:
     """The event of EventBridge, as far as it is documented."""
     return machine.call(
-        "Closer",
+        "Finalizer",
         {
             "source": "aws.states",
             "detail-type": "Step Functions Execution Status Change",
@@ -139,10 +139,10 @@ def test_a_job_whose_reducer_could_not_write_the_account_gets_it_here(
 def test_an_account_that_takes_longer_than_one_call_is_gone_on_with_by_the_next(
     machine: Machine, store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fan_out.reduction.FAN_IN", 2)
+    monkeypatch.setattr("fan_out.steps.reduction.FAN_IN", 2)
     put_tasks([task(number) for number in range(30)])
     stop_at(machine, "Worker", 3)
-    machine.contexts["Closer"] = lambda: Context(iter([900_000, 900_000, *[1] * 99]).__next__)
+    machine.contexts["Finalizer"] = lambda: Context(iter([900_000, 900_000, *[1] * 99]).__next__)
     with pytest.raises(ServiceUnavailableError, match="takes another call"):
         call(machine, "ABORTED")
     machine.contexts.clear()

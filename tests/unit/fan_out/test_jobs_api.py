@@ -15,11 +15,12 @@ from moto import mock_aws
 from moto.backends import get_backend
 from moto.core.botocore_stubber import MockRawResponse
 
-from fan_out import aws, jobs, jobs_api
+from fan_out import jobs, jobs_api
+from fan_out.aws import clients as aws
+from fan_out.aws.storage import Bucket, JobStore
 from fan_out.errors import ServiceUnavailableError, ThrottledError
 from fan_out.jobs import LINK_SECONDS, Jobs
-from fan_out.storage import Bucket, JobStore
-from tests.machine import BUCKET, REGION, Context, forget_warm_state
+from tests.support.machine import BUCKET, REGION, Context, forget_warm_state
 from tests.unit.fan_out.conftest import put_plan
 
 ACCOUNT = "123456789012"

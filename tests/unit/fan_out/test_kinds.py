@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fan_out import kind
 from fan_out.errors import InvalidJobError
-from fan_out.job import make_plan, read_input
-from fan_out.kind import Failure, Job, Kind, Params
-from fan_out.tasks import Row, Task, from_json
-from tests.machine import ROOT, STARTED_AT
+from fan_out.model import kind
+from fan_out.model.kind import Failure, Job, Kind, Params
+from fan_out.model.plan import make_plan, read_input
+from fan_out.model.task import Row, Task, from_json
+from tests.support.machine import ROOT, STARTED_AT
 
 # Kinds that go out to users; those that only tests need make no promise but the laws.
 DEPLOYED = [name for name in kind.names() if (ROOT / f"lambdas/kinds/{name.replace('-', '_')}.py").exists()]

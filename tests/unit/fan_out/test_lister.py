@@ -10,12 +10,12 @@ from botocore.exceptions import ConnectTimeoutError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fan_out import listing
+from fan_out.aws.storage import JobStore, Line, encode
 from fan_out.errors import AccountingError, InvalidJobError, ServiceUnavailableError, ThrottledError
-from fan_out.job import SEGMENTS, Origin, make_plan, read_input
-from fan_out.storage import JobStore, Line, encode
-from fan_out.tasks import TaskServiceError
-from tests.machine import Boundary, Call, Context, Machine, make_tasks, names, put_tasks
+from fan_out.model.plan import SEGMENTS, Origin, make_plan, read_input
+from fan_out.model.task import TaskServiceError
+from fan_out.steps import listing
+from tests.support.machine import Boundary, Call, Context, Machine, make_tasks, names, put_tasks
 from tests.unit.fan_out.conftest import put_plan, task
 
 LATE = 5_000
@@ -333,7 +333,7 @@ def test_a_throttled_page_costs_nothing_of_what_was_listed_before_it(
     step: Step, machine: Machine, store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listing, "PAGE", 5)
-    monkeypatch.setattr("fan_out.job.SEGMENTS", 1)
+    monkeypatch.setattr("fan_out.model.plan.SEGMENTS", 1)
     tasks = make_tasks(200, complete=0)
     put_tasks(tasks)
     put_plan(store)
@@ -387,8 +387,8 @@ def test_a_step_that_is_throttled_before_it_has_anything_is_tried_again_with_a_p
 def test_a_line_of_any_length_in_a_csv_is_one_bad_row(
     step: Step, machine: Machine, store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fan_out.storage.BLOCK", 1 << 16)
-    monkeypatch.setattr("fan_out.storage.LONGEST_LINE", 1 << 17)
+    monkeypatch.setattr("fan_out.aws.storage.BLOCK", 1 << 16)
+    monkeypatch.setattr("fan_out.aws.storage.LONGEST_LINE", 1 << 17)
     good = b"".join(b"Row %d\n" % number for number in range(5))
     body = b"title\n" + good + b"x" * 700_000 + b"\n" + good + b"y" * 300_000
     store.bucket.put("uploads/x.csv", body)

@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
-from fan_out import costs, manifest
+from fan_out import manifest
+from fan_out.aws.storage import JobStore
 from fan_out.errors import AccountingError, CostLimitError, InvalidJobError
-from fan_out.job import SEGMENTS
-from fan_out.listing import Manifest, part_name
-from fan_out.storage import JobStore
-from tests.machine import Context, Machine, make_tasks, put_tasks
+from fan_out.model import costs
+from fan_out.model.plan import SEGMENTS
+from fan_out.steps.listing import Manifest, part_name
+from tests.support.machine import Context, Machine, make_tasks, put_tasks
 from tests.unit.fan_out.conftest import plan, put_plan
 
 

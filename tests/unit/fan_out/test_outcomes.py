@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fan_out.outcomes import GROUPS, SAMPLES, Counts, Digest, exceeds, failure, normalised
+from fan_out.model.outcomes import GROUPS, SAMPLES, Counts, Digest, exceeds, failure, normalised
 from tests.unit.fan_out.conftest import task
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from ministack.services import stepfunctions as interpreter
 
-from tests.machine import Machine, put_tasks
+from tests.support.machine import Machine, put_tasks
 from tests.unit.fan_out.conftest import reset, task
 
 # Step Functions takes 256 KiB between two states; this is what we keep to.

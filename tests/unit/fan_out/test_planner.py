@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 
-from fan_out import aws, kind, planner
+from fan_out import planner
+from fan_out.aws import clients as aws
+from fan_out.aws.storage import JobStore
 from fan_out.errors import InvalidJobError, SourceNotFoundError
-from fan_out.job import SEGMENTS, Plan, make_plan, read_input
-from fan_out.storage import JobStore
-from tests.machine import BUCKET, STARTED_AT, Context, Machine
+from fan_out.model import kind
+from fan_out.model.plan import SEGMENTS, Plan, make_plan, read_input
+from tests.support.machine import BUCKET, STARTED_AT, Context, Machine
 from tests.unit.fan_out.conftest import plan, put_plan
 
 WHOLE = "a whole number from 1 to 10,000"

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from fan_out import record
-from fan_out.outcomes import Counts
-from fan_out.reduction import Manifest, Node
-from fan_out.storage import JobStore, encode
+from fan_out.aws.storage import JobStore, encode
+from fan_out.model import record
+from fan_out.model.outcomes import Counts
+from fan_out.steps.reduction import Manifest, Node
 from tests.unit.fan_out.conftest import plan
 
 

@@ -10,13 +10,16 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fan_out import account, aws, reduction, storage
-from fan_out.outcomes import Counts, failure
-from fan_out.reduction import Cursor, Node, Reduction
-from fan_out.shard import Progress, Shard
-from fan_out.storage import Bucket, JobStore
+from fan_out.aws import clients as aws
+from fan_out.aws import storage
+from fan_out.aws.storage import Bucket, JobStore
+from fan_out.model.outcomes import Counts, failure
+from fan_out.model.shard import Progress, Shard
+from fan_out.steps import finalizing as account
+from fan_out.steps import reduction
+from fan_out.steps.reduction import Cursor, Node, Reduction
 from infra.functions import FUNCTIONS
-from tests.machine import (
+from tests.support.machine import (
     BUCKET,
     STARTED_AT,
     Call,
@@ -400,7 +403,7 @@ def test_what_a_merge_holds_in_memory_does_not_grow_with_its_lines(
         )
         for index in range(8)
     }
-    monkeypatch.setattr("fan_out.storage.BLOCK", 16 * 1024)
+    monkeypatch.setattr("fan_out.aws.storage.BLOCK", 16 * 1024)
     monkeypatch.setattr(aws, "s3", lambda: RangedReads(bodies))
     reducer = Reduction(store, plan(kind="trial"), reduction.Manifest(8, 8, 0))
     children = [Node(lines=f"{index}.lines") for index in range(8)]

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fan_out.aws.storage import Line
 from fan_out.errors import InvalidJobError
-from fan_out.source_csv import COLUMNS, LONGEST_ROW, Position, Read, read
-from fan_out.storage import Line
+from fan_out.sources.csv import COLUMNS, LONGEST_ROW, Position, Read, read
 
 HEADER = b"title,detail,dueAt,isComplete\n"
 

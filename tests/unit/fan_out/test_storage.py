@@ -9,10 +9,11 @@ from botocore.exceptions import ClientError, EndpointConnectionError, ParamValid
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fan_out import aws, storage
+from fan_out.aws import clients as aws
+from fan_out.aws import storage
+from fan_out.aws.storage import Bucket, JobStore, encode
 from fan_out.errors import AccountingError, InvalidJobError, ServiceUnavailableError, ThrottledError
-from fan_out.storage import Bucket, JobStore, encode
-from tests.machine import BUCKET, Machine
+from tests.support.machine import BUCKET, Machine
 from tests.unit.fan_out.conftest import RangedReads
 
 # The smallest part that S3 takes in the middle of a multipart upload.

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fan_out import tolerance
-from fan_out.outcomes import Counts
-from fan_out.shard import Shard
-from fan_out.storage import JobStore
-from fan_out.tolerance import counts_as_failed
+from fan_out.aws.storage import JobStore
+from fan_out.model.outcomes import Counts
+from fan_out.model.shard import Shard
+from fan_out.steps import early_stop as tolerance
+from fan_out.steps.early_stop import counts_as_failed
 
 
 class Names:

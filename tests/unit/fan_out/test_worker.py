@@ -9,14 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fan_out import asking, work
-from fan_out.asking import RETRY_BUDGET, TRIES, Clock, Pace, task_rate
+from fan_out.aws.storage import JobStore
 from fan_out.errors import AccountingError, JobEndedError, ShardFailedError, ShardStuckError, ThrottledError
-from fan_out.kind import Failure, TaskError
-from fan_out.shard import Shard
-from fan_out.storage import JobStore
-from fan_out.work import DEADLY, QUARANTINES, STALLS, ShardWork
-from tests.machine import STARTED_AT, Call, Context, KilledError, Machine, names, put_tasks
+from fan_out.model.kind import Failure, TaskError
+from fan_out.model.shard import Shard
+from fan_out.steps import kind_runner as asking
+from fan_out.steps import shard_runner as work
+from fan_out.steps.kind_runner import RETRY_BUDGET, TRIES, Clock, Pace, task_rate
+from fan_out.steps.shard_runner import DEADLY, QUARANTINES, STALLS, ShardWork
+from tests.support.machine import STARTED_AT, Call, Context, KilledError, Machine, names, put_tasks
 from tests.unit.fan_out.conftest import plan, put_manifest, put_plan, put_shard, task
 
 THROTTLED = Failure("ThrottledError", "slow down", retry=True)

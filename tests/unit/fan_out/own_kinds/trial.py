@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-from fan_out.kind import JSON, Failure, Job, Kind, Params
-from fan_out.tasks import Task
+from fan_out.model.kind import JSON, Failure, Job, Kind, Params
+from fan_out.model.task import Task
 
 
 class Trial(Kind[Params, Task]):
