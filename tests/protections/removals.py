@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tests.protections.cuts import Cut, JsonCut
+
 MACHINE = "statemachines/fan_out.asl.json"
 ACCOUNT = "lambdas/fan_out/steps/finalizing.py"
 CLOSER = "lambdas/fan_out/finalizer.py"
@@ -25,34 +27,57 @@ WRITES = "lambdas/task_service/writes.py"
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """A protection taken away: `new` in place of `old`, which the file holds exactly once.
+    """A protection taken away from a file by its cuts.
 
-    `test` is the one of its row's tests that must fail then; without it each of them must. `also` has further
-    pairs of old and new, where one half of a protection still does what the other did.
+    `test` is the one of its row's tests that must fail then; without it each of them must.
     """
 
     protection: str
     file: str
+    cuts: tuple[Cut | JsonCut | Text, ...]
+    test: str | None = None
+
+    def apply(self, text: str) -> str:
+        """The file's text without the protection. Raises LookupError if there is nothing to take away."""
+        for cut in self.cuts:
+            text = cut.apply(text)
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """`new` in place of `old`, which the file holds exactly once."""
+
     old: str
     new: str
-    test: str | None = None
-    also: tuple[tuple[str, str], ...] = ()
 
-    @property
-    def changes(self) -> tuple[tuple[str, str], ...]:
-        return ((self.old, self.new), *self.also)
+    def apply(self, text: str) -> str:
+        if text.count(self.old) != 1 or self.old == self.new:
+            raise LookupError(f"the file has this {text.count(self.old)} times: {self.old}")
+        return text.replace(self.old, self.new)
+
+
+def _of(
+    protection: str,
+    file: str,
+    old: str,
+    new: str,
+    test: str | None = None,
+    also: tuple[tuple[str, str], ...] = (),
+) -> Removal:
+    return Removal(protection, file, tuple(Text(*pair) for pair in ((old, new), *also)), test)
 
 
 REMOVALS: dict[str, tuple[Removal, ...]] = {
     "a payload over 256 KiB": (
-        Removal(
+        _of(
             "tasks go through S3",
             "lambdas/fan_out/lister.py",
             '"done": done.is_last}',
             '"done": done.is_last, "shards": done.shards}',
             test="test_ten_and_two_hundred_shards_give_the_parent_the_same_payloads",
         ),
-        Removal(
+        _of(
             "a large result stays out of the record",
             RECORD,
             'result if len(encode(result)) <= LARGEST_RESULT else {"resultKey": store.key("result.json")}',
@@ -61,14 +86,14 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "history over 25,000 events": (
-        Removal(
+        _of(
             "a Distributed Map",
             MACHINE,
             '"Mode": "DISTRIBUTED", "ExecutionType": "STANDARD"',
             '"Mode": "INLINE"',
             test="test_the_shards_are_run_by_children_under_the_jobs_own_bounds",
         ),
-        Removal(
+        _of(
             "few segments, each listed in as few calls as its time allows",
             LISTING,
             "if cursor is not None and is_late(longest):",
@@ -78,7 +103,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "429 from Lambda": (
-        Removal(
+        _of(
             "a retrier of its own",
             MACHINE,
             '{ "ErrorEquals": ["InvalidJobError", "SourceNotFoundError"], "MaxAttempts": 0 },\n'
@@ -88,11 +113,11 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             "        {\n"
             '          "ErrorEquals": ["Lambda.Unknown"],',
         ),
-        Removal("patience", MACHINE, '"MaxAttempts": 1000', '"MaxAttempts": 3'),
+        _of("patience", MACHINE, '"MaxAttempts": 1000', '"MaxAttempts": 3'),
     ),
-    "unbounded fan-out": (Removal("the map's bound", MACHINE, '"MaxConcurrencyPath": "$.workers",', ""),),
+    "unbounded fan-out": (_of("the map's bound", MACHINE, '"MaxConcurrencyPath": "$.workers",', ""),),
     "a poison task that raises": (
-        Removal(
+        _of(
             "a failing task is a value",
             ASKING,
             """except FAULTS as error:
@@ -100,7 +125,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             """except TimeoutError as error:
             if len(tasks) > 1:""",
         ),
-        Removal(
+        _of(
             "a failing batch is taken apart",
             ASKING,
             "                return [answer for task in tasks for answer in self._asked_alone(task)]\n",
@@ -108,7 +133,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "a poison task that kills its worker": (
-        Removal(
+        _of(
             "markers after a death",
             WORK,
             "self._mark_in_flight(start, end)",
@@ -116,7 +141,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "a task that hangs until the time-out": (
-        Removal(
+        _of(
             "a time-out is a death",
             MACHINE,
             '"ErrorEquals": ["States.ALL"],\n'
@@ -132,17 +157,17 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "a process that leaks, or that another task has spoilt": (
-        Removal("a suspect's worker begins with it", WORK, "if end == marker.start:", "if False:"),
+        _of("a suspect's worker begins with it", WORK, "if end == marker.start:", "if False:"),
     ),
     "a kind's value or line that JSON cannot hold": (
-        Removal(
+        _of(
             "a value must come back as it was",
             WORK,
             "    if json.loads(body) != value:",
             "    if False:",
             test="test_a_value_that_cannot_be_stored_fails_the_task_that_brought_it_and_no_other",
         ),
-        Removal(
+        _of(
             "a line's key is printable",
             WORK,
             "if not isinstance(key, str) or not key.isprintable():",
@@ -151,7 +176,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "a kind that fails on the job's result": (
-        Removal(
+        _of(
             "a fault of merge is kept apart",
             REDUCTION,
             """            except (Exception, SystemExit) as error:
@@ -161,7 +186,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
                 node.fault = _told(error)
 """,
         ),
-        Removal(
+        _of(
             "and of summary",
             REDUCTION,
             """            except (Exception, SystemExit) as error:
@@ -173,7 +198,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "deaths that no task caused": (
-        Removal(
+        _of(
             "a suspect must kill alone",
             WORK,
             "if self.end - self.start == 1:",
@@ -181,7 +206,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             test="test_deaths_among_neighbours_do_not_count_against_a_task",
             also=((" if (start, end) == (self._marker.start, self._marker.end) else 0", ""),),
         ),
-        Removal(
+        _of(
             "three times",
             WORK,
             "DEADLY = 3",
@@ -190,13 +215,13 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "a function runs twice at once": (
-        Removal(
+        _of(
             "conditional commits",
             STORAGE,
             'Body=body, IfNoneMatch="*")',
             "Body=body)",
         ),
-        Removal(
+        _of(
             "of partials",
             WORK,
             """        return dict(
@@ -209,14 +234,14 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
 """,
             test="test_of_two_workers_on_one_shard_the_first_commit_counts",
         ),
-        Removal(
+        _of(
             "of nodes",
             REDUCTION,
             "self._store.put_once(self._name(level, number), asdict(node))",
             "self._store.put(self._name(level, number), asdict(node))",
             test="test_of_two_reducers_at_the_same_time_the_first_commit_of_a_node_counts",
         ),
-        Removal(
+        _of(
             "of records",
             ACCOUNT,
             """manifest, now(), status=status, error=error)
@@ -230,7 +255,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "a function outlives its job's stop": (
-        Removal(
+        _of(
             "a record is written once",
             ACCOUNT,
             "if (committed := store.get(RECORD)) is not None:",
@@ -247,7 +272,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
                 ),
             ),
         ),
-        Removal(
+        _of(
             "a retry goes by the record",
             "lambdas/fan_out/steps/retry_source.py",
             'is_listed = counts["listed"] > 0 or "resultUrl" in record',
@@ -255,7 +280,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "a lost acknowledgement of a write to S3": (
-        Removal(
+        _of(
             "a commit that exists is read",
             STORAGE,
             'if code not in {"PreconditionFailed", "412"}:',
@@ -263,17 +288,17 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "a lost acknowledgement of an effect": (
-        Removal("the key of a creation", WRITES, "if stored.create_key == each.key:", "if False:"),
-        Removal("the key of a change", WRITES, "if stored.effect_key == each.key:", "if False:"),
+        _of("the key of a creation", WRITES, "if stored.create_key == each.key:", "if False:"),
+        _of("the key of a change", WRITES, "if stored.effect_key == each.key:", "if False:"),
     ),
     "every answer to a request of the API is lost": (
-        Removal(
+        _of(
             "a look at the table after a creation",
             STORE,
             "if self._found(task.id, error) is None:",
             "if True:",
         ),
-        Removal(
+        _of(
             "and after a replacement",
             STORE,
             "found = self._found(task_id, error)",
@@ -281,7 +306,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "an empty scan page with a key": (
-        Removal(
+        _of(
             "only a missing cursor ends a listing",
             STORE,
             "if last_key is None:",
@@ -289,13 +314,13 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "unprocessed keys of a batch": (
-        Removal(
+        _of(
             "they are resent",
             STORE,
             'unread = {key["id"]["S"] for key in left["Keys"]} if left else set()',
             "unread: set[str] = set()",
         ),
-        Removal(
+        _of(
             "or the call is throttled",
             "lambdas/task_service/listing.py",
             "raise ThrottledError",
@@ -304,7 +329,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "a transaction cancelled in part": (
-        Removal(
+        _of(
             "refused items are singled out",
             WRITES,
             "if refusal is Refusal.INVALID:",
@@ -312,7 +337,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "tasks change while they are listed": (
-        Removal(
+        _of(
             "a segment's cursor is a key",
             STORE,
             'request["ExclusiveStartKey"] = {"id": {"S": after}}',
@@ -333,14 +358,14 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "a task changes after it was listed": (
-        Removal(
+        _of(
             "a write is for the listed version",
             WRITES,
             "if stored.task.version != each.version:",
             "if False:",
             test="test_a_task_that_someone_changed_after_it_was_listed_keeps_their_change",
         ),
-        Removal(
+        _of(
             "DynamoDB's own condition",
             STORE,
             '"ConditionExpression": "#version = :given"',
@@ -349,10 +374,10 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "a throttled page in a long listing": (
-        Removal("what is listed is kept", LISTING, "        if not pages:\n", "        if True:\n"),
+        _of("what is listed is kept", LISTING, "        if not pages:\n", "        if True:\n"),
     ),
     "skewed segments": (
-        Removal(
+        _of(
             "each segment continues by itself",
             LISTING,
             "if cursor is not None and is_late(longest):",
@@ -360,7 +385,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "the lister's 15 minutes": (
-        Removal(
+        _of(
             "a cursor near the deadline",
             LISTING,
             "if cursor is not None and is_late(longest):",
@@ -368,14 +393,14 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "the worker's 15 minutes": (
-        Removal(
+        _of(
             "a checkpoint near the deadline",
             WORK,
             "if self._has_worked and self._is_late(wait + self._longest):",
             "if False:",
             test="test_a_shard_of_any_length_finishes_and_no_task_is_worked_on_twice",
         ),
-        Removal(
+        _of(
             "and every minute",
             WORK,
             "if self._clock.now() - self._saved_at > CHECKPOINT_SECONDS:",
@@ -384,14 +409,14 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "the reducer's 15 minutes": (
-        Removal(
+        _of(
             "a call goes on at the node where the last one ended",
             REDUCTION,
             "return Cursor(level, number, offset)",
             "return Cursor(level, number + 1, offset)",
             test="test_a_reducer_that_is_called_again_and_again_ends_with_the_same_bytes",
         ),
-        Removal(
+        _of(
             "a cursor near the deadline",
             REDUCTION,
             "if is_late(longest):",
@@ -400,14 +425,14 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "a reducer's memory": (
-        Removal(
+        _of(
             "lines are streamed",
             REDUCTION,
             "streams = [self._texts(child.lines) for",
             "streams = [iter(list(self._texts(child.lines))) for",
             test="test_what_a_merge_holds_in_memory_does_not_grow_with_its_lines",
         ),
-        Removal(
+        _of(
             "at most 64 children a node",
             REDUCTION,
             "FAN_IN = 64",
@@ -416,14 +441,14 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "overload of what is behind": (
-        Removal(
+        _of(
             "a ceiling of tasks a second",
             ASKING,
             "self.clock.sleep(self.seconds_until(tasks))",
             "pass",
             test="test_never_do_more_tasks_start_than_the_ceiling_lets_in_any_window",
         ),
-        Removal(
+        _of(
             "a retry budget",
             ASKING,
             " and tries < TRIES and self._retries_left > 0:",
@@ -432,7 +457,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "one task of many that is throttled for good": (
-        Removal(
+        _of(
             "the last try is one by one",
             ASKING,
             "is_apart = self._is_refused_whole and tries >= TRIES",
@@ -440,7 +465,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "throttling that outlasts a call": (
-        Removal(
+        _of(
             "tries are counted across calls",
             WORK,
             "tries, self._progress.tries = self._progress.tries, 0",
@@ -448,14 +473,14 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "stray objects in the job's prefix": (
-        Removal(
+        _of(
             "parts are read by name",
             LISTING,
             "for number in range(steps[segment]):",
             'for number in range(len(list(store.names(f"parts/{segment:04d}-")))):',
             test="test_stray_objects_of_dead_attempts_are_never_taken_in",
         ),
-        Removal(
+        _of(
             "shards have their content in their names",
             LISTING,
             "{len(self.shards):06d}-{digest}.jsonl",
@@ -464,7 +489,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "a missing part": (
-        Removal(
+        _of(
             "parts are counted",
             LISTING,
             "step = Step(**store.require(part_name(segment, number)))",
@@ -472,7 +497,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "a missing shard object": (
-        Removal(
+        _of(
             "the account names what is lost",
             REDUCTION,
             'problems.append(f"Shard {shard.index} is lost: {error}")',
@@ -480,7 +505,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "a missing partial": (
-        Removal(
+        _of(
             "the manifest says what must be there",
             REDUCTION,
             "                self._give_up(shard, progress)\n",
@@ -488,14 +513,14 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "silent partial success": (
-        Removal(
+        _of(
             "the account decides",
             RECORD,
             '"PARTIAL" if counts.not_succeeded else "SUCCEEDED"',
             '"SUCCEEDED"',
             test="test_the_tolerance_is_of_tasks_and_decides_between_partial_and_failed",
         ),
-        Removal(
+        _of(
             "exit code 3",
             "fanout/cli.py",
             '"PARTIAL": PARTIAL}',
@@ -504,7 +529,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "mass failure": (
-        Removal(
+        _of(
             "failed shards count towards the map's tolerance",
             "lambdas/fan_out/worker.py",
             "if committed is not None and tolerance.counts_as_failed(",
@@ -512,7 +537,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "failures spread over all shards": (
-        Removal(
+        _of(
             "failures are added up across shards",
             TOLERANCE,
             'noted = sum(int(name.rpartition("-")[2]) for name in store.names(EXCESS))',
@@ -520,7 +545,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "failing tasks within the tolerance": (
-        Removal(
+        _of(
             "only proven excess counts",
             TOLERANCE,
             "if not exceeds(noted, tolerated, listed):",
@@ -528,7 +553,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "a kind that kills throughout": (
-        Removal(
+        _of(
             "a bound on quarantined tasks",
             WORK,
             "if self._progress.counts.quarantined > QUARANTINES:",
@@ -536,7 +561,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "rare deaths in a long shard": (
-        Removal(
+        _of(
             "the count of retries begins anew when the shard moves on",
             WORK,
             "if self._is_after_death and end < len(tasks):",
@@ -544,7 +569,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "tasks that take minutes": (
-        Removal(
+        _of(
             "the longest so far is part of the deadline",
             WORK,
             "self._is_late(wait + self._longest):",
@@ -552,7 +577,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "a CSV overwritten while it is listed": (
-        Removal(
+        _of(
             "reads are of the version that was planned",
             STORAGE,
             '{} if etag is None else {"IfMatch": etag}',
@@ -560,7 +585,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "a job's name that was used before": (
-        Removal(
+        _of(
             "the plan is committed once",
             PLANNER,
             'kept = record if record is not None else jobs.put_once("job.json", plan.to_json())',
@@ -568,7 +593,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "a job's name that was used before, its objects gone": (
-        Removal(
+        _of(
             "effects are keyed by the job's start, too",
             "lambdas/fan_out/model/plan.py",
             'else f"{job_id}@{started_at}"',
@@ -576,7 +601,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "workers that all die, everything tolerated": (
-        Removal(
+        _of(
             "a job of which no shard was finished is FAILED",
             RECORD,
             "if root.failed and not root.done:",
@@ -584,21 +609,21 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "a stuck job": (
-        Removal(
+        _of(
             "a time-out on the machine",
             MACHINE,
             '"TimeoutSeconds": 604800,',
             "",
             test="test_a_stuck_job_ends_some_day",
         ),
-        Removal(
+        _of(
             "a time-out on every Task",
             MACHINE,
             '"TimeoutSeconds": 90,',
             "",
             test="test_a_state_waits_longer_than_its_function_runs",
         ),
-        Removal(
+        _of(
             "the Finalizer",
             CLOSER,
             '"TIMED_OUT": (',
@@ -607,14 +632,14 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "the same job started twice at once": (
-        Removal(
+        _of(
             "the execution's name is the job's id",
             "lambdas/fan_out/jobs.py",
             "name=job_id, input=text",
             "name=new_id(), input=text",
             test="test_the_same_job_again_is_the_same_job",
         ),
-        Removal(
+        _of(
             "conditional commits",
             STORAGE,
             'Body=body, IfNoneMatch="*")',
@@ -623,8 +648,8 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "stop mid-way, then retry": (
-        Removal("the closing account", CLOSER, '"ABORTED": ("STOPPED"', '"ABORTED": ("FAILED"'),
-        Removal(
+        _of("the closing account", CLOSER, '"ABORTED": ("STOPPED"', '"ABORTED": ("FAILED"'),
+        _of(
             "failedIn lists anew what was not listed to its end",
             "lambdas/fan_out/model/plan.py",
             "source = retried.plan.source if retried.named is None else asked.source",
@@ -633,7 +658,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "a chain of retries": (
-        Removal(
+        _of(
             "effects are keyed by the chain's first job",
             "lambdas/fan_out/model/plan.py",
             'effect_scope=origin.effect_scope if origin is not None else f"{job_id}@{started_at}"',
@@ -641,14 +666,14 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "a retry's list of failures is not whole": (
-        Removal(
+        _of(
             "the origin's account says how many there are",
             LISTING,
             "if plan.named is not None and listed + skipped != plan.named:",
             "if False:",
             test="test_a_retry_that_lists_another_number_of_tasks_than_its_origin_names_fails",
         ),
-        Removal(
+        _of(
             "a lost list is not gone by",
             "lambdas/fan_out/steps/retry_source.py",
             "if is_listed and not is_off and earlier.has(FAILURES):",
@@ -657,21 +682,21 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "the reducer cannot write the account": (
-        Removal(
+        _of(
             "Catch to a Fail state",
             MACHINE,
             '"Catch": [{"ErrorEquals": ["States.ALL"], "ResultPath": "$.error", "Next": "Unaccounted"}],',
             "",
             test="test_a_reducer_that_cannot_write_the_account_fails_the_job_loudly",
         ),
-        Removal(
+        _of(
             "the Finalizer tries again",
             CLOSER,
             '"FAILED": ("FAILED"',
             '"BROKEN": ("FAILED"',
             test="test_a_job_whose_reducer_could_not_write_the_account_gets_it_here",
         ),
-        Removal(
+        _of(
             "EventBridge",
             "infra/constructs/workflow.py",
             '"status": ["ABORTED", "TIMED_OUT", "FAILED"]',
@@ -680,13 +705,13 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "a broken CSV": (
-        Removal(
+        _of(
             "a bad row is a row with a problem",
             SOURCE_CSV,
             "return _Record([], _problem(error), first.end)",
             "raise InvalidJobError(_problem(error)) from error",
         ),
-        Removal(
+        _of(
             "recovery at the next line",
             SOURCE_CSV,
             "self._again.extendleft(reversed(taken[1:]))",
@@ -695,21 +720,21 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "numbers and text at their limits": (
-        Removal(
+        _of(
             "numbers have bounds",
             "lambdas/fan_out/model/plan.py",
             '500, alias="shardSize", ge=1, le=10_000,',
             '500, alias="shardSize", ge=1,',
             test="test_a_wrong_field_is_refused_with_its_name_its_value_and_what_is_allowed",
         ),
-        Removal(
+        _of(
             "input is typed",
             "lambdas/fan_out/model/plan.py",
             "frozen=True, strict=True, extra=",
             "frozen=True, strict=False, extra=",
             test="test_a_wrong_field_is_refused_with_its_name_its_value_and_what_is_allowed",
         ),
-        Removal(
+        _of(
             "UTF-8 throughout",
             "lambdas/fan_out/model/outcomes.py",
             'str(said).encode("utf-8", "replace").decode()',
@@ -718,14 +743,14 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "items over 400 KB": (
-        Removal(
+        _of(
             "a task has at most 1,100 characters",
             "lambdas/task_service/validation.py",
             "DETAIL_CHARACTERS: Final = 1_000\n",
             "DETAIL_CHARACTERS: Final = 1_000_000\n",
             test="test_a_value_outside_the_rules_is_refused_with_a_sentence",
         ),
-        Removal(
+        _of(
             "a row has at most 64 KiB",
             SOURCE_CSV,
             """if size > LONGEST_ROW:
