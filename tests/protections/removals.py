@@ -91,7 +91,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             MACHINE,
             '"Mode": "DISTRIBUTED", "ExecutionType": "STANDARD"',
             '"Mode": "INLINE"',
-            test="test_the_shards_are_run_by_children_under_the_jobs_own_bounds",
+            test="test_shards_run_as_children_within_the_jobs_bounds",
         ),
         _of(
             "few segments, each listed in as few calls as its time allows",
