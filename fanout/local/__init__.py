@@ -1,7 +1,7 @@
 """The embedded AWS: the stack that `cdk deploy` puts on AWS, deployed on an emulator of this machine.
 
 `up` brings it up in a home folder, `down` takes it down, `read` says what is there. server.py owns the process,
-deploy.py the stack, shim.py what runs inside the process.
+deploy.py the stack, emulator.py and gaps/ what runs inside the process.
 """
 
 from __future__ import annotations

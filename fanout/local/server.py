@@ -190,7 +190,7 @@ def _launch(home: Path, listener: socket.socket, lifeline: int | None, wait_scal
     port = listener.getsockname()[1]
     token = f"fanout-{secrets.token_hex(8)}"
     fds = [listener.fileno()] + ([] if lifeline is None else [lifeline])
-    command = [sys.executable, "-m", "fanout.local.shim", str(fds[0]), token, *map(str, fds[1:])]
+    command = [sys.executable, "-m", "fanout.local.emulator", str(fds[0]), token, *map(str, fds[1:])]
     with (home / "server.log").open("wb") as log:
         popen = subprocess.Popen(
             command,

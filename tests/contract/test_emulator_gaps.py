@@ -1,4 +1,4 @@
-"""One contract for each gap of ministack that fanout/local/shim.py closes: the embedded AWS does here what AWS does.
+"""One contract for each gap of ministack that fanout/local/gaps closes: the embedded AWS does here what AWS does.
 
 Everything runs on tiny functions and machines of the test's own, on a server that has nothing else on it.
 """
@@ -23,7 +23,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
-from fanout.local import server, shim
+from fanout.local import gaps, server
 from tests.conftest import WAIT_SCALE
 from tests.support.emulator import Emulator, distributed, task
 
@@ -68,9 +68,9 @@ def items(count: int, failing: int = 0) -> dict[str, Any]:
     return {"items": [{"index": index, "fail": index < failing} for index in range(count)]}
 
 
-def test_the_shim_is_written_for_the_pinned_ministack() -> None:
+def test_the_gaps_are_closed_for_the_pinned_ministack() -> None:
     project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
-    assert f"ministack=={shim.MINISTACK_VERSION}" in project["dependencies"]
+    assert f"ministack=={gaps.MINISTACK_VERSION}" in project["dependencies"]
 
 
 # Distributed Map
