@@ -11,7 +11,7 @@ import functools
 import importlib
 import importlib.metadata
 from collections.abc import Callable
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 MINISTACK_VERSION = "1.5.33"
@@ -27,6 +27,7 @@ GAPS = (
     "retries",
     "paths",
     "lambda_environments",
+    "table_scan",
     "tls_policies",
     "secret_ref",
     "map_run_policies",
@@ -57,3 +58,10 @@ def replace(module: ModuleType, name: str, make: Callable[..., Any], *, wraps: b
         )
     original = getattr(module, name)
     setattr(module, name, functools.partial(make, original) if wraps else make)
+
+
+def rebound(function: Callable[..., Any], **names: Any) -> Callable[..., Any]:
+    """The function, with other values for these names of its module."""
+    return FunctionType(
+        function.__code__, {**function.__globals__, **names}, function.__name__, function.__defaults__
+    )
