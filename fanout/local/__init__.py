@@ -199,10 +199,11 @@ def _files(lambdas: Path) -> Iterator[Path]:
 @contextmanager
 def _only_one(home: Path) -> Iterator[None]:
     """Wait until no other process is bringing this home up or taking it down."""
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    with server.private_files():
+        home.mkdir(parents=True, exist_ok=True)
+        with (home / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
 
 def _camel(name: str) -> str:

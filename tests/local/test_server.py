@@ -240,6 +240,29 @@ def test_nothing_of_the_callers_environment_reaches_the_server(
     )
 
 
+@pytest.mark.parametrize("umask", [0o022, 0o000])
+def test_what_is_written_is_the_users_alone(home: Path, synthesized: Callable[..., None], umask: int) -> None:
+    synthesized("def handler(e, c): open(__import__('tempfile').mktemp(), 'w').write('x')")
+    before = os.umask(umask)
+    try:
+        home.mkdir()
+        (home / "server.log").touch(0o666)
+        up = local.up(home)
+        assert os.umask(umask) == umask, "the caller's own files are as before"
+    finally:
+        os.umask(before)
+    client("lambda", up.endpoint_url).invoke(FunctionName=up.state_machine_arn)
+    written = [path for path in home.rglob("*") if not path.is_socket()]
+    assert {"server.log", "local.json", "main.py", "tmp"} <= {path.name for path in written}
+    assert [path for path in written if path.stat().st_mode & 0o077] == []
+
+
+def test_a_new_home_is_the_users_alone(home: Path, synthesized: Callable[..., None]) -> None:
+    synthesized("def handler(e, c): return 1")
+    local.up(home)
+    assert home.stat().st_mode & 0o777 == 0o700
+
+
 # Deploying an assembly
 
 

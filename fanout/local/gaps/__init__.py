@@ -28,6 +28,7 @@ GAPS = (
     "paths",
     "lambda_environments",
     "table_scan",
+    "request_signatures",
     "tls_policies",
     "secret_ref",
     "map_run_policies",
