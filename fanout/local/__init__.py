@@ -1,7 +1,7 @@
 """The embedded AWS: the stack that `cdk deploy` puts on AWS, deployed on an emulator of this machine.
 
 `up` brings it up in a home folder, `down` takes it down, `read` says what is there. server.py owns the process,
-deploy.py the stack, shim.py what runs inside the process.
+deploy.py the stack, emulator.py and gaps/ what runs inside the process.
 """
 
 from __future__ import annotations
@@ -199,10 +199,11 @@ def _files(lambdas: Path) -> Iterator[Path]:
 @contextmanager
 def _only_one(home: Path) -> Iterator[None]:
     """Wait until no other process is bringing this home up or taking it down."""
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    with server.private_files():
+        home.mkdir(parents=True, exist_ok=True)
+        with (home / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
 
 def _camel(name: str) -> str:

@@ -115,7 +115,7 @@ def start(
         state = "does not answer" if known.is_alive() else "has died"
         say(f"The embedded AWS {state} (its log: {home / 'server.log'}). Starting it anew, empty.")
         stop(home)
-    with _listener(port) as listener, _lifeline(tied) as lifeline:
+    with private_files(), _listener(port) as listener, _lifeline(tied) as lifeline:
         server = _launch(home, listener, lifeline, wait_scale)
         try:
             _await(server, home)
@@ -142,6 +142,17 @@ def stop(home: Path) -> bool:
         (home / name).unlink(missing_ok=True)
     _remove(home / "tmp")
     return server is not None
+
+
+@contextlib.contextmanager
+def private_files() -> Iterator[None]:
+    """What this process, and every process that it starts meanwhile, writes is the user's alone: it holds tasks,
+    logs and credentials."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 @contextlib.contextmanager
@@ -190,7 +201,9 @@ def _launch(home: Path, listener: socket.socket, lifeline: int | None, wait_scal
     port = listener.getsockname()[1]
     token = f"fanout-{secrets.token_hex(8)}"
     fds = [listener.fileno()] + ([] if lifeline is None else [lifeline])
-    command = [sys.executable, "-m", "fanout.local.shim", str(fds[0]), token, *map(str, fds[1:])]
+    command = [sys.executable, "-m", "fanout.local.emulator", str(fds[0]), token, *map(str, fds[1:])]
+    # Not the file of an earlier start, which others may be able to read.
+    (home / "server.log").unlink(missing_ok=True)
     with (home / "server.log").open("wb") as log:
         popen = subprocess.Popen(
             command,

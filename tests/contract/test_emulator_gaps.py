@@ -1,4 +1,4 @@
-"""One contract for each gap of ministack that fanout/local/shim.py closes: the embedded AWS does here what AWS does.
+"""One contract for each gap of ministack that fanout/local/gaps closes: the embedded AWS does here what AWS does.
 
 Everything runs on tiny functions and machines of the test's own, on a server that has nothing else on it.
 """
@@ -9,6 +9,9 @@ import base64
 import datetime
 import itertools
 import json
+import os
+import signal
+import subprocess
 import time
 import tomllib
 import urllib.error
@@ -20,10 +23,12 @@ from typing import Any
 import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
+from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
-from fanout.local import server, shim
+from fanout.local import gaps, server
+from fanout.local.deploy import session
 from tests.conftest import WAIT_SCALE
 from tests.support.emulator import Emulator, distributed, task
 
@@ -68,9 +73,9 @@ def items(count: int, failing: int = 0) -> dict[str, Any]:
     return {"items": [{"index": index, "fail": index < failing} for index in range(count)]}
 
 
-def test_the_shim_is_written_for_the_pinned_ministack() -> None:
+def test_the_gaps_are_closed_for_the_pinned_ministack() -> None:
     project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
-    assert f"ministack=={shim.MINISTACK_VERSION}" in project["dependencies"]
+    assert f"ministack=={gaps.MINISTACK_VERSION}" in project["dependencies"]
 
 
 # Distributed Map
@@ -534,6 +539,118 @@ def test_an_environment_survives_an_exception(emulator: Emulator) -> None:
     assert emulator.invoke(function, {})[1] == {"calls": 3}
 
 
+# A Lambda environment that dies
+
+
+DAMAGES = """
+    import ctypes, os, socket, time
+
+    CALLS = []
+
+    def channel():
+        for fd in map(int, os.listdir("/proc/self/fd")):
+            try:
+                found = socket.socket(fileno=os.dup(fd))
+            except OSError:
+                continue
+            if found.family == socket.AF_UNIX:
+                return found
+
+    def fork(at_c_level):
+        return ctypes.CDLL(None).fork() if at_c_level else os.fork()
+
+    def handler(event, context):
+        CALLS.append(event)
+        way, at_c_level = event["way"], event.get("c", False)
+        if way == "hold" and fork(at_c_level):
+            os._exit(3)
+        elif way == "hold":
+            time.sleep(60)
+        if way == "return":
+            fork(at_c_level)
+        if way == "garbage":
+            channel().sendall(b"no answer\\n")
+        if way == "foreign":
+            channel().sendall(b'another-id {"result": "stale"}\\n')
+        if way == "after":
+            import threading
+            threading.Timer(0.2, channel().sendall, [b'x {"result": "stale"}\\n']).start()
+        return len(CALLS)
+"""
+
+
+@pytest.fixture
+def damages(emulator: Emulator) -> str:
+    return emulator.function(DAMAGES, timeout=20)
+
+
+@pytest.mark.parametrize("at_c_level", [True, False])
+def test_a_child_that_holds_the_channel_delays_nothing(
+    damages: str, emulator: Emulator, at_c_level: bool
+) -> None:
+    started = time.monotonic()
+    kind, payload = emulator.invoke(damages, {"way": "hold", "c": at_c_level})
+    assert time.monotonic() - started < 8
+    assert (kind, payload["errorType"]) == ("Unhandled", "Runtime.ExitError")
+    assert payload["errorMessage"].endswith("exit status 3")
+    assert emulator.invoke(damages, {"way": "well"}) == (None, 1)
+
+
+@pytest.mark.parametrize("way", ["garbage", "foreign"])
+def test_an_answer_to_no_call_retires_the_environment(damages: str, emulator: Emulator, way: str) -> None:
+    kind, payload = emulator.invoke(damages, {"way": way})
+    assert (kind, payload["errorType"]) == ("Unhandled", "Runtime.ExitError")
+    assert emulator.invoke(damages, {"way": "well"}) == (None, 1), "a new environment"
+
+
+def test_a_stale_answer_reaches_no_later_call(damages: str, emulator: Emulator) -> None:
+    assert emulator.invoke(damages, {"way": "after"}) == (None, 1)
+    time.sleep(0.5)
+    assert emulator.invoke(damages, {"way": "well"}) == (None, 1), "a new environment"
+
+
+def test_a_forked_child_that_returns_answers_nothing(damages: str, emulator: Emulator) -> None:
+    assert emulator.invoke(damages, {"way": "return"}) == (None, 1)
+    assert [emulator.invoke(damages, {"way": "well"})[1] for _ in range(3)] == [2, 3, 4]
+
+
+def zygote_of(emulator: Emulator) -> int:
+    shown = subprocess.run(
+        ["pgrep", "-g", str(emulator.server.pid), "-P", str(emulator.server.pid), "-f", "lambda_worker"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return int(shown.stdout)
+
+
+def test_a_killed_zygote_is_a_service_error_and_is_replaced(emulator: Emulator) -> None:
+    """What runs in its environments is retried by a state machine, as a failure of Lambda itself."""
+    function = emulator.function("import time\ndef handler(event, context): time.sleep(event['seconds'])")
+    retry = [{"ErrorEquals": ["Lambda.ServiceException"], "IntervalSeconds": 1, "MaxAttempts": 9}]
+    machine = emulator.machine({"Work": task(function, Retry=retry)})
+    execution = emulator.start(machine, {"seconds": 1})
+    caught = emulator.start(emulator.machine({"Work": task(function)}), {"seconds": 1})
+    time.sleep(0.7)
+    os.kill(zygote_of(emulator), signal.SIGKILL)
+    assert emulator.wait(execution)["status"] == "SUCCEEDED"
+    assert emulator.wait(caught)["error"] == "Lambda.ServiceException"
+
+
+def test_a_service_error_of_an_invocation_is_a_500(emulator: Emulator) -> None:
+    function = emulator.function("import time\ndef handler(event, context): time.sleep(1)")
+    config = Config(retries={"total_max_attempts": 1})
+    once = session().client("lambda", endpoint_url=emulator.endpoint_url, config=config)
+    with ThreadPoolExecutor(1) as pool:
+        working = pool.submit(once.invoke, FunctionName=function)
+        time.sleep(0.7)
+        os.kill(zygote_of(emulator), signal.SIGKILL)
+        with pytest.raises(ClientError, match="ServiceException") as refused:
+            working.result()
+    assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 500
+    assert emulator.invoke(function) == (None, None)
+
+
 def test_a_refused_invocation_is_caught_as_429(emulator: Emulator) -> None:
     function = emulator.function(ECHO)
     emulator.client("lambda").put_function_concurrency(FunctionName=function, ReservedConcurrentExecutions=0)
@@ -676,13 +793,25 @@ def api(emulator: Emulator) -> str:
     return f"{emulator.endpoint_url}/_aws/execute-api/{api}/v1"
 
 
+ROOT = Credentials(server.ACCESS_KEY_ID, server.SECRET_ACCESS_KEY)
+
+
 def call(
-    url: str, credentials: Credentials | None, method: str = "GET", body: bytes = b"", **headers: str
+    url: str,
+    credentials: Credentials | None,
+    method: str = "GET",
+    body: bytes = b"",
+    service: str = "execute-api",
+    **headers: str,
 ) -> tuple[int, Any]:
     request = AWSRequest(method=method, url=url, data=body, headers=headers)
     if credentials is not None:
-        SigV4Auth(credentials, "execute-api", "us-east-1").add_auth(request)
-    sent = urllib.request.Request(url, method=method, data=body or None, headers=dict(request.headers))
+        SigV4Auth(credentials, service, "us-east-1").add_auth(request)
+    return send(url, method, body, dict(request.headers))
+
+
+def send(url: str, method: str, body: bytes, headers: dict[str, str]) -> tuple[int, Any]:
+    sent = urllib.request.Request(url, method=method, data=body or None, headers=headers)
     try:
         with urllib.request.urlopen(sent, timeout=10) as answer:
             return answer.status, json.loads(answer.read())
@@ -690,11 +819,8 @@ def call(
         return error.code, json.loads(error.read() or b"{}")
 
 
-ROOT = Credentials(server.ACCESS_KEY_ID, server.SECRET_ACCESS_KEY)
-
-
 def test_a_signed_request_reaches_the_function(api: str) -> None:
-    status, event = call(f"{api}/tasks/a%20b?isComplete=true&dueBefore=2026-01-01T00:00:00Z", ROOT)
+    status, event = call(f"{api}/tasks/a%20b?isComplete=true&dueBefore=2026-01-01T00%3A00%3A00Z", ROOT)
     assert status == 202
     assert (event["httpMethod"], event["path"]) == ("GET", "/tasks/a b")
     assert event["queryStringParameters"] == {"isComplete": "true", "dueBefore": "2026-01-01T00:00:00Z"}
@@ -702,7 +828,112 @@ def test_a_signed_request_reaches_the_function(api: str) -> None:
 
 
 def test_an_unsigned_request_is_refused(api: str) -> None:
-    assert call(f"{api}/tasks", None)[0] == 403
+    assert call(f"{api}/tasks", None) == (403, {"message": "Missing Authentication Token"})
+
+
+@pytest.mark.parametrize(
+    ("credentials", "service", "minutes", "said"),
+    [
+        (
+            Credentials("test", "wrong"),
+            "execute-api",
+            0,
+            "The request signature we calculated does not match",
+        ),
+        (
+            Credentials("nobody", "test"),
+            "execute-api",
+            0,
+            "The security token included in the request is invalid",
+        ),
+        (
+            Credentials("test", "test", "x"),
+            "execute-api",
+            0,
+            "The security token included in the request is invalid",
+        ),
+        (ROOT, "s3", 0, "Credential should be scoped to correct service: 'execute-api'."),
+        (ROOT, "execute-api", -20, "Signature expired"),
+        (ROOT, "execute-api", 20, "Signature not yet current"),
+    ],
+)
+def test_a_wrongly_signed_request_is_refused(
+    api: str,
+    monkeypatch: pytest.MonkeyPatch,
+    credentials: Credentials,
+    service: str,
+    minutes: int,
+    said: str,
+) -> None:
+    then = datetime.datetime.now(datetime.UTC) + datetime.timedelta(minutes=minutes)
+    monkeypatch.setattr("botocore.auth.get_current_datetime", lambda: then)
+    status, answer = call(f"{api}/tasks", credentials, service=service)
+    assert (status, list(answer)) == (403, ["message"])
+    assert answer["message"].startswith(said)
+
+
+def test_a_signature_holds_for_its_own_request_only(api: str) -> None:
+    request = AWSRequest("POST", f"{api}/tasks?limit=1", data=b"{}", headers={"X-Amz-Meta": "1"})
+    SigV4Auth(ROOT, "execute-api", "us-east-1").add_auth(request)
+    signed = dict(request.headers)
+    assert send(f"{api}/tasks?limit=1", "POST", b"{}", signed)[0] == 202
+    for url, method, body, headers in [
+        (f"{api}/tasks?limit=2", "POST", b"{}", signed),
+        (f"{api}/jobs?limit=1", "POST", b"{}", signed),
+        (f"{api}/tasks?limit=1", "PUT", b"{}", signed),
+        (f"{api}/tasks?limit=1", "POST", b"[]", signed),
+        (f"{api}/tasks?limit=1", "POST", b"{}", signed | {"X-Amz-Meta": "2"}),
+    ]:
+        status, answer = send(url, method, body, headers)
+        assert (status, answer["message"][:40]) == (403, "The request signature we calculated does")
+
+
+@pytest.mark.parametrize(
+    ("authorization", "said"),
+    [
+        ("Bearer x", "Invalid key=value pair (missing equal-sign) in Authorization header"),
+        (
+            "AWS4-HMAC-SHA256 Credential=test/20261124/us-east-1/execute-api/aws4_request",
+            "Authorization header requires",
+        ),
+    ],
+)
+def test_an_incomplete_signature_is_refused(api: str, authorization: str, said: str) -> None:
+    status, answer = send(f"{api}/tasks", "GET", b"", {"Authorization": authorization})
+    assert (status, answer["message"].startswith(said)) == (403, True)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["/tasks?isComplete=true"], ["/tasks", "-d", "{}"], ["/tasks/1", "-X", "DELETE"]],
+)
+def test_a_request_that_curl_signs_reaches_the_function(api: str, options: list[str]) -> None:
+    sign = ["--aws-sigv4", "aws:amz:us-east-1:execute-api", "--user", f"{ROOT.access_key}:{ROOT.secret_key}"]
+    shown = ["-s", "-o", os.devnull, "-w", "%{http_code}"]
+    curl = subprocess.run(
+        ["curl", *shown, *sign, api + options[0], *options[1:]], capture_output=True, check=True
+    )
+    assert curl.stdout == b"202"
+
+
+@pytest.mark.parametrize("version", ["s3", "s3v4"])
+def test_a_wrong_or_late_presigned_address_is_refused(emulator: Emulator, version: str) -> None:
+    bucket = emulator.bucket()
+    emulator.client("s3").put_object(Bucket=bucket, Key="a b/ü", Body=b"1")
+    s3 = session().client("s3", endpoint_url=emulator.endpoint_url, config=Config(signature_version=version))
+    url = s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "a b/ü"}, ExpiresIn=1)
+    with urllib.request.urlopen(url) as answer:
+        assert answer.read() == b"1"
+    for wrong in (
+        url.replace("Signature=", "Signature=0"),
+        url.replace("/a", "/b"),
+        url.replace("ires=", "ires=9"),
+    ):
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(wrong)
+    time.sleep(2.1)
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(url)
 
 
 def test_a_request_signed_by_a_role_needs_its_permission(emulator: Emulator, api: str) -> None:
@@ -744,7 +975,10 @@ def test_an_object_is_created_only_once_if_asked(emulator: Emulator) -> None:
 def test_a_presigned_address_takes_an_upload(emulator: Emulator) -> None:
     s3, bucket = emulator.client("s3"), emulator.bucket()
     url = s3.generate_presigned_url("put_object", Params={"Bucket": bucket, "Key": "uploads/x.csv"})
-    with urllib.request.urlopen(urllib.request.Request(url, method="PUT", data=b"title\r\n")) as answer:
+    # The default signature covers the Content-Type, which urllib would choose.
+    headers = {"Content-Type": ""}
+    request = urllib.request.Request(url, method="PUT", data=b"title\r\n", headers=headers)
+    with urllib.request.urlopen(request) as answer:
         assert answer.status == 200
     assert s3.get_object(Bucket=bucket, Key="uploads/x.csv")["Body"].read() == b"title\r\n"
 

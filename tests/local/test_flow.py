@@ -147,7 +147,7 @@ def test_a_csv_is_imported_and_its_bad_rows_are_named(empty: Deployment) -> None
     assert sum(group["count"] for group in failures["digest"]) == 3
     numbers = [line["task"]["row"] for line in empty.lines(record["jobId"], "failures.jsonl")]
     assert numbers == [4, 5, 6]
-    status, listed = empty.http("GET", "/tasks?dueAfter=2026-11-24T09:00:00Z")
+    status, listed = empty.http("GET", "/tasks?dueAfter=2026-11-24T09%3A00%3A00Z")
     assert [task["title"] for task in listed["tasks"]] == ["Zwei\nZeilen, „zitiert“"]
 
 

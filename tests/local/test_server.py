@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 
 from fanout import local
-from fanout.local import server, shim
+from fanout.local import gaps, server
 from fanout.local.deploy import Assembly, DeployError, client, deploy, zipped
+from fanout.local.gaps import IncompatibleMinistackError
 from fanout.local.server import Server, ServerError
-from fanout.local.shim import ShimError
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ def test_a_process_that_merely_has_the_old_number_is_left_alone(home: Path) -> N
 def test_a_server_that_cannot_start_says_why_and_leaves_nothing(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program = home.parent / "fanout" / "local" / "shim.py"
+    program = home.parent / "fanout" / "local" / "emulator.py"
     program.parent.mkdir(parents=True)
     program.write_text("import sys; sys.exit('The embedded AWS cannot start. Because.')")
     for folder in program.parents[:2]:
@@ -185,15 +185,17 @@ def test_a_server_that_cannot_start_says_why_and_leaves_nothing(
     assert server.find(home) is None
 
 
-def test_another_ministack_than_the_shim_was_written_for_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_ministack_than_the_gaps_were_closed_for_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.metadata.version", lambda _: "9.9.9")
-    with pytest.raises(ShimError, match=f"ministack 9.9.9 is installed, but .* {shim.MINISTACK_VERSION}"):
-        shim.install()
+    with pytest.raises(
+        IncompatibleMinistackError, match=f"ministack 9.9.9 is installed, but .* {gaps.MINISTACK_VERSION}"
+    ):
+        gaps.close_all()
 
 
-def test_a_ministack_without_what_the_shim_replaces_is_refused() -> None:
-    with pytest.raises(ShimError, match="no 'run_nothing', which"):
-        shim._replace(server, "run_nothing", print)
+def test_a_ministack_without_what_the_gaps_replace_is_refused() -> None:
+    with pytest.raises(IncompatibleMinistackError, match="no 'run_nothing', which"):
+        gaps.replace(server, "run_nothing", print)
 
 
 START = "import pathlib, sys; from fanout.local import server; server.start(pathlib.Path(sys.argv[1]), tied={tied})"
@@ -236,6 +238,29 @@ def test_nothing_of_the_callers_environment_reaches_the_server(
     assert (
         b"/nowhere" not in client("lambda", running.endpoint_url).invoke(FunctionName=name)["Payload"].read()
     )
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o000])
+def test_what_is_written_is_the_users_alone(home: Path, synthesized: Callable[..., None], umask: int) -> None:
+    synthesized("def handler(e, c): open(__import__('tempfile').mktemp(), 'w').write('x')")
+    before = os.umask(umask)
+    try:
+        home.mkdir()
+        (home / "server.log").touch(0o666)
+        up = local.up(home)
+        assert os.umask(umask) == umask, "the caller's own files are as before"
+    finally:
+        os.umask(before)
+    client("lambda", up.endpoint_url).invoke(FunctionName=up.state_machine_arn)
+    written = [path for path in home.rglob("*") if not path.is_socket()]
+    assert {"server.log", "local.json", "main.py", "tmp"} <= {path.name for path in written}
+    assert [path for path in written if path.stat().st_mode & 0o077] == []
+
+
+def test_a_new_home_is_the_users_alone(home: Path, synthesized: Callable[..., None]) -> None:
+    synthesized("def handler(e, c): return 1")
+    local.up(home)
+    assert home.stat().st_mode & 0o777 == 0o700
 
 
 # Deploying an assembly

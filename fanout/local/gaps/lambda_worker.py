@@ -7,8 +7,8 @@ environment variables, the import path and the working folder of its function, i
 answers one invocation at a time, as an environment on Lambda does.
 
 FD is a Unix socket. A request is four bytes of length and a JSON object, with two file descriptors: the
-environment's channel (one JSON line for each invocation and one for each answer) and its log. Answers on
-FD are JSON lines: `{"pid": n}` for a fork, `{"exit": n, "status": s}` for an ended process. When FD closes,
+environment's channel (a JSON line for each invocation; a line of its id and JSON for each answer) and its log.
+Answers on FD are JSON lines: `{"pid": n}` for a fork, `{"exit": n, "status": s}` for an ended process. When FD closes,
 the server is gone: every environment is killed and the program ends.
 
 It knows nothing of the project: a function must find here only what Lambda gives it.
@@ -167,13 +167,18 @@ def _become(init: dict[str, Any], log: int) -> None:
 
 def _serve(init: dict[str, Any], channel: socket.socket, log: int) -> NoReturn:
     _become(init, log)
+    # A process that the function starts neither holds the channel nor answers on it.
+    null = os.open(os.devnull, os.O_RDWR)
+    os.set_inheritable(channel.fileno(), False)
+    os.register_at_fork(after_in_child=lambda: os.dup2(null, channel.fileno(), inheritable=False))
     loaded = _load_or_explain(init["handler"])
     if isinstance(loaded, dict):
-        channel.sendall(json.dumps({"error": loaded}).encode() + b"\n")
+        channel.sendall(b"init " + json.dumps({"error": loaded}).encode() + b"\n")
         sys.exit(1)
-    channel.sendall(b'{"ready": true}\n')
+    channel.sendall(b'init {"ready": true}\n')
     for line in channel.makefile("rb"):
-        answer = _answer(loaded, json.loads(line))
+        call = json.loads(line)
+        answer = call["requestId"].encode() + b" " + _answer(loaded, call)
         # What the function printed must be in the log before its answer is.
         sys.stdout.flush()
         sys.stderr.flush()

@@ -1,8 +1,4 @@
-"""Lambda on the embedded AWS: execution environments for Python functions, and the errors they report.
-
-Runs inside the server process and takes the place of ministack's `Worker`, whose part it plays towards
-ministack's pool (`_proc`, `_lock`, `in_use`, `last_used`, `_spawn`, `_discard_tmpdir`).
-"""
+"""Lambda's execution environments for Python functions, and the errors they report."""
 
 from __future__ import annotations
 
@@ -11,35 +7,41 @@ import errno
 import hashlib
 import io
 import json
-import logging
 import os
-import queue
 import select
 import shutil
 import signal
 import socket
-import struct
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 import zipfile
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 from ministack.core import lambda_runtime
+from ministack.core.responses import error_response_json
 from ministack.services import lambda_svc
 
-logger = logging.getLogger("fanout.lambda")
+from . import replace
+from .lambda_zygote import SERVICE_ERROR, Process, ServiceError, Zygote
 
 # Lambda gives a function ten seconds to initialize and then tries again. Forty of them starting at once on
 # two cores may need longer, which says nothing about the function.
 INIT_SECONDS = 60.0
+# How soon the death of a process is noticed whose child holds the channel.
+DEATH_SECONDS = 0.5
+# More than Lambda takes as an answer (6 MB, as JSON of ASCII only).
+MAX_ANSWER_BYTES = 40 * 1024 * 1024
 # Kept of what one invocation wrote to its log.
 MAX_LOG_BYTES = 1024 * 1024
 # A function may not set these; see https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
 RESERVED = ("AWS_LAMBDA_", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION")
+
+
+Answer = tuple[int, dict[str, str], bytes]
 
 
 class InitError(Exception):
@@ -49,107 +51,6 @@ class InitError(Exception):
         super().__init__(payload["errorMessage"])
         self.payload = payload
         self.log = log
-
-
-class Process:
-    """A forked environment, with the part of `subprocess.Popen` that ministack's pool uses."""
-
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-        self.returncode: int | None = None
-        self._ended = threading.Event()
-
-    def ended(self, status: int) -> None:
-        self.returncode = os.waitstatus_to_exitcode(status)
-        self._ended.set()
-
-    def poll(self) -> int | None:
-        return self.returncode
-
-    def wait(self, timeout: float | None = None) -> int:
-        if not self._ended.wait(timeout) or self.returncode is None:
-            raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0)
-        return self.returncode
-
-    def terminate(self) -> None:
-        self._signal(signal.SIGTERM)
-
-    def kill(self) -> None:
-        self._signal(signal.SIGKILL)
-
-    def _signal(self, number: int) -> None:
-        if self.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, number)
-
-
-class Zygote:
-    """The process that forks environments (lambda_worker.py); started on first use, and again if it dies."""
-
-    def __init__(self) -> None:
-        self._forking = threading.Lock()
-        self._control: socket.socket | None = None
-        self._processes: dict[int, Process] = {}
-        self._forked: queue.SimpleQueue[Process | None] = queue.SimpleQueue()
-
-    def warm(self) -> None:
-        """Start it ahead of the first invocation; returns at once."""
-        threading.Thread(target=self._warm, name="lambda-zygote-warm", daemon=True).start()
-
-    def _warm(self) -> None:
-        with self._forking:
-            self._connect()
-
-    def fork(self, init: dict[str, Any], channel: socket.socket, log: int) -> Process:
-        """A new environment that answers on `channel` and writes what it prints to `log`."""
-        body = json.dumps(init).encode()
-        with self._forking:
-            control = self._connect()
-            socket.send_fds(control, [struct.pack("!I", len(body))], [channel.fileno(), log])
-            control.sendall(body)
-            process = self._forked.get()
-        if process is None:
-            raise RuntimeError("The process that starts Lambda environments died.")
-        return process
-
-    def _connect(self) -> socket.socket:
-        if self._control is not None:
-            return self._control
-        ours, theirs = socket.socketpair()
-        program = Path(__file__).with_name("lambda_worker.py")
-        environment = {
-            key: os.environ[key] for key in ("PATH", "LANG", "HOME", "TMPDIR") if key in os.environ
-        }
-        environment |= {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
-        with theirs:
-            # macOS refuses to fork a process in which certain system libraries have been used.
-            environment |= {"OBJC_DISABLE_INITIALIZE_FORK_SAFETY": "YES"} if sys.platform == "darwin" else {}
-            subprocess.Popen(
-                [sys.executable, "-I", str(program), str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                env=environment,
-            )
-        self._control = ours
-        threading.Thread(target=self._listen, args=(ours,), name="lambda-zygote", daemon=True).start()
-        return ours
-
-    def _listen(self, control: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            for line in control.makefile("rb"):
-                news = json.loads(line)
-                if "pid" in news:
-                    process = self._processes[news["pid"]] = Process(news["pid"])
-                    self._forked.put(process)
-                else:
-                    self._processes.pop(news["exit"]).ended(news["status"])
-        self._control = None
-        for process in self._processes.values():
-            process.kill()
-            process.ended(signal.SIGKILL)
-        self._processes.clear()
-        self._forked.put(None)
-        self._forked = queue.SimpleQueue()
 
 
 zygote = Zygote()
@@ -225,50 +126,58 @@ class Worker:
         payload."""
         with self._lock:
             self._log.clear()
-            if self._proc is None or self._proc.poll() is not None:
-                try:
+            try:
+                if not self._is_ready():
                     self._spawn()
-                except InitError as error:
-                    return {"body": error.payload, "error": True, "log": error.log}
-            timeout = float(self.config.get("Timeout", 3))
-            deadline = time.time() + timeout
-            call = {
-                "event": event,
-                "requestId": request_id,
-                "arn": arn,
-                "deadline": deadline,
-                "traceId": trace_id,
-            }
+                return self._invoke(event, request_id, arn, trace_id)
+            except InitError as error:
+                return {"body": error.payload, "error": True, "log": error.log}
+            except ServiceError as error:
+                self._retire()
+                return _failed(SERVICE_ERROR, str(error))
+
+    def _is_ready(self) -> bool:
+        """Whether the process lives and has sent nothing since its last answer."""
+        if self._proc is None or self._proc.poll() is not None or self._channel is None:
+            return False
+        return not select.select([self._channel], [], [], 0)[0]
+
+    def _invoke(self, event: object, request_id: str, arn: str, trace_id: str | None) -> dict[str, Any]:
+        process, timeout = self._proc, float(self.config.get("Timeout", 3))
+        deadline = time.time() + timeout
+        call = {
+            "event": event,
+            "requestId": request_id,
+            "arn": arn,
+            "deadline": deadline,
+            "traceId": trace_id,
+        }
+        try:
+            assert self._channel is not None
             # The process can be gone since its last invocation; then nothing is there to answer.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                assert self._channel is not None
                 self._channel.sendall(json.dumps(call).encode() + b"\n")
-            try:
-                line = self._receive(deadline)
-            except (AssertionError, AttributeError, OSError):
-                # Another deployment has retired this environment in the middle of its work.
-                line = b""
-            if line:
-                answer = json.loads(line)
-                self.last_used = time.time()
-                if "error" in answer:
-                    return {"body": answer["error"], "error": True, "log": self._logged()}
-                return {"body": answer["result"], "log": self._logged()}
-            if line is None:
-                payload = {
-                    "errorType": "Sandbox.Timedout",
-                    "errorMessage": f"RequestId: {request_id} Error: Task timed out after {timeout:.2f} seconds",
-                }
-            else:
-                payload = {
-                    "errorType": "Runtime.ExitError",
-                    "errorMessage": f"RequestId: {request_id} Error: {self._last_words()}",
-                }
-            self._retire()
-            return {"body": payload, "error": True, "log": f"{self._logged()}\n{payload['errorMessage']}"}
+            answer = self._receive(request_id, deadline)
+        except (AssertionError, AttributeError, OSError):
+            # Another deployment has retired this environment in the middle of its work.
+            answer = {}
+        if answer:
+            self.last_used = time.time()
+            if "error" in answer:
+                return {"body": answer["error"], "error": True, "log": self._logged()}
+            return {"body": answer["result"], "log": self._logged()}
+        if process is not None and process.is_lost:
+            raise ServiceError("The process that starts Lambda environments has died.")
+        if answer is None:
+            kind, last = "Sandbox.Timedout", f"Task timed out after {timeout:.2f} seconds"
+        else:
+            kind, last = "Runtime.ExitError", self._last_words()
+        self._retire()
+        message = f"RequestId: {request_id} Error: {last}"
+        return _failed(kind, message, f"{self._logged()}\n{message}")
 
     def _spawn(self) -> None:
-        """Start the process and let it load its handler; raises InitError."""
+        """Start the process and let it load its handler; raises InitError or ServiceError."""
         self._retire()
         code_dir = unpacked(self.code_zip)
         self._private = Path(tempfile.mkdtemp(prefix="lambda-"))
@@ -285,21 +194,22 @@ class Worker:
                 self._proc = zygote.fork(init, theirs, write_end)
             finally:
                 os.close(write_end)
-        line = self._receive(time.time() + INIT_SECONDS)
-        answer = json.loads(line) if line else {"error": None}
-        if "error" in answer:
-            seconds = f"{INIT_SECONDS:.2f}"
-            last = self._last_words() if line == b"" else f"Init timed out after {seconds} seconds"
-            self._retire()
-            raise InitError(
-                answer["error"] or {"errorType": "Runtime.ExitError", "errorMessage": f"Error: {last}"},
-                self._logged(),
+        answer = self._receive("init", time.time() + INIT_SECONDS)
+        if not answer and self._proc.is_lost:
+            raise ServiceError("The process that starts Lambda environments has died.")
+        if not answer or "error" in answer:
+            last = (
+                f"Init timed out after {INIT_SECONDS:.2f} seconds" if answer is None else self._last_words()
             )
+            payload = (answer or {}).get("error") or _failed("Runtime.ExitError", f"Error: {last}")["body"]
+            self._retire()
+            raise InitError(payload, self._logged())
 
-    def _receive(self, deadline: float) -> bytes | None:
-        """The process's next line; empty if it died, None if the deadline passed. Collects the log meanwhile:
-        a full pipe would stop the function."""
+    def _receive(self, call_id: str, deadline: float) -> dict[str, Any] | None:
+        """The process's answer to this call; empty if it died or sent anything else, None if the deadline passed.
+        Collects the log meanwhile: a full pipe would stop the function."""
         assert self._channel is not None
+        assert self._proc is not None
         answers, logs = self._channel.fileno(), self._log_fd
         poll = select.poll()
         poll.register(answers, select.POLLIN)
@@ -307,7 +217,9 @@ class Worker:
         line = bytearray()
         while True:
             left = deadline - time.time()
-            ready = {fd for fd, _ in poll.poll(max(0.0, left) * 1000)}
+            # A child of the process may hold the channel open, so that its end does not tell of the process's.
+            has_died = self._proc.poll() is not None
+            ready = {fd for fd, _ in poll.poll(0 if has_died else max(0.0, min(left, DEATH_SECONDS)) * 1000)}
             if logs in ready and not self._collect_log():
                 poll.unregister(logs)
             if answers in ready:
@@ -315,13 +227,26 @@ class Worker:
                     part = self._channel.recv(1 << 18)
                 except ConnectionResetError:
                     part = b""
-                if not part:
-                    return b""
                 line += part
+                if not part or len(line) > MAX_ANSWER_BYTES:
+                    return self._parsed(b"", call_id)
                 if line.endswith(b"\n"):
-                    return bytes(line)
+                    return self._parsed(bytes(line), call_id)
+            elif has_died:
+                return {}
             elif left <= 0:
                 return None
+
+    def _parsed(self, line: bytes, call_id: str) -> dict[str, Any]:
+        """The answer in the line; empty, and the process killed, if it is none to this call."""
+        answered, _, text = line.partition(b" ")
+        with contextlib.suppress(ValueError):
+            answer = json.loads(text)
+            if answered == call_id.encode() and isinstance(answer, dict):
+                return answer
+        if line and self._proc is not None:
+            self._proc.kill()
+        return {}
 
     def _collect_log(self) -> bool:
         """Read what is there; False once the log has been closed at its other end."""
@@ -374,14 +299,17 @@ class Worker:
             self._private = None
 
 
+def _failed(kind: str, message: str, log: str = "") -> dict[str, Any]:
+    return {"body": {"errorType": kind, "errorMessage": message}, "error": True, "log": log}
+
+
 def execute_function(func: dict[str, Any], event: object, request_id: str) -> dict[str, Any]:
     """Invoke a Python function; what ministack's `_execute_function_warm` is to the rest of it."""
     config = func.get("config") or func
     code_zip = func.get("code_zip")
     name = config["FunctionName"]
     if not code_zip:
-        payload = {"errorType": "Runtime.ImportModuleError", "errorMessage": f"Function {name} has no code."}
-        return {"body": payload, "error": True, "log": ""}
+        return _failed("Runtime.ImportModuleError", f"Function {name} has no code.")
     lambda_svc._ensure_reaper_thread()
     worker, _ = lambda_runtime.acquire_worker(
         name, config, code_zip, qualifier=config.get("Version", "$LATEST")
@@ -393,3 +321,19 @@ def execute_function(func: dict[str, Any], event: object, request_id: str) -> di
         return outcome
     finally:
         lambda_runtime.release_worker(worker)
+
+
+async def invoke(original: Callable[..., Awaitable[Answer]], *arguments: Any, **options: Any) -> Answer:
+    """The Invoke API; a failure of Lambda itself is a 500, not an error of the function."""
+    status, headers, body = await original(*arguments, **options)
+    if "X-Amz-Function-Error" in headers and (failure := json.loads(body)).get("errorType") == SERVICE_ERROR:
+        answer: Answer = error_response_json("ServiceException", failure["errorMessage"], 500)
+        return answer
+    return status, headers, body
+
+
+def close() -> None:
+    replace(lambda_svc, "_invoke", invoke, wraps=True)
+    replace(lambda_runtime, "Worker", Worker)
+    replace(lambda_svc, "_execute_function_warm", execute_function)
+    zygote.warm()

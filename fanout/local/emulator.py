@@ -1,0 +1,89 @@
+"""The server process of the embedded AWS: ministack with its gaps closed.
+
+`python -m fanout.local.emulator FD TOKEN [LIFELINE]` serves on the listening socket FD. `TOKEN` marks the process in
+the process table as one of ours. If the file descriptor LIFELINE is given, the server ends when the process that
+holds its other end does. server.py builds the environment that this module and ministack read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import os
+import resource
+import signal
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any, NoReturn
+
+from .gaps import IncompatibleMinistackError, close_all
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+
+
+def local_only(app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    """The server answers programs of this machine, not the web pages in its browsers: a request that names an
+    origin or a foreign host is refused, and no answer allows every origin."""
+
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        host = headers.get(b"host", b"").decode("latin-1").rpartition(":")[0]
+        if b"origin" in headers or not (host in ("127.0.0.1", "localhost") or host.endswith(".localhost")):
+            await send({"type": "http.response.start", "status": 403, "headers": [(b"content-length", b"0")]})
+            await send({"type": "http.response.body", "body": b""})
+            return
+
+        async def without_cors(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                wildcard = [
+                    (name, value)
+                    for name, value in message["headers"]
+                    if not name.lower().startswith(b"access-control-")
+                ]
+                message = {**message, "headers": wildcard}
+            await send(message)
+
+        await app(scope, receive, without_cors)
+
+    return guarded
+
+
+def _end_with(lifeline: int) -> None:
+    """Wait for the other end of `lifeline` to close, then end the server and all that it started."""
+    os.read(lifeline, 1)
+    os.killpg(0, signal.SIGKILL)
+
+
+def main(arguments: list[str]) -> NoReturn:
+    listener, _token, *rest = arguments
+    # Requests come in bursts of as many connections as there are workers.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # macOS names a hard limit that it then refuses.
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if rest:
+        threading.Thread(target=_end_with, args=(int(rest[0]),), daemon=True).start()
+    close_all()
+    app = importlib.import_module("ministack.app")
+    hypercorn = importlib.import_module("hypercorn.asyncio")
+    config = importlib.import_module("hypercorn.config").Config()
+    config.bind = [f"fd://{listener}"]
+    config.keep_alive_timeout = 75
+    config.graceful_timeout = 0.5
+    config.loglevel = "WARNING"
+    asyncio.run(hypercorn.serve(local_only(app.app), config))
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except IncompatibleMinistackError as error:
+        sys.exit(f"The embedded AWS cannot start. {error}")

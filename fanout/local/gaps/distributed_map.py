@@ -1,0 +1,357 @@
+"""Distributed Map: MaxConcurrencyPath, ToleratedFailure...Path, an end as soon as the threshold is exceeded,
+children that are executions of their own, and the peak of running children on record."""
+
+from __future__ import annotations
+
+import contextvars
+import json
+import logging
+import os
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ministack.services import s3
+from ministack.services import stepfunctions as sf
+
+from . import replace
+from .execution_history import (
+    Control,
+    Data,
+    HaltedError,
+    add_event,
+    controls,
+    current,
+    error,
+    fail_execution,
+    finish,
+    lock,
+)
+from .executions import walk
+from .stop_execution import abort_map_runs
+
+# Children of one map run that this machine works on at once, however large the state's own bound is: each
+# holds a thread here and, usually, a Lambda process.
+MAX_PARALLEL_CHILDREN = 100
+# Executions per result file. AWS splits by bytes, far beyond a test's data; split early, so that whoever reads
+# them meets several files.
+RESULT_FILE_EXECUTIONS = 1000
+COUNTS = (
+    "pending",
+    "running",
+    "succeeded",
+    "failed",
+    "timedOut",
+    "aborted",
+    "total",
+    "resultsWritten",
+    "failuresNotRedrivable",
+    "pendingRedrive",
+)
+
+logger = logging.getLogger("fanout.states")
+
+
+class DistributedMap:
+    """One map run: its children, their counts, and its end."""
+
+    def __init__(self, state: Data, effective: Any, iterator: Data, execution: Data, ctx: Data) -> None:
+        if "ItemBatcher" in state:
+            raise error("States.Runtime", "The embedded AWS has no ItemBatcher.")
+        self.state, self.effective, self.iterator, self.parent, self.ctx = (
+            state,
+            effective,
+            iterator,
+            execution,
+            ctx,
+        )
+        if state.get("ItemReader"):
+            items = sf._read_map_items(state["ItemReader"], effective, ctx)
+        else:
+            items = sf._resolve_path_or_ctx(state.get("ItemsPath", "$"), effective, ctx)
+        self.items: list[Any] = items if isinstance(items, list) else [items]
+        self.bound = int(self._number("MaxConcurrency", 0))
+        self.tolerated_percentage = self._number("ToleratedFailurePercentage", None)
+        self.tolerated_count = self._number("ToleratedFailureCount", None)
+        self.children: list[Data | None] = [None] * len(self.items)
+        self.running: dict[int, Data] = {}
+        self.peak = 0
+        self.changed = threading.Condition(lock)
+        self.left: Iterator[int] = iter(range(len(self.items)))
+        self.run = self._record()
+        sf._map_runs[self.run["mapRunArn"]] = self.run
+
+    def _number(self, name: str, default: float | None) -> Any:
+        """A field of the state, or what its ...Path form selects from the state's input."""
+        path = self.state.get(f"{name}Path")
+        if path is None:
+            return self.state.get(name, default)
+        value = sf._resolve_path_or_ctx(path, self.effective, self.ctx)
+        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+            raise error(
+                "States.Runtime",
+                f"The value of {name}Path must be a number that is not negative, but '{path}' selects "
+                f"{json.dumps(value)}.",
+            )
+        return value
+
+    def _record(self) -> Data:
+        parts = self.parent["stateMachineArn"].split(":")
+        region, account, machine = parts[3], parts[4], parts[6]
+        label = self.state.get("Label") or re.sub(r"[^A-Za-z0-9]", "", self.ctx["State"]["Name"])[:40]
+        self.child_machine = f"arn:aws:states:{region}:{account}:stateMachine:{machine}/{label}"
+        self.child_prefix = f"arn:aws:states:{region}:{account}:execution:{machine}/{label}:"
+        counts = dict.fromkeys(COUNTS, 0)
+        counts |= {"total": len(self.items), "pending": len(self.items)}
+        return {
+            "mapRunArn": f"arn:aws:states:{region}:{account}:mapRun:{machine}/{label}:{sf.new_uuid()}",
+            "executionArn": self.parent["executionArn"],
+            "status": "RUNNING",
+            "startDate": sf.now_iso(),
+            "maxConcurrency": self.bound,
+            "toleratedFailurePercentage": float(self.tolerated_percentage or 0),
+            "toleratedFailureCount": int(self.tolerated_count or 0),
+            "itemCounts": dict(counts),
+            "executionCounts": dict(counts),
+            "redriveCount": 0,
+            "_stateMachineArn": self.child_machine,
+            "_map": self,
+        }
+
+    def execute(self) -> Any:
+        """Run every child and return the state's result; raises States.ExceedToleratedFailureThreshold as soon as
+        more children failed than are tolerated, HaltedError if the parent ended."""
+        width = min(len(self.items), self.bound or MAX_PARALLEL_CHILDREN, MAX_PARALLEL_CHILDREN)
+        arn = {"mapRunArn": self.run["mapRunArn"]}
+        try:
+            add_event(self.parent, "MapRunStarted", {"mapRunStartedEventDetails": arn})
+        except HaltedError:
+            self.abort("ABORTED")
+            raise
+        for _ in range(width):
+            context = contextvars.copy_context()
+            threading.Thread(target=context.run, args=(self._work,), name="map-child", daemon=True).start()
+        counts = self.run["executionCounts"]
+        with self.changed:
+            while (
+                self.run["status"] == "RUNNING" and counts["succeeded"] + counts["failed"] < counts["total"]
+            ):
+                self.changed.wait()
+            if self.run["status"] == "RUNNING":
+                self.run.update(status="SUCCEEDED", stopDate=sf.now_iso())
+        self._note_peak()
+        if self.run["status"] == "ABORTED":
+            raise HaltedError
+        result = self._write_results() if "ResultWriter" in self.state else self._outputs()
+        if self.run["status"] == "FAILED":
+            add_event(
+                self.parent, "MapRunFailed", {"mapRunFailedEventDetails": {"error": self._exceeded().error}}
+            )
+            raise self._exceeded()
+        add_event(self.parent, "MapRunSucceeded")
+        return result
+
+    def abort(self, status: str) -> None:
+        """End the run: what runs becomes ABORTED, what is pending never starts."""
+        with self.changed:
+            if self.run["status"] != "RUNNING":
+                return
+            self.run.update(status=status, stopDate=sf.now_iso())
+            self.left = iter(())
+            for index, child in list(self.running.items()):
+                if finish(child, "ABORTED", "ExecutionAborted"):
+                    self._count("running", -1)
+                    self._count("aborted", 1)
+                    del self.running[index]
+                    abort_map_runs(child["executionArn"])
+            self.changed.notify_all()
+
+    def _exceeded(self) -> Any:
+        return error(
+            "States.ExceedToleratedFailureThreshold", "The specified tolerated failure threshold was exceeded"
+        )
+
+    def _is_exceeded(self, failed: int) -> bool:
+        if self.tolerated_percentage is None and self.tolerated_count is None:
+            return failed > 0
+        by_count = self.tolerated_count is not None and failed > self.tolerated_count
+        percentage = self.tolerated_percentage
+        return by_count or (percentage is not None and failed * 100 > percentage * len(self.items))
+
+    def _count(self, name: str, change: int) -> None:
+        self.run["itemCounts"][name] += change
+        self.run["executionCounts"][name] += change
+
+    def _work(self) -> None:
+        while True:
+            with self.changed:
+                index = next(self.left, None)
+                if index is None:
+                    return
+                child = self._child(index)
+                self.children[index] = self.running[index] = child
+                self._count("pending", -1)
+                self._count("running", 1)
+                self.peak = max(self.peak, len(self.running))
+            sf._executions[child["executionArn"]] = child
+            self._run_child(child)
+            with self.changed:
+                # Gone already if the run was aborted meanwhile.
+                if self.running.pop(index, None) is not None:
+                    self._count("running", -1)
+                    self._count("succeeded" if child["status"] == "SUCCEEDED" else "failed", 1)
+                if self._is_exceeded(self.run["executionCounts"]["failed"]):
+                    self.abort("FAILED")
+                self.changed.notify_all()
+
+    def _child(self, index: int) -> Data:
+        name = sf.new_uuid()
+        started = sf.now_iso()
+        return {
+            "executionArn": self.child_prefix + name,
+            "stateMachineArn": self.child_machine,
+            "name": name,
+            "status": "RUNNING",
+            "startDate": started,
+            "stopDate": None,
+            "input": "",
+            "inputDetails": {"included": True},
+            "output": None,
+            "outputDetails": {"included": True},
+            "mapRunArn": self.run["mapRunArn"],
+            "events": [{"id": 1, "type": "ExecutionStarted", "timestamp": started}],
+            "testCase": self.parent.get("testCase"),
+            "mockAttempts": {},
+            "_index": index,
+        }
+
+    def _child_input(self, index: int) -> Any:
+        """The item, or what ItemSelector makes of it: evaluated in the parent's context."""
+        item = self.items[index]
+        selector = self.state.get("ItemSelector") or self.state.get("Parameters")
+        if not selector:
+            return item
+        ctx = {**self.ctx, "Map": {"Item": {"Index": index, "Value": item}}}
+        return sf._resolve_params_obj(selector, self.effective, ctx)
+
+    def _run_child(self, child: Data) -> None:
+        arn = child["executionArn"]
+        try:
+            data = self._child_input(child.pop("_index"))
+            child["input"] = json.dumps(data)
+            # A child is an execution of its own: $$.Execution is the child's, and there is no $$.Map.
+            ctx = {
+                "QueryLanguage": self.ctx.get("QueryLanguage", "JSONPath"),
+                "Execution": {**self.ctx["Execution"], "Id": arn, "Name": child["name"], "Input": data}
+                | {"StartTime": child["startDate"]},
+                "StateMachine": {**self.ctx["StateMachine"], "Id": self.child_machine},
+                "variables": {},
+            }
+            control = controls[arn] = Control(child)
+            current.set(control)
+            output = walk(self.iterator["States"], self.iterator["StartAt"], data, child, ctx)
+            text = json.dumps(output)
+            finish(child, "SUCCEEDED", "ExecutionSucceeded", {"output": text}, output=text)
+        except HaltedError:
+            logger.debug("%s is %s", arn, child["status"])
+        except sf._ExecutionError as failure:
+            fail_execution(child, failure.error, failure.cause)
+        except Exception as failure:
+            logger.exception("Child execution %s", arn)
+            fail_execution(child, "States.Runtime", str(failure))
+        finally:
+            controls.pop(arn, None)
+
+    def _outputs(self) -> list[Any]:
+        return [json.loads(child["output"]) if child and child["output"] else None for child in self.children]
+
+    def _write_results(self) -> Data:
+        """Write AWS's manifest and result files; the state's result names the manifest."""
+        writer = self.state["ResultWriter"]
+        unknown = set(writer) - {"Resource", "Parameters"}
+        if unknown:
+            raise error(
+                "States.Runtime", f"The embedded AWS has no ResultWriter field {', '.join(sorted(unknown))}."
+            )
+        place = sf._resolve_params_obj(writer["Parameters"], self.effective, self.ctx)
+        bucket, prefix = place["Bucket"], place.get("Prefix", "")
+        folder = "/".join(
+            part for part in (prefix.strip("/"), self.run["mapRunArn"].rpartition(":")[2]) if part
+        )
+        files: dict[str, list[Data]] = {"FAILED": [], "PENDING": [], "SUCCEEDED": []}
+        for status, listed in files.items():
+            records = list(self._records(status))
+            for number, start in enumerate(range(0, len(records), RESULT_FILE_EXECUTIONS)):
+                body = json.dumps(records[start : start + RESULT_FILE_EXECUTIONS]).encode()
+                key = f"{folder}/{status}_{number}.json"
+                self._put(bucket, key, body)
+                listed.append({"Key": key, "Size": len(body)})
+            if status != "PENDING":
+                self._count("resultsWritten", len(records))
+        manifest = {"DestinationBucket": bucket, "MapRunArn": self.run["mapRunArn"], "ResultFiles": files}
+        self._put(bucket, f"{folder}/manifest.json", json.dumps(manifest).encode())
+        details = {"Bucket": bucket, "Key": f"{folder}/manifest.json"}
+        return {"MapRunArn": self.run["mapRunArn"], "ResultWriterDetails": details}
+
+    def _records(self, file: str) -> Iterator[Data]:
+        """The executions of one result file: aborted ones count as failed, as on AWS."""
+        for index, child in enumerate(self.children):
+            status = child["status"] if child else "PENDING"
+            if {"SUCCEEDED": "SUCCEEDED", "PENDING": "PENDING"}.get(status, "FAILED") != file:
+                continue
+            if child is None:
+                yield {"Input": json.dumps(self._child_input(index)), "InputDetails": {"Included": True}} | {
+                    "Status": "PENDING"
+                }
+                continue
+            record = {
+                "ExecutionArn": child["executionArn"],
+                "Input": child["input"],
+                "InputDetails": {"Included": True},
+                "Name": child["name"],
+                "RedriveCount": 0,
+                "StartDate": child["startDate"],
+                "StateMachineArn": child["stateMachineArn"],
+                "Status": status,
+                "StopDate": child["stopDate"],
+            }
+            if status == "SUCCEEDED":
+                record |= {"Output": child["output"], "OutputDetails": {"Included": True}}
+                record |= {"RedriveStatus": "NOT_REDRIVABLE"}
+            else:
+                record |= {"Error": child.get("error"), "Cause": child.get("cause")}
+                record |= {"RedriveStatus": "REDRIVABLE_BY_MAP_RUN"}
+            yield record
+
+    def _put(self, bucket: str, key: str, body: bytes) -> None:
+        status, _, answer = s3._put_object(bucket, key, body, {"content-type": "application/json"})
+        if status != 200:
+            raise error("States.ResultWriterFailed", f"Writing s3://{bucket}/{key} failed: {answer.decode()}")
+
+    def _note_peak(self) -> None:
+        """One line for each ended map run in map-runs.jsonl of the home folder: the bound and the peak."""
+        line = {
+            "mapRunArn": self.run["mapRunArn"],
+            "executionArn": self.run["executionArn"],
+            "status": self.run["status"],
+            "children": len(self.items),
+            "maxConcurrency": self.bound,
+            "peakRunning": self.peak,
+        }
+        path = Path(os.environ["FANOUT_MAP_RUNS"])
+        with lock, path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def run_distributed_map(
+    state: Data, raw_input: Any, effective: Any, iterator: Data, execution: Data, ctx: Data
+) -> tuple[Any, str | None]:
+    result = DistributedMap(state, effective, iterator, execution, ctx).execute()
+    output = sf._apply_result_path(state, raw_input, sf._apply_result_selector(state, result))
+    return sf._apply_output_path(state, output, ctx), sf._next_or_end(state)
+
+
+def close() -> None:
+    replace(sf, "_run_distributed_map", run_distributed_map)

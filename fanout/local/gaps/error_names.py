@@ -1,0 +1,44 @@
+"""The error names of a Task: the exception's own, Lambda.TooManyRequestsException, and which are never caught."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from ministack.services import lambda_svc
+from ministack.services import stepfunctions as sf
+
+from . import replace
+from .execution_history import error
+
+# Neither is ever matched by a Retry or a Catch, States.ALL included:
+# https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html
+UNCATCHABLE = {"States.DataLimitExceeded", "States.Runtime"}
+
+
+def matches(original: Callable[[list[str], str], bool], error_equals: list[str], name: str) -> bool:
+    return name not in UNCATCHABLE and original(error_equals, name)
+
+
+def call_lambda(reference: str, event: object) -> Any:
+    """Invoke a function for a Task; a failure has the error's own name and, as Cause, Lambda's payload. A refused
+    invocation is Lambda.TooManyRequestsException."""
+    func, config, name = lambda_svc._get_func_record_for_ref(reference)
+    if not func or not config:
+        raise error("Lambda.ResourceNotFoundException", f"Function not found: {name}")
+    record = lambda_svc._execution_record_for_config(func, config)
+    outcome = lambda_svc._execute_function_with_config_scope(record, event)
+    body = outcome.get("body")
+    if outcome.get("throttle"):
+        raise error(
+            "Lambda.TooManyRequestsException", f"{body['message']} (Service: Lambda, Status Code: 429)"
+        )
+    if outcome.get("error"):
+        raise error(body.get("errorType", "Lambda.Unknown"), json.dumps(body))
+    return body
+
+
+def close() -> None:
+    replace(sf, "_error_matches", matches, wraps=True)
+    replace(sf, "_call_lambda", call_lambda)

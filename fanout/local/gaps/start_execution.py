@@ -1,0 +1,46 @@
+"""StartExecution: a repeated start of a running execution answers with it; names and inputs are checked."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+from ministack.services import stepfunctions as sf
+
+from . import replace
+from .execution_history import Data
+from .payload_limit import MAX_PAYLOAD_BYTES
+
+NAME = re.compile(r"[^\s<>{}\[\]?*\"#%\\^|~`$&,;:/\x00-\x1f\x7f-\x9f]{1,80}")
+
+
+def start_execution(original: Callable[[Data], Any], data: Data) -> Any:
+    """StartExecution with AWS's checks of name and input, and its answer to a repeated start: the running
+    execution if name and input are the same, else ExecutionAlreadyExists."""
+    name = data.get("name")
+    if name is not None and not NAME.fullmatch(name):
+        return sf.error_response_json("InvalidName", f"Invalid Name: '{name}'", 400)
+    text = data.get("input", "{}")
+    try:
+        json.loads(text)
+    except ValueError as problem:
+        return sf.error_response_json(
+            "InvalidExecutionInput", f"Invalid State Machine Execution Input: '{problem}'", 400
+        )
+    if len(text.encode("utf-8", "surrogatepass")) > MAX_PAYLOAD_BYTES:
+        return sf.error_response_json(
+            "InvalidExecutionInput", f"The input exceeds the maximum of {MAX_PAYLOAD_BYTES} bytes.", 400
+        )
+    machine_arn = sf._resolve_state_machine_arn(data.get("stateMachineArn", ""))
+    if name is not None and machine_arn is not None:
+        arn = f"{machine_arn.replace(':stateMachine:', ':execution:')}:{name}"
+        running = sf._executions.get(arn)
+        if running is not None and running["status"] == "RUNNING" and running["input"] == text:
+            return sf.json_response({"executionArn": arn, "startDate": running["startDate"]})
+    return original(data)
+
+
+def close() -> None:
+    replace(sf, "_start_execution", start_execution, wraps=True)
