@@ -47,6 +47,11 @@ tests: setup
 soak: setup  ## Long fault-injection runs, bounded in time
 	$(BIN)/pytest -n 2 --dist loadgroup -m soak --timeout 3600
 
+lock: setup  ## Write uv.lock and infra/pylock.toml, the packages of the functions' layer
+	$(BIN)/uv lock
+	$(BIN)/uv export --quiet --frozen --only-group functions --no-emit-project --prune botocore --no-header \
+		--format pylock.toml --output-file infra/pylock.toml
+
 bench: setup  ## Speed and memory, as ratios and scaling tables
 	$(BIN)/python -m bench
 

@@ -1,8 +1,9 @@
-"""The CDK app: `python -m infra.app` synthesizes the stack, as the CLI asks or into ./cdk.out.
+"""The CDK app: `python -m infra.app [--out DIR] [--lambdas DIR]` synthesizes the stack.
 
 It needs no credentials, no Docker, no system Node, and writes no cdk.context.json.
 """
 
+import argparse
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,8 +26,8 @@ _FLAGS = {
 def build(*, out: Path | None = None, lambdas: Path | None = None) -> "aws_cdk.App":
     """The app with its one stack, not yet synthesized.
 
-    `out` is the folder of the cloud assembly (the CLI's choice, unless told); `lambdas` replaces the
-    project's folder of functions.
+    `out` is the folder of the cloud assembly (default: the CLI's choice); `lambdas` replaces the project's folder
+    of functions.
     """
     # jsii starts Node as soon as aws_cdk is imported: it must find the environment's own by then.
     os.environ.setdefault("JSII_NODE", str(NODE))
@@ -37,11 +38,20 @@ def build(*, out: Path | None = None, lambdas: Path | None = None) -> "aws_cdk.A
     app = aws_cdk.App(
         outdir=str(out) if out else None,
         analytics_reporting=False,
-        context=_FLAGS,
+        # Over what the CLI may find in a cdk.json.
+        post_cli_context=_FLAGS,
     )
     FanOutStack(app, STACK, lambdas=(lambdas or LAMBDAS).resolve())
     return app
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m infra.app", description=__doc__)
+    parser.add_argument("--out", type=Path, help="folder of the cloud assembly")
+    parser.add_argument("--lambdas", type=Path, help="folder of the functions (default: the project's)")
+    arguments = parser.parse_args()
+    build(out=arguments.out, lambdas=arguments.lambdas).synth()
+
+
 if __name__ == "__main__":
-    build().synth()
+    main()

@@ -16,7 +16,8 @@ Every option of the CLI may follow, for instance:
     --outputs-file FILE                    ApiUrl, StateMachineArn, BucketName, TaskTableName as JSON
 
 Node comes with this environment, and npx fetches the CLI from the npm registry at its first use and keeps
-it in npm's cache. Neither Docker nor a system Node is needed. The exit code is the CLI's.
+it in npm's cache. Neither Docker nor a system Node is needed. It works in the folder from which it is called: paths
+are relative to it, and `synth` and `deploy` write cdk.out there. The exit code is the CLI's.
 """
 
 import os
@@ -27,11 +28,13 @@ from pathlib import Path
 
 from infra.app import NODE
 
-REPO = Path(__file__).resolve().parent.parent
+PROJECT = Path(__file__).resolve().parent.parent
 # npm's tag `latest` of aws-cdk is a stray 3.0.0, which refuses the schema of the library that the lock names.
 CLI = "aws-cdk@2.1148.1"
 # Not bin/npx: a wheel holds no links, so that the copy there does not find npm's modules.
 NPX = NODE.parents[1] / "lib" / "node_modules" / "npm" / "bin" / "npx-cli.js"
+# As in cdk.json, which the CLI reads in the project's folder only: what would make the template depend on the caller.
+SETTINGS = ("--no-version-reporting", "--no-path-metadata", "--no-asset-metadata", "--no-notices")
 
 
 def main(arguments: list[str]) -> int:
@@ -40,13 +43,14 @@ def main(arguments: list[str]) -> int:
         return 0
     environment = {
         **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")])),
         "PATH": f"{NODE.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "CDK_DISABLE_CLI_TELEMETRY": "true",
         "NPM_CONFIG_UPDATE_NOTIFIER": "false",
     }
     app = f"{shlex.quote(sys.executable)} -m infra.app"
     npx = [str(NODE), str(NPX), "--yes", "--package", CLI, "--", "cdk"]
-    return subprocess.call([*npx, *arguments, "--app", app], cwd=REPO, env=environment)
+    return subprocess.call([*npx, *arguments, "--app", app, *SETTINGS], env=environment)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fanout import project
+
 from . import server
 from .server import ServerError
 
@@ -24,10 +26,6 @@ if TYPE_CHECKING:
     from .deploy import Assembly
 
 __all__ = ["Local", "LocalError", "ServerError", "down", "map_runs", "read", "up"]
-
-REPOSITORY = server.REPOSITORY
-# What the synthesized stack depends on, besides the functions' folder.
-SOURCES = ("infra", "statemachines", "cdk.json", "uv.lock", "pyproject.toml")
 
 Say = Callable[[str], None]
 
@@ -66,7 +64,7 @@ def up(
 ) -> Local:
     """Bring up the embedded AWS of `home` and deploy the stack on it; if it is up, deploy what has changed.
 
-    `lambdas` takes the place of the repository's folder of that name. `tied` and `wait_scale` are those of
+    `lambdas` takes the place of the project's folder of that name. `tied` and `wait_scale` are those of
     `server.start`. `say` gets a sentence for each thing that happens. `local.json` is written when everything is
     ready, and not before. If a server that this call started cannot be used, it is stopped again; interrupting is
     safe at any time. Raises ServerError, LocalError or DeployError.
@@ -84,7 +82,7 @@ def up(
             if port not in (None, running.port):
                 say(f"It keeps its port. To get port {port}, take it down first.")
         try:
-            return _deploy(home, running, lambdas or REPOSITORY / "lambdas", say)
+            return _deploy(home, running, lambdas or project.LAMBDAS, say)
         except BaseException:
             if is_new:
                 server.stop(home)
@@ -173,11 +171,9 @@ def _synthesized(home: Path, lambdas: Path, say: Say) -> Path:
     say("Synthesizing the stack")
     mark.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
-    from infra.synth import synthesize
-
     try:
-        synthesize(folder, lambdas=lambdas)
-    except RuntimeError as error:
+        project.synthesize(folder, lambdas=lambdas)
+    except project.SynthesisError as error:
         raise LocalError(str(error)) from error
     mark.write_text(wanted)
     return folder
@@ -191,7 +187,7 @@ def _content_hash(lambdas: Path) -> str:
 
 
 def _files(lambdas: Path) -> Iterator[Path]:
-    for root in (lambdas, *(REPOSITORY / name for name in SOURCES)):
+    for root in (lambdas, *project.SOURCES):
         paths = [root] if root.is_file() else sorted(root.rglob("*"))
         yield from (path for path in paths if path.is_file() and path.suffix != ".pyc")
 

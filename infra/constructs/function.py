@@ -1,5 +1,6 @@
 """A function out of the table, with its own role and its own log group."""
 
+import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,7 +13,7 @@ from constructs import Construct
 from infra.constructs.grants import acknowledge, allow, objects
 from infra.constructs.storage import Storage
 from infra.functions import Function
-from infra.layer import lay_out
+from infra.layer import lay_out, make_readable
 
 LOG_RETENTION = logs.RetentionDays.ONE_MONTH
 
@@ -22,17 +23,20 @@ class Runtime(Construct):
 
     def __init__(self, scope: Construct, id_: str, *, lambdas: Path) -> None:
         super().__init__(scope, id_)
-        # The folder itself, nothing added: the asset is the same on every machine, and changes only with it.
-        self.code = lambda_.Code.from_asset(
-            str(lambdas), exclude=["__pycache__", "*.pyc", ".*"], ignore_mode=cdk.IgnoreMode.GIT
-        )
-        with TemporaryDirectory(prefix="fanout-layer-") as folder:
-            lay_out(Path(folder))
-            # Copies the folder into the cloud assembly, under the hash of its content.
+        # The CDK copies each folder into the cloud assembly at once, under the hash of its content, which is the same
+        # on every machine.
+        with TemporaryDirectory(prefix="fanout-synth-") as folder:
+            code, layer = Path(folder) / "code", Path(folder) / "layer"
+            shutil.copytree(lambdas, code, ignore=shutil.ignore_patterns("__pycache__", "*.pyc", ".*"))
+            make_readable(code)
+            self.code = lambda_.Code.from_asset(str(code))
+            # The construct of the asset is made when the first function uses it.
+            self.code.bind(self)
+            lay_out(layer)
             self.layer = lambda_.LayerVersion(
                 self,
                 "Layer",
-                code=lambda_.Code.from_asset(folder),
+                code=lambda_.Code.from_asset(str(layer)),
                 compatible_runtimes=[lambda_.Runtime.PYTHON_3_13],
                 compatible_architectures=[lambda_.Architecture.ARM_64],
                 description="Locked dependencies of the functions of Fan Out",
