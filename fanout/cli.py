@@ -255,7 +255,7 @@ def _number(text: str) -> int | float:
     return value
 
 
-def _number_or_null(text: str) -> int | float | None:
+def _nullable(text: str) -> int | float | None:
     return None if text == "null" else _number(text)
 
 
@@ -335,38 +335,23 @@ start_options = _together(
 
 def how_options(size: str, bound: str, tolerance: str, rate: str, cost: str) -> Decorator:
     """The options of how a job works, with what their help says is the default."""
-    rows: tuple[tuple[Any, ...], ...] = (
-        ("shard-size", "shardSize", "N", f"Tasks in a shard (default: {size}).", _number),
-        (
-            "max-concurrency",
-            "maxConcurrency",
-            "N",
-            f"Workers at a time, at most (default: {bound}).",
-            _number,
-        ),
-        (
-            "tolerated-failure-percentage",
+    tolerated = f"Of more tasks that do not succeed, the job fails (default: {tolerance})."
+    return _together(
+        field("--shard-size", "shardSize", "N", f"Tasks in a shard (default: {size}).", _number, _HOW),
+        field("--max-concurrency", "maxConcurrency", "N", f"Most workers (default: {bound}).", _number, _HOW),
+        field(
+            "--tolerated-failure-percentage",
             "toleratedFailurePercentage",
             "PERCENT",
-            f"Of more tasks that do not succeed, the job fails (default: {tolerance}).",
+            tolerated,
             _number,
+            _HOW,
         ),
-        (
-            "tasks-per-second",
-            "tasksPerSecond",
-            "N",
-            f"Rate limit of the job (default: {rate}).",
-            _number_or_null,
-        ),
-        (
-            "max-cost-usd",
-            "maxCostUsd",
-            "USD",
-            f"Estimate to refuse above (default: {cost}).",
-            _number_or_null,
+        field("--tasks-per-second", "tasksPerSecond", "N", f"Rate limit (default: {rate}).", _nullable, _HOW),
+        field(
+            "--max-cost-usd", "maxCostUsd", "USD", f"Most estimated cost (default: {cost}).", _nullable, _HOW
         ),
     )
-    return _together(*(field(f"--{name}", *row, group=_HOW) for name, *row in rows))
 
 
 # -- commands --------------------------------------------------------------------------------------------

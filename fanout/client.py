@@ -429,7 +429,7 @@ class FanOut:
         with ThreadPoolExecutor(SENDERS) as pool:
             try:
                 while True:
-                    etags += pool.map(put, range(len(etags) + 1, len(etags) + len(urls) + 1), urls)
+                    etags += pool.map(put, range(len(etags) + 1, upload["parts"] + 1), urls)
                     if len(etags) >= upload["parts"]:
                         return etags
                     urls = self._call("POST", path, {"from": len(etags) + 1})["urls"]
