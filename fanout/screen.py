@@ -204,7 +204,8 @@ class Screen:
         options = self._out.options.update(width=self._out.width if self._is_terminal else _UNLIMITED)
         for line in self._out.render_lines(table, options, pad=False):
             ended = cell_len("".join(segment.text for segment in line).rstrip())
-            self._out.print(Segments(Segment.adjust_line_length(line, ended, pad=False)))
+            line = Segment.adjust_line_length(line, ended, pad=False)
+            self._out.print(Segments([*line, Segment.line()]), end="")
 
     # -- jobs --------------------------------------------------------------------------------------------
 
