@@ -1,7 +1,8 @@
-"""The client of Fan Out: start a job, follow it, read its account. The same on AWS and on the embedded AWS.
+"""A client of Fan Out's REST API, on AWS and on the embedded AWS.
 
-Everything that the terminal does happens here. What a user can mend is raised as a FanOutClientError whose
-text is a sentence that says how.
+It sends signed requests to the API, and plain ones to the links that the API gives, and asks nothing else; to find a
+stack's API it reads the stack's outputs. What a user can put right is raised as a FanOutClientError, whose text is a
+sentence that says how.
 """
 
 from __future__ import annotations
@@ -10,58 +11,66 @@ import json
 import os
 import re
 import secrets
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, NotRequired, TypedDict, cast
-from urllib.parse import urlencode
+from stat import S_ISREG
+from threading import Event
+from typing import IO, Any, Literal, NotRequired, TypedDict, cast
+from urllib.parse import quote, urlencode, urlsplit
 
-import boto3
-import botocore.session
-from boto3.s3.transfer import TransferConfig
+import urllib3
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
-from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    CredentialRetrievalError,
-    HTTPClientError,
-    NoCredentialsError,
-    NoRegionError,
-    ParamValidationError,
-    PartialCredentialsError,
-    ProfileNotFound,
-    SSOError,
-    TokenRetrievalError,
-)
-from botocore.httpsession import URLLib3Session
+from botocore.credentials import Credentials
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
+from botocore.httpsession import get_cert_path
+from botocore.session import Session
 from botocore.utils import get_environ_proxies
+from urllib3.exceptions import HTTPError, MaxRetryError, NameResolutionError
+from urllib3.response import BaseHTTPResponse
 
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
-    from mypy_boto3_stepfunctions import SFNClient
-    from mypy_boto3_stepfunctions.type_defs import DescribeExecutionOutputTypeDef
-
-JobInput = Mapping[str, Any]
 Status = Literal["RUNNING", "SUCCEEDED", "PARTIAL", "FAILED", "STOPPED"]
+Link = Callable[[], str]
 
 JOB_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}")
-
-# A listing of the Task Service's REST API has at most so many tasks a page.
-_PAGE = 1000
-# DescribeMapRun refills at one call a second per account; more often would starve everybody else.
-_MAP_RUN_SECONDS = 1.0
-# One ranged GET. A long body that nobody reads from — a pager, say — is closed by S3; a block is not.
-_BLOCK = 4 << 20
+# The largest pages of the API.
+TASKS_PER_PAGE, JOBS_PER_PAGE = 1000, 100
+# Bytes of one ranged GET. S3 closes a long answer that is read slowly, by a pager for instance; a block it does not.
+BLOCK = 8 << 20
+# Parts of an upload that are sent at the same time, and links that the API gives at a time.
+SENDERS, LINKS = 4, 100
+# Every request is repeatable: a start or a retry names the new job's id, an upload that was asked for twice is
+# another upload. A signature is good for five minutes, which the pauses between attempts stay below.
+RETRIES = urllib3.Retry(
+    total=6,
+    redirect=0,
+    allowed_methods=None,
+    status_forcelist=(429, 502, 503, 504),
+    backoff_factor=0.2,
+    backoff_jitter=0.2,
+    backoff_max=10,
+    retry_after_max=20,
+    raise_on_status=False,
+)
+# S3 asks for its 500 to be retried; the API's own means a fault that another attempt meets again.
+LINK_RETRIES = RETRIES.new(status_forcelist=(429, 500, 502, 503, 504))
+TIMEOUT = urllib3.Timeout(connect=5, read=60)
 
 
 class FanOutClientError(Exception):
     """Base of what this client raises on purpose. Its text is a sentence that says what to do."""
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__
 
 
 class NotUpError(FanOutClientError):
@@ -76,24 +85,35 @@ class AccessError(FanOutClientError):
     """Credentials or a region are missing, expired, or not allowed to do this."""
 
 
-class JobNotFoundError(FanOutClientError):
-    """No job has this id."""
-
-
-class JobExistsError(FanOutClientError):
-    """Another job, with another input, has this id."""
-
-
 class JobStateError(FanOutClientError):
     """The job is not in a state in which this can be done."""
 
 
-class RefusedError(FanOutClientError):
-    """AWS or the API refused the request; the text is its own sentence."""
+class TransferError(FanOutClientError):
+    """A file could not be uploaded or downloaded as a whole."""
+
+
+class ProblemError(FanOutClientError):
+    """The API refused the request; `name`, the text and `errors` are those of its problem details (RFC 9457)."""
+
+    def __init__(self, status: int, name: str, sentence: str, errors: list[dict[str, Any]] | None = None):
+        super().__init__(sentence)
+        self.status, self._name, self.errors = status, name, errors or []
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+
+# What to do about a refusal, where the API's sentence cannot know how the request was made.
+_ADVICE = {
+    "JobNotFoundError": "`fanout jobs` lists the jobs there are.",
+    "JobExistsError": "Choose another --job-id.",
+}
 
 
 class Counts(TypedDict):
-    """What became of the job's tasks: `listed` is the sum of the other four once the job has ended."""
+    """Outcomes of a job's tasks: `listed` is the sum of the other four once the job has ended."""
 
     listed: int
     succeeded: int
@@ -108,13 +128,8 @@ class Shards(TypedDict):
     failed: int
 
 
-class JobError(TypedDict):
-    name: str
-    message: str
-
-
 class JobRecord(TypedDict):
-    """The account of a job, as the execution's output and GET /jobs/{id} have it."""
+    """The record of a job, as GET /jobs/{id} gives it."""
 
     jobId: str
     # None for a job that was refused before its kind was known.
@@ -124,52 +139,34 @@ class JobRecord(TypedDict):
     shards: Shards
     startedAt: str
     endedAt: NotRequired[str]
+    # While the job runs: LISTING, WORKING or REDUCING.
+    phase: NotRequired[str]
     result: NotRequired[dict[str, Any]]
-    # A retry's tasks that no longer exist.
+    # A retry's tasks that no longer exist or no longer match.
     skipped: NotRequired[int]
-    # Where the result as a whole is: s3://BUCKET/KEY.
+    # Links that work for up to an hour.
     resultUrl: NotRequired[str]
     failuresUrl: NotRequired[str]
-    error: NotRequired[JobError]
+    error: NotRequired[dict[str, str]]
     origin: NotRequired[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """Where a Fan Out is: its stack's outputs, and the endpoint of an embedded AWS (None: AWS itself)."""
+    """The address of a Fan Out's API. `keys` are the credentials of an embedded AWS; None: the caller's own."""
 
-    region: str
     api_url: str
-    state_machine_arn: str
-    bucket_name: str
-    task_table_name: str
-    endpoint_url: str | None = None
-
-    def to_json(self) -> dict[str, str | None]:
-        """The deployment under the names of `local.json`."""
-        return {
-            "endpointUrl": self.endpoint_url,
-            "region": self.region,
-            "apiUrl": self.api_url,
-            "stateMachineArn": self.state_machine_arn,
-            "bucketName": self.bucket_name,
-            "taskTableName": self.task_table_name,
-        }
+    region: str
+    keys: tuple[str, str] | None = None
 
     @classmethod
     def of_home(cls, home: Path) -> Deployment:
         """The embedded AWS that `fanout up` left in `home`. Raises NotUpError."""
         path = home / "local.json"
         try:
-            local = json.loads(path.read_text(encoding="utf-8"))
-            return cls(
-                region=local["region"],
-                api_url=local["apiUrl"],
-                state_machine_arn=local["stateMachineArn"],
-                bucket_name=local["bucketName"],
-                task_table_name=local["taskTableName"],
-                endpoint_url=local["endpointUrl"],
-            )
+            at = json.loads(path.read_text(encoding="utf-8"))
+            keys = at["accessKeyId"], at["secretAccessKey"]
+            return cls(api_url=at["apiUrl"], region=at["region"], keys=keys)
         except (FileNotFoundError, NotADirectoryError):
             raise NotUpError(
                 f"Nothing is up in {home}: start it with `fanout up`, or name a deployed stack with --stack."
@@ -180,36 +177,40 @@ class Deployment:
             ) from None
 
     @classmethod
-    def of_stack(cls, name: str, region: str | None = None) -> Deployment:
-        """A deployed stack, by its outputs, with the developer's own credentials.
+    def of_url(cls, url: str, region: str | None = None) -> Deployment:
+        """The API at this address, which includes the stage. Raises NotUpError, AccessError."""
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise NotUpError(f"{url!r} is no address: give the stack's output ApiUrl, https://….")
+        if region is None and (named := re.search(r"\.execute-api\.([a-z0-9-]+)\.", parts.hostname)):
+            region = named[1]
+        with _explained():
+            found = _session(region).get_config_variable("region")
+            if found is None:
+                raise NoRegionError
+        return cls(api_url=url, region=found)
 
-        Raises NotUpError, AccessError.
+    @classmethod
+    def of_stack(cls, name: str, region: str | None = None) -> Deployment:
+        """A deployed stack, by its output ApiUrl, with the caller's own credentials.
+
+        Raises NotUpError, AccessError, UnreachableError.
         """
-        with _explained(None):
-            # Of the two variables boto3 reads only AWS_DEFAULT_REGION, the other tools of AWS both.
-            session = boto3.Session(region_name=region or os.environ.get("AWS_REGION") or None)
-            client = session.client("cloudformation", config=_config(None))
+        with _explained():
+            client: Any = _session(region).create_client("cloudformation")
+            region = client.meta.region_name
             try:
-                stack = client.describe_stacks(StackName=name)["Stacks"][0]
+                (stack,) = client.describe_stacks(StackName=name)["Stacks"]
             except ClientError as error:
-                if "does not exist" in str(error):
-                    raise NotUpError(
-                        f"There is no stack {name} in {client.meta.region_name}: `make deploy` makes one."
-                    ) from None
-                raise
-        outputs = {o.get("OutputKey", ""): o.get("OutputValue", "") for o in stack.get("Outputs", [])}
-        try:
-            return cls(
-                region=client.meta.region_name,
-                api_url=outputs["ApiUrl"],
-                state_machine_arn=outputs["StateMachineArn"],
-                bucket_name=outputs["BucketName"],
-                task_table_name=outputs["TaskTableName"],
-            )
-        except KeyError as missing:
+                if "does not exist" not in str(error):
+                    raise
+                raise NotUpError(f"There is no stack {name} in {region}: `make deploy` makes one.") from None
+        outputs = {each["OutputKey"]: each["OutputValue"] for each in stack.get("Outputs", [])}
+        if "ApiUrl" not in outputs:
             raise NotUpError(
-                f"The stack {name} has no output {missing.args[0]}: it is not a Fan Out, or not deployed yet."
-            ) from None
+                f"The stack {name} has no output ApiUrl: it is not a Fan Out, or not deployed yet."
+            )
+        return cls(api_url=outputs["ApiUrl"], region=region)
 
 
 def home_folder() -> Path:
@@ -222,607 +223,406 @@ def new_job_id(now: datetime | None = None) -> str:
     return f"{now or datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
-    """A job that runs now. `is_repeat`: the same job had been started before and was left alone."""
-
-    job_id: str
-    is_repeat: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a job is. `listed` and `shards` are None until the listing is done."""
-
-    job_id: str
-    status: Status
-    seconds: float
-    listed: int | None = None
-    shards: int | None = None
-    shards_running: int = 0
-    shards_done: int = 0
-    shards_failed: int = 0
-
-    @property
-    def done(self) -> int:
-        """About how many tasks are done: shards are of about one size."""
-        return self._share(self.shards_done)
-
-    @property
-    def failed(self) -> int:
-        """About how many tasks are in failed shards."""
-        return self._share(self.shards_failed)
-
-    @property
-    def phase(self) -> str:
-        if self.status != "RUNNING":
-            return "ended"
-        if self.listed is None:
-            return "listing"
-        return "working" if self.shards_done + self.shards_failed < (self.shards or 0) else "reducing"
-
-    def _share(self, shards: int) -> int:
-        return self.listed * shards // self.shards if self.listed and self.shards else 0
+def is_final(record: JobRecord) -> bool:
+    """Whether the job has ended and its record is written; the record follows the end by a moment."""
+    return record["status"] != "RUNNING" and record.get("error", {}).get("name") != "AccountPendingError"
 
 
 class FanOut:
     """Jobs and tasks of one deployment.
 
-    `poll` is the pause in seconds between two looks at a job; `patience` is how long, after a job's end, its
-    account is waited for: a stopped job's is written by a function that runs after it.
+    `poll` is the pause in seconds between two looks at a job, `patience` the seconds for which the record of an ended
+    job is waited for, `outage` those for which following a job outlives a lost connection.
     """
 
-    def __init__(self, deployment: Deployment, *, poll: float | None = None, patience: float = 30.0):
+    def __init__(
+        self,
+        deployment: Deployment,
+        *,
+        poll: float | None = None,
+        patience: float = 60.0,
+        outage: float | None = None,
+    ):
         self.deployment = deployment
-        self._poll = poll if poll is not None else (0.25 if deployment.endpoint_url else 1.0)
+        self._is_local = deployment.keys is not None
+        self._poll = poll if poll is not None else 0.25 if self._is_local else 1.0
         self._patience = patience
         # A laptop that wakes up has no network for a while; a local server that is gone stays gone.
-        self._outage = 0.0 if deployment.endpoint_url else 60.0
+        self._outage = outage if outage is not None else 0.0 if self._is_local else 900.0
+        self._pools: dict[str | None, urllib3.PoolManager] = {}
 
     # -- jobs --------------------------------------------------------------------------------------------
 
-    def start(self, job: JobInput, job_id: str | None = None) -> Started:
-        """Start a job; at once, whether or not its input is right: its planner decides that.
+    def start(self, job: Mapping[str, Any], job_id: str) -> dict[str, Any]:
+        """Start a job: `{jobId, executionArn, status}`. The same id with the same input starts it once."""
+        return self._call("POST", "/jobs", {**job, "jobId": job_id})
 
-        The same id with the same input is the same job, started once. Raises JobExistsError for another
-        input.
+    def retry(self, job_id: str, changes: Mapping[str, Any], new_id: str) -> dict[str, Any]:
+        """Start the job `new_id` over what did not succeed in an ended job, with these changes to its input."""
+        return self._call("POST", f"/jobs/{job_id}/retry", {**changes, "jobId": new_id})
+
+    def record(self, job_id: str) -> JobRecord:
+        """The job's record: the final one if the job has ended, else what is known so far."""
+        return cast(JobRecord, self._call("GET", f"/jobs/{job_id}"))
+
+    def follow(self, job_id: str, lost: Callable[[str], None] = lambda _: None) -> Iterator[JobRecord]:
+        """Yield the job's record again and again until it is final; the last one is, unless patience ended.
+
+        `lost` gets a sentence when the connection is lost; following goes on as soon as there is one again.
         """
-        name = job_id or new_job_id()
-        if job_id is not None:
-            self._check_free(job_id)
-        body = json.dumps(job, ensure_ascii=False, allow_nan=False)
-        with self._explained():
-            try:
-                self._step_functions.start_execution(
-                    stateMachineArn=self.deployment.state_machine_arn, name=name, input=body
-                )
-                return Started(name)
-            except ClientError as error:
-                if _code(error) != "ExecutionAlreadyExists":
-                    raise
-            # AWS answers so once the execution has ended, an emulator always, and either may answer our own
-            # repeated request: what counts is whether the job is the one that was asked for.
-            execution = self._execution(name)
-        if execution is None or json.loads(execution.get("input", "null")) != json.loads(body):
-            raise JobExistsError(f"Another job has the id {name}: choose a new --job-id.")
-        return Started(name, is_repeat=True)
-
-    def _check_free(self, job_id: str) -> None:
-        """Raises JobExistsError if a job has left objects under this id and Step Functions has forgotten it."""
-        with self._explained():
-            is_known = self._execution(job_id) is not None
-        if not is_known and any(self._job_document(job_id, name) for name in ("job.json", "record.json")):
-            raise JobExistsError(
-                f"There was a job {job_id}, and its objects are kept: choose a new --job-id."
-            )
-
-    def follow(self, job_id: str) -> Iterator[Progress]:
-        """Yield how far the job is, again and again, until it has ended; the last one has the end's status.
-
-        Raises JobNotFoundError.
-        """
-        watch = _Watch(self, job_id)
-        unreachable_since: float | None = None
+        lost_at: float | None = None
+        ended_at: float | None = None
         while True:
             try:
-                progress = watch.look()
-                unreachable_since = None
-                yield progress
-                if progress.status != "RUNNING":
-                    return
-            except UnreachableError:
+                record = self.record(job_id)
+                lost_at = None
+            except (UnreachableError, ProblemError) as error:
+                if isinstance(error, ProblemError) and error.status < 500 and error.status != 429:
+                    raise
                 now = time.monotonic()
-                unreachable_since = unreachable_since or now
-                if now - unreachable_since >= self._outage:
+                if lost_at is None:
+                    lost_at = now
+                    if self._outage:
+                        lost(str(error))
+                if now - lost_at >= self._outage:
                     raise
+            else:
+                yield record
+                now = time.monotonic()
+                if record["status"] != "RUNNING":
+                    ended_at = now if ended_at is None else ended_at
+                    if is_final(record) or now - ended_at >= self._patience:
+                        return
             time.sleep(self._poll)
 
-    def record(self, job_id: str, *, wait: bool = False) -> JobRecord:
-        """The job's account: the final one if the job has ended, else what is known so far.
-
-        `wait` gives an account that is still being written some time to appear; without it, or past that
-        time, the execution's own error stands in. Raises JobNotFoundError.
-        """
-        with self._explained():
-            execution = self._execution(job_id)
-        if execution is None:
-            # Step Functions forgets an execution 90 days after its end; the account is kept.
-            record = self._job_document(job_id, "record.json")
-            if record is None:
-                raise JobNotFoundError(f"There is no job {job_id}: `fanout jobs` lists those there are.")
-            return cast(JobRecord, record)
-        status = execution["status"]
-        if status == "SUCCEEDED":
-            return cast(JobRecord, json.loads(execution["output"]))
-        if status in {"RUNNING", "PENDING_REDRIVE"}:
-            return self._sketch(job_id, execution)
-        until = time.monotonic() + (self._patience if wait else 0.0)
-        while True:
-            record = self._job_document(job_id, "record.json")
-            if record is not None:
-                return cast(JobRecord, record)
-            if time.monotonic() >= until:
-                return self._sketch(job_id, execution)
-            time.sleep(self._poll)
-
-    def jobs(self, limit: int) -> Iterator[JobRecord]:
-        """The records of the newest `limit` jobs of the last 90 days, newest first.
-
-        What a running job has done so far is not looked up: its counts are zero.
-        """
-        left = limit
-        token = ""
-        while left > 0:
-            more: dict[str, Any] = {"nextToken": token} if token else {}
-            with self._explained():
-                page = self._step_functions.list_executions(
-                    stateMachineArn=self.deployment.state_machine_arn, maxResults=min(left, 1000), **more
-                )
-            for execution in page["executions"][:left]:
-                left -= 1
-                job_id, status = execution["name"], _status(execution["status"])
-                record = None if status == "RUNNING" else self._job_document(job_id, "record.json")
-                yield record or _blank(
-                    job_id, self._kind(job_id), status, execution["startDate"], execution.get("stopDate")
-                )
-            token = page.get("nextToken", "")
-            if not token:
-                return
+    def jobs(self, limit: int, status: str | None = None) -> Iterator[dict[str, Any]]:
+        """The newest `limit` jobs, newest first, of one status or of all: `{jobId, kind, status, startedAt, …}`."""
+        query = {} if status is None else {"status": status}
+        return self._pages("/jobs", "jobs", query, limit, JOBS_PER_PAGE)
 
     def stop(self, job_id: str) -> JobRecord:
-        """Stop a running job and give its closing account, or what is known if that is not there in time.
+        """Stop a running job and give its final record; a job that was stopped before stays so.
 
-        A job that was stopped before stays so. Raises JobNotFoundError, and JobStateError if the job had ended
-        otherwise.
+        Raises JobStateError if the job had ended otherwise.
         """
-        with self._explained():
-            execution = self._execution(job_id)
-            if execution is not None and _status(execution["status"]) == "RUNNING":
-                self._step_functions.stop_execution(
-                    executionArn=execution["executionArn"],
-                    error="JobStoppedError",
-                    cause="The job was stopped from a terminal.",
-                )
-        for progress in self.follow(job_id):
-            if progress.status != "RUNNING":
-                break
-        record = self.record(job_id, wait=True)
+        self._call("DELETE", f"/jobs/{job_id}")
+        *_, record = self.follow(job_id)
         if record["status"] != "STOPPED":
             raise JobStateError(f"Job {job_id} had ended before it could be stopped: {record['status']}.")
         return record
 
-    def retry(self, job_id: str, settings: JobInput | None = None, new_id: str | None = None) -> Started:
-        """Start a job over the failed, quarantined and unprocessed tasks of an ended one.
+    def result(self, job_id: str) -> dict[str, Any]:
+        """`{jobId, result, resultUrl?, contentLength?, fileName?}`. Raises ProblemError if there is none (yet)."""
+        return self._call("GET", f"/jobs/{job_id}/result")
 
-        It is of the same kind with the same parameters; `settings` are the fields of a job's input that
-        differ, such as shardSize. Raises JobNotFoundError, and JobStateError if there is nothing to retry.
+    def failures(self, job_id: str) -> dict[str, Any]:
+        """`{jobId, status, counts, digest, failuresUrl?, retryRequest?, retryCommand?}`."""
+        return self._call("GET", f"/jobs/{job_id}/failures")
+
+    # -- tasks -------------------------------------------------------------------------------------------
+
+    def tasks(self, matching: Mapping[str, Any], limit: int | None = None) -> Iterator[dict[str, Any]]:
+        """The tasks that match, all of them or the first `limit`.
+
+        `matching` has the fields of a job's filter: isComplete, dueBefore, dueAfter.
         """
-        record = self.record(job_id, wait=True)
-        counts = record["counts"]
-        if record["status"] == "RUNNING":
-            raise JobStateError(f"Job {job_id} still runs: wait for its end, or stop it, then retry it.")
-        # A job that ended before its listing did has no counts yet everything to retry: its source is listed anew.
-        if record["status"] == "SUCCEEDED" or 0 < counts["listed"] == counts["succeeded"]:
-            raise JobStateError(f"Job {job_id} has nothing to retry: all of its tasks succeeded.")
-        return self.start({**(settings or {}), "source": {"failedIn": job_id}}, new_id)
+        query = {name: json.dumps(v) if isinstance(v, bool) else str(v) for name, v in matching.items()}
+        return self._pages("/tasks", "tasks", query, limit, TASKS_PER_PAGE)
 
-    # -- what a job leaves behind ------------------------------------------------------------------------
+    # -- links -------------------------------------------------------------------------------------------
 
-    def digest(self, record: JobRecord) -> list[dict[str, Any]]:
-        """The job's failures in groups, the largest first: outcome, error, message, count, samples.
+    def upload(self, file: IO[bytes]) -> dict[str, str]:
+        """Upload a CSV of any size, from a file or a pipe; the source for a job's input.
 
-        Raises JobStateError if they are no longer kept.
+        A pipe is copied to a temporary file first, because S3 wants to know the size. Raises TransferError.
         """
-        if "failuresUrl" not in record:
-            return []
-        self._kept(record, f"jobs/{record['jobId']}/digest.json", "digest")
-        return self._job_document(record["jobId"], "digest.json") or []
+        with _regular(file) as (descriptor, start, size):
+            upload = self._call("POST", "/uploads", {"bytes": size})
+            if "uploadId" not in upload:
+                answer = self._put(_Slice(descriptor, start, size), upload["url"])
+                if answer.status == 403:
+                    # The link is too old: this machine slept meanwhile.
+                    upload = self._call("POST", "/uploads", {"bytes": size})
+                    answer = self._put(_Slice(descriptor, start, size), upload["url"])
+                _check(answer)
+                return cast("dict[str, str]", upload["source"])
+            etags = self._put_parts(upload, descriptor, start, size)
+        path = f"/uploads/{quote(upload['uploadId'], safe='')}/complete"
+        return cast("dict[str, str]", self._call("POST", path, {"etags": etags})["source"])
 
-    def failures(self, record: JobRecord) -> Iterator[dict[str, Any]]:
-        """Every failed, quarantined or unprocessed task of the job, a block of the file in memory at once.
+    def download(self, link: Link, to: Path) -> None:
+        """Write what is behind a link to a file, which appears whole or not at all.
 
-        Raises JobStateError if they are no longer kept.
+        `link` is called again when a link has expired. Raises TransferError, and OSError naming the file.
         """
-        if "failuresUrl" not in record:
-            return iter(())
-        key = self._kept(record, f"jobs/{record['jobId']}/failures.jsonl", "list of failures")
-        return (json.loads(line) for line in self.lines(key))
+        try:
+            if to.exists() and not to.is_file():
+                # A device or a pipe is written to; it cannot be replaced.
+                with to.open("wb") as file:
+                    file.writelines(self.blocks(link))
+                return
+            draft = to.with_name(f".{to.name}.{secrets.token_hex(4)}.part")
+            try:
+                with draft.open("xb") as file:
+                    file.writelines(self.blocks(link))
+                draft.replace(to)
+            finally:
+                draft.unlink(missing_ok=True)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(to)) from error
 
-    def lines(self, key: str) -> Iterator[bytes]:
-        """The lines of an object, without their ends, in its order; none if there is no such object."""
-        position, rest, size = 0, b"", None
-        while size is None or position < size:
-            with self._explained():
-                try:
-                    answer = self._s3.get_object(
-                        Bucket=self.deployment.bucket_name,
-                        Key=key,
-                        Range=f"bytes={position}-{position + _BLOCK - 1}",
-                    )
-                    block = answer["Body"].read()
-                except ClientError as error:
-                    # An empty object has no first byte.
-                    if _is_missing(error) or _code(error) in {"InvalidRange", "416"}:
-                        return
-                    raise
-            size = int(answer.get("ContentRange", f"/{len(block)}").rpartition("/")[2])
-            position += len(block)
+    def lines(self, link: Link) -> Iterator[bytes]:
+        """The lines of what is behind a link, without their ends, one block in memory at a time."""
+        rest = b""
+        for block in self.blocks(link):
             *whole, rest = (rest + block).split(b"\n")
             yield from whole
         if rest:
             yield rest
 
-    def whole_result(self, record: JobRecord) -> str:
-        """The key of the object that holds a job's result as a whole. Raises JobStateError if it has none."""
-        prefix = f"s3://{self.deployment.bucket_name}/"
-        url = record.get("resultUrl", "")
-        if not url.startswith(prefix):
-            said = "still runs" if record["status"] == "RUNNING" else f"is {record['status']}"
-            raise JobStateError(f"Job {record['jobId']} has no result: it {said}.")
-        return self._kept(record, url.removeprefix(prefix), "result")
+    def blocks(self, link: Link) -> Iterator[bytes]:
+        """The bytes behind a link, by ranged requests, each repeated if its answer breaks off. Raises TransferError."""
+        url, etag, position, size = link(), "", 0, 1
+        is_fresh = True
+        while position < size:
+            headers = {"Range": f"bytes={position}-{position + BLOCK - 1}", "Accept-Encoding": "identity"}
+            if etag:
+                headers["If-Match"] = etag
+            answer = self._send("GET", url, headers=headers, retries=LINK_RETRIES)
+            if answer.status == 403 and not is_fresh:
+                url, is_fresh = link(), True
+                continue
+            if answer.status == 416 and not position:
+                return  # an empty object has no first byte
+            if answer.status == 200:
+                yield answer.data  # no ranges here
+                return
+            _check(answer)
+            etag, is_fresh = answer.headers["ETag"], False
+            size = int(answer.headers["Content-Range"].rpartition("/")[2])
+            position += len(answer.data)
+            yield answer.data
 
-    def _kept(self, record: JobRecord, key: str, what: str) -> str:
-        """The key, if there still is such an object. Raises JobStateError."""
-        with self._explained():
+    def _put(self, part: _Slice, url: str) -> BaseHTTPResponse:
+        headers = {"Content-Length": str(part.size)}
+        return self._send("PUT", url, body=part if part.size else b"", headers=headers, retries=LINK_RETRIES)
+
+    def _put_parts(self, upload: Mapping[str, Any], descriptor: int, start: int, size: int) -> list[str]:
+        """Send the parts of a large upload, some at a time; the ETags of all, in order."""
+        path, each, stop = (
+            f"/uploads/{quote(upload['uploadId'], safe='')}/parts",
+            upload["partBytes"],
+            Event(),
+        )
+
+        def put(number: int, url: str) -> str:
+            offset = (number - 1) * each
+            part = _Slice(descriptor, start + offset, min(each, size - offset), stop)
+            answer = self._put(part, url)
+            if answer.status == 403:
+                part.seek(0)
+                answer = self._put(part, self._call("POST", path, {"from": number})["urls"][0])
+            return _check(answer).headers["ETag"]
+
+        etags: list[str] = []
+        urls = upload["urls"]
+        with ThreadPoolExecutor(SENDERS) as pool:
             try:
-                self._s3.head_object(Bucket=self.deployment.bucket_name, Key=key)
-            except ClientError as error:
-                if not _is_missing(error):
-                    raise
-                raise JobStateError(f"The {what} of job {record['jobId']} is no longer kept.") from None
-        return key
-
-    def download(self, key: str, to: Path) -> bool:
-        """Write an object to a file, which appears whole or not at all; False if there is no such object.
-
-        Raises OSError if the file cannot be written.
-        """
-        with self._explained():
-            try:
-                self._s3.download_file(self.deployment.bucket_name, key, str(to))
-            except ClientError as error:
-                if _is_missing(error):
-                    return False
+                while True:
+                    etags += pool.map(put, range(len(etags) + 1, upload["parts"] + 1), urls)
+                    if len(etags) >= upload["parts"]:
+                        return etags
+                    urls = self._call("POST", path, {"from": len(etags) + 1})["urls"]
+            except BaseException:
+                stop.set()
+                pool.shutdown(wait=False, cancel_futures=True)
                 raise
-            except OSError as error:
-                # The transfer names a draft of its own beside the file.
-                raise OSError(error.errno, error.strerror, str(to)) from error
-        return True
 
-    # -- tasks -------------------------------------------------------------------------------------------
+    # -- requests ----------------------------------------------------------------------------------------
 
-    def upload(self, file: IO[bytes], name: str, on_bytes: Callable[[int], None] | None = None) -> str:
-        """Upload a CSV, which may be a pipe, to uploads/; the key that a job's source names."""
-        key = f"uploads/{name}.csv"
-        with self._explained():
-            self._s3.upload_fileobj(
-                file,
-                self.deployment.bucket_name,
-                key,
-                ExtraArgs={"ContentType": "text/csv; charset=utf-8"},
-                Callback=on_bytes,
-                Config=TransferConfig(max_concurrency=4),
-            )
-        return key
-
-    def tasks(self, matching: Mapping[str, Any], limit: int | None = None) -> Iterator[dict[str, Any]]:
-        """The tasks that match, all of them or the first `limit`, page by page through the REST API.
-
-        `matching` has the fields of a job's filter: isComplete, dueBefore, dueAfter.
-        """
-        query = {
-            name: str(value).lower() if isinstance(value, bool) else str(value)
-            for name, value in matching.items()
-        }
+    def _pages(
+        self, path: str, name: str, query: dict[str, str], limit: int | None, most: int
+    ) -> Iterator[dict[str, Any]]:
         left = limit
         while left is None or left > 0:
-            query["limit"] = str(_PAGE if left is None else min(left, _PAGE))
-            page = self._get("/tasks", query)
-            tasks = page["tasks"] if left is None else page["tasks"][:left]
-            yield from tasks
-            left = None if left is None else left - len(tasks)
+            query["limit"] = str(most if left is None else min(left, most))
+            page = self._call("GET", f"{path}?{urlencode(query, quote_via=quote, errors='replace')}")
+            entries = page[name] if left is None else page[name][:left]
+            yield from entries
+            left = None if left is None else left - len(entries)
             if not page.get("nextPageToken"):
                 return
             query["pageToken"] = page["nextPageToken"]
 
-    # -- inside ------------------------------------------------------------------------------------------
-
-    @cached_property
-    def _session(self) -> boto3.Session:
-        if self.deployment.endpoint_url is None:
-            return boto3.Session(region_name=self.deployment.region)
-        # The embedded AWS gets neither the developer's credentials nor their profile, whose mere absence
-        # from a file would be an error.
-        nothing = (None, None, None, None)
-        file = (None, None, os.devnull, None)
-        session = botocore.session.Session(
-            session_vars={"profile": nothing, "config_file": file, "credentials_file": file}
-        )
-        session.set_credentials("test", "test")
-        return boto3.Session(botocore_session=session, region_name=self.deployment.region)
-
-    @cached_property
-    def _step_functions(self) -> SFNClient:
-        return self._session.client(
-            "stepfunctions",
-            endpoint_url=self.deployment.endpoint_url,
-            config=_config(self.deployment.endpoint_url),
-        )
-
-    @cached_property
-    def _s3(self) -> S3Client:
-        return self._session.client(
-            "s3", endpoint_url=self.deployment.endpoint_url, config=_config(self.deployment.endpoint_url)
-        )
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        with _explained(self.deployment):
-            yield
-
-    def _arn(self, job_id: str) -> str:
-        return self.deployment.state_machine_arn.replace(":stateMachine:", ":execution:") + f":{job_id}"
-
-    def _execution(self, job_id: str) -> DescribeExecutionOutputTypeDef | None:
+    def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """One signed request of the API and its JSON answer. Raises ProblemError, AccessError, UnreachableError."""
+        url = self.deployment.api_url.rstrip("/") + path
+        data = None if body is None else json.dumps(body, allow_nan=False).encode()
+        headers = {} if data is None else {"Content-Type": "application/json"}
+        request = AWSRequest(method, url, headers=headers, data=data)
+        with _explained():
+            SigV4Auth(self._credentials(), "execute-api", self.deployment.region).add_auth(request)
+        answer = self._send(method, url, body=data, headers=dict(request.headers.items()), retries=RETRIES)
         try:
-            return self._step_functions.describe_execution(executionArn=self._arn(job_id))
-        except ClientError as error:
-            if _code(error) == "ExecutionDoesNotExist":
-                return None
-            raise
+            document = json.loads(answer.data)
+        except ValueError:
+            document = None
+        if not isinstance(document, dict):
+            document = {}
+            if answer.status < 300:
+                raise NotUpError(f"{url} does not answer in JSON: it is not the address of Fan Out's API.")
+        if answer.status >= 300:
+            raise _refusal(answer, document, url)
+        return document
 
-    def _job_document(self, job_id: str, name: str) -> Any | None:
-        with self._explained():
-            try:
-                answer = self._s3.get_object(Bucket=self.deployment.bucket_name, Key=f"jobs/{job_id}/{name}")
-                return json.loads(answer["Body"].read())
-            except ClientError as error:
-                if _is_missing(error):
-                    return None
-                raise
+    def _credentials(self) -> Any:
+        """The credentials to sign with now: those of a session are renewed as they expire."""
+        if self.deployment.keys is not None:
+            return Credentials(*self.deployment.keys)
+        found = self._session.get_credentials()
+        if found is None:
+            raise NoCredentialsError
+        return found.get_frozen_credentials()
 
-    def _sketch(self, job_id: str, execution: DescribeExecutionOutputTypeDef) -> JobRecord:
-        """A record of what the execution and the manifest say, where no account is written (yet)."""
-        status = _status(execution["status"])
-        start, stop = execution["startDate"], execution.get("stopDate")
-        record = _blank(job_id, self._kind(job_id), status, start, stop)
-        progress = _Watch(self, job_id).progress(execution)
-        # How many tasks had which outcome is known only once the shards are folded.
-        record["counts"]["listed"] = progress.listed or 0
-        record["shards"] = {
-            "planned": progress.shards or 0,
-            "done": progress.shards_done,
-            "failed": progress.shards_failed,
-        }
-        if status != "RUNNING":
-            record["error"] = {
-                "name": execution.get("error") or f"States.{execution['status'].title().replace('_', '')}",
-                "message": execution.get("cause") or "The execution ended without giving a reason.",
-            }
-        return record
+    @cached_property
+    def _session(self) -> Session:
+        return _session(self.deployment.region)
 
-    def _kind(self, job_id: str) -> str | None:
-        plan = self._job_document(job_id, "job.json")
-        return None if plan is None else str(plan["kind"])
-
-    def _get(self, path: str, query: Mapping[str, str]) -> dict[str, Any]:
-        """Read from the REST API, signed. Raises RefusedError with the API's sentence, or AccessError."""
-        url = f"{self.deployment.api_url.rstrip('/')}{path}?{urlencode(query)}"
-        is_local = self.deployment.endpoint_url is not None
-        http = URLLib3Session(timeout=60, proxies={} if is_local else get_environ_proxies(url))
-        tries = 1 if is_local else 5
-        for attempt in range(1, tries + 1):
-            status, content = 0, b""
-            with self._explained():
-                request = AWSRequest("GET", url)
-                credentials = self._session.get_credentials()
-                if credentials is None:
-                    raise NoCredentialsError
-                SigV4Auth(credentials, "execute-api", self.deployment.region).add_auth(request)
-                try:
-                    answer = http.send(request.prepare())
-                    status, content = answer.status_code, answer.content
-                except HTTPClientError:
-                    if attempt == tries:
-                        raise
-            if 200 <= status < 300:
-                return cast("dict[str, Any]", json.loads(content))
-            if status and (attempt == tries or not (status == 429 or status >= 500)):
-                raise _refusal(status, content)
-            time.sleep(0.2 * 2**attempt)
-        raise AssertionError("the last try returns or raises")
-
-
-class _Watch:
-    """Looks at one running job; asks for what changes slowly only as often as it must."""
-
-    def __init__(self, client: FanOut, job_id: str):
-        self._client = client
-        self._job_id = job_id
-        self._manifest: dict[str, int] | None = None
-        self._map_run: str | None = None
-        self._counts: Mapping[str, Any] = {}
-        self._next_count = 0.0
-
-    def look(self) -> Progress:
-        with self._client._explained():
-            execution = self._client._execution(self._job_id)
-        if execution is None:
-            raise JobNotFoundError(f"There is no job {self._job_id}: `fanout jobs` lists those there are.")
-        return self.progress(execution)
-
-    def progress(self, execution: DescribeExecutionOutputTypeDef) -> Progress:
-        if self._manifest is None:
-            self._manifest = self._client._job_document(self._job_id, "manifest.json")
-        if self._manifest is not None and self._manifest.get("shards"):
-            self._count(execution)
-        end = execution.get("stopDate") or datetime.now(UTC)
-        manifest = self._manifest or {}
-        counts = self._counts
-        return Progress(
-            job_id=self._job_id,
-            status=_status(execution["status"]),
-            seconds=max(0.0, (end - execution["startDate"]).total_seconds()),
-            listed=manifest.get("listed"),
-            shards=manifest.get("shards"),
-            shards_running=counts.get("running", 0),
-            shards_done=counts.get("succeeded", 0),
-            shards_failed=counts.get("failed", 0) + counts.get("timedOut", 0) + counts.get("aborted", 0),
-        )
-
-    def _count(self, execution: DescribeExecutionOutputTypeDef) -> None:
-        now = time.monotonic()
-        if now < self._next_count:
-            return
-        self._next_count = now + _MAP_RUN_SECONDS
-        client = self._client._step_functions
+    def _send(
+        self, method: str, url: str, *, retries: urllib3.Retry, headers: dict[str, str], body: Any = None
+    ) -> BaseHTTPResponse:
+        if self._is_local:
+            retries = retries.new(connect=0)
         try:
-            with self._client._explained():
-                if self._map_run is None:
-                    runs = client.list_map_runs(executionArn=execution["executionArn"])["mapRuns"]
-                    if not runs:
-                        return
-                    self._map_run = runs[0]["mapRunArn"]
-                self._counts = client.describe_map_run(mapRunArn=self._map_run)["itemCounts"]
-        except (RefusedError, AccessError):
-            # Progress is a courtesy; a throttled or forbidden look must not end the following of a job.
-            return
+            pool = self._pool(url)
+            return pool.request(method, url, body=body, headers=headers, retries=retries, redirect=False)
+        except HTTPError as error:
+            reason = error.reason if isinstance(error, MaxRetryError) and error.reason else error
+            host = urlsplit(url).netloc
+            if self._is_local:
+                sentence = f"The embedded AWS at {host} does not answer ({type(reason).__name__}): "
+                raise UnreachableError(f"{sentence}run `fanout down`, then `fanout up`.") from None
+            if isinstance(reason, NameResolutionError):
+                raise UnreachableError(
+                    f"There is no host {host}: check the address, and whether there is a network."
+                ) from None
+            raise UnreachableError(f"{host} does not answer: {type(reason).__name__}.") from None
+
+    def _pool(self, url: str) -> urllib3.PoolManager:
+        """The connections that lead to this address, through the environment's proxy if it names one."""
+        proxies = {} if self._is_local else get_environ_proxies(url)
+        proxy = proxies.get(urlsplit(url).scheme)
+        if proxy not in self._pools:
+            ca_certs = os.environ.get("AWS_CA_BUNDLE") or get_cert_path(True)
+            options: dict[str, Any] = {"timeout": TIMEOUT, "maxsize": SENDERS, "ca_certs": ca_certs}
+            if proxy is None:
+                self._pools[proxy] = urllib3.PoolManager(**options)
+            else:
+                login = urllib3.make_headers(proxy_basic_auth=urllib3.util.parse_url(proxy).auth or None)
+                self._pools[proxy] = urllib3.ProxyManager(proxy, proxy_headers=login, **options)
+        return self._pools[proxy]
 
 
-_MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
-_EXPIRED = frozenset(
-    {
-        "ExpiredToken",
-        "ExpiredTokenException",
-        "RequestExpired",
-        "InvalidClientTokenId",
-        "UnrecognizedClientException",
-    }
-)
-_DENIED = frozenset({"AccessDenied", "AccessDeniedException", "403", "Forbidden", "UnauthorizedOperation"})
+class _Slice:
+    """A part of a file as the body of a request, which can be sent again; `stop` breaks it off."""
 
+    def __init__(self, descriptor: int, start: int, size: int, stop: Event | None = None):
+        self.size = size
+        self._descriptor, self._start, self._at, self._stop = descriptor, start, 0, stop
 
-def _code(error: ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))
+    def tell(self) -> int:
+        return self._at
 
+    def seek(self, position: int) -> None:
+        self._at = position
 
-def _is_missing(error: ClientError) -> bool:
-    return _code(error) in _MISSING
-
-
-def _config(endpoint_url: str | None) -> Config:
-    if endpoint_url is None:
-        return Config(retries={"mode": "standard", "max_attempts": 6}, connect_timeout=10, read_timeout=60)
-    # A proxy of the environment has no business on the loopback.
-    return Config(
-        retries={"mode": "standard", "max_attempts": 2},
-        connect_timeout=2,
-        read_timeout=60,
-        proxies={},
-        s3={"addressing_style": "path"},
-    )
+    def read(self, size: int) -> bytes:
+        if self._stop is not None and self._stop.is_set():
+            raise TransferError("The upload was broken off.")
+        size = min(size, self.size - self._at)
+        data = os.pread(self._descriptor, size, self._start + self._at)
+        if size and not data:
+            raise TransferError("The file became shorter while it was uploaded.")
+        self._at += len(data)
+        return data
 
 
 @contextmanager
-def _explained(deployment: Deployment | None) -> Iterator[None]:
-    """Turn what AWS answers into errors whose text tells a user what to do."""
+def _regular(file: IO[bytes]) -> Iterator[tuple[int, int, int]]:
+    """The rest of the file as descriptor, offset and size; that of a copy if it is a pipe."""
+    if S_ISREG(os.fstat(file.fileno()).st_mode):
+        start = os.lseek(file.fileno(), 0, os.SEEK_CUR)
+        yield file.fileno(), start, max(0, os.fstat(file.fileno()).st_size - start)
+        return
+    with tempfile.TemporaryFile() as copy:
+        shutil.copyfileobj(file, copy)
+        copy.flush()
+        yield copy.fileno(), 0, copy.tell()
+
+
+def _check(answer: BaseHTTPResponse) -> BaseHTTPResponse:
+    """The answer of S3, if it is a success. Raises TransferError."""
+    if answer.status < 300:
+        return answer
+    code = (re.findall(rb"<Code>(\w+)</Code>", answer.data) or [b"no reason"])[0].decode()
+    if answer.status == 404:
+        raise TransferError("The file is no longer kept: a job's files are deleted after a time.")
+    if answer.status == 412:
+        raise TransferError("The file changed while it was downloaded: repeat the command.")
+    raise TransferError(f"S3 refused the link with HTTP {answer.status} ({code}): repeat the command.")
+
+
+def _refusal(answer: BaseHTTPResponse, document: dict[str, Any], url: str) -> FanOutClientError:
+    """What an answer means: a problem of the API, or the gateway that does not let the request in."""
+    status = answer.status
+    name = str(document.get("title") or answer.headers.get("x-amzn-errortype", "").partition(":")[0])
+    text = str(document.get("detail") or document.get("message") or document.get("Message") or "")
+    if status in {401, 403}:
+        return _denied(f"{name}: {text}".strip(": ") or f"HTTP {status}", url)
+    if not document.get("title") and status == 404:
+        return NotUpError(f"Nothing answers at {url}: give the whole address of the API, with its stage.")
+    sentence = " ".join(filter(None, (text or f"The API answered HTTP {status}.", _ADVICE.get(name))))
+    return ProblemError(status, name or "ProblemError", sentence, document.get("errors"))
+
+
+def _denied(said: str, url: str) -> FanOutClientError:
+    if re.search("missing ?authentication", said, re.I):
+        return NotUpError(f"Nothing answers at {url}: give the whole address of the API, with its stage.")
+    if re.search("signature", said, re.I):
+        return AccessError(f"AWS does not accept the signature ({said}): check the keys and this clock.")
+    if re.search("expired|invalid|unrecognized", said, re.I):
+        return AccessError(
+            f"AWS does not accept the credentials ({said}): sign in again, then repeat the command."
+        )
+    return AccessError(f"The credentials may not call {url}: they need execute-api:Invoke on it ({said}).")
+
+
+def _session(region: str | None) -> Session:
+    session = Session()
+    # Of the two variables botocore reads only AWS_DEFAULT_REGION, the other tools of AWS both.
+    if region := region or os.environ.get("AWS_REGION"):
+        session.set_config_variable("region", region)
+    return session
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turn what botocore raises into errors whose text tells a user what to do."""
     try:
         yield
     except ClientError as error:
-        code, operation = _code(error), error.operation_name
-        message = str(error.response.get("Error", {}).get("Message", "")) or code
-        if code in _EXPIRED:
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        if re.search("Expired|InvalidClientToken|UnrecognizedClient", code):
             raise AccessError(
                 f"AWS does not accept the credentials ({code}): sign in again, then repeat the command."
             ) from None
-        if code in _DENIED:
-            raise AccessError(f"The credentials may not do {operation}: {message}") from None
-        raise RefusedError(f"{operation} was refused ({code}): {message}") from None
-    except (
-        NoCredentialsError,
-        PartialCredentialsError,
-        ProfileNotFound,
-        TokenRetrievalError,
-        SSOError,
-    ) as error:
-        raise AccessError(f"There are no usable AWS credentials: {_sentence(error)}") from None
-    except CredentialRetrievalError as error:
-        raise AccessError(f"The AWS credentials could not be fetched: {_sentence(error)}") from None
+        raise AccessError(
+            f"{error.operation_name} was refused: {error} With --api-url it is not needed."
+        ) from None
     except NoRegionError:
         raise AccessError("No region is chosen: give --region, or set AWS_REGION.") from None
-    except ParamValidationError:
-        raise  # a fault of this program, not of the world
     except BotoCoreError as error:
-        if deployment is not None and deployment.endpoint_url is not None:
-            raise UnreachableError(
-                f"The embedded AWS at {deployment.endpoint_url} does not answer ({type(error).__name__}): "
-                "run `fanout down`, then `fanout up`."
-            ) from None
-        raise UnreachableError(f"AWS could not be reached: {_sentence(error)}") from None
-
-
-def _sentence(error: Exception) -> str:
-    text = str(error).strip()
-    return text if text.endswith(".") else f"{text}."
-
-
-def _refusal(status: int, content: bytes) -> FanOutClientError:
-    try:
-        text = str(json.loads(content)["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        text = ""
-    if status in {401, 403} and not text:
-        return AccessError(f"The API does not let these credentials in (HTTP {status}).")
-    return RefusedError(text or f"The API answered HTTP {status}.")
-
-
-def _status(execution_status: str) -> Status:
-    return cast(
-        Status,
-        {
-            "RUNNING": "RUNNING",
-            "PENDING_REDRIVE": "RUNNING",
-            "SUCCEEDED": "SUCCEEDED",
-            "ABORTED": "STOPPED",
-        }.get(execution_status, "FAILED"),
-    )
-
-
-def _stamp(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _blank(
-    job_id: str, kind: str | None, status: Status, started: datetime, ended: datetime | None
-) -> JobRecord:
-    record: JobRecord = {
-        "jobId": job_id,
-        "kind": kind,
-        "status": status,
-        "counts": {"listed": 0, "succeeded": 0, "failed": 0, "quarantined": 0, "unprocessed": 0},
-        "shards": {"planned": 0, "done": 0, "failed": 0},
-        "startedAt": _stamp(started),
-    }
-    if ended is not None:
-        record["endedAt"] = _stamp(ended)
-    return record
+        text = f"{str(error).strip().rstrip('.')}."
+        if re.search("Endpoint|Connect|HTTPClient|Timeout", type(error).__name__):
+            raise UnreachableError(f"AWS could not be reached: {text}") from None
+        raise AccessError(f"There are no usable AWS credentials: {text}") from None

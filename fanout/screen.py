@@ -1,4 +1,4 @@
-"""How the terminal shows things: text made safe, tables that fit, progress, JSON documents."""
+"""What the terminal shows: text made safe, tables, progress, JSON documents."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, tzinfo
+from datetime import UTC, datetime, tzinfo
+from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 from zoneinfo import ZoneInfo
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.segment import Segment, Segments
+from rich.table import Table
 from rich.text import Text
 
-from fanout.client import Counts, JobRecord
-from fanout.client import Progress as JobProgress
+from fanout.client import Counts, FanOutClientError, JobRecord
 
 # What a terminal could take for a command, or what reorders the text around it: control characters of both
 # ranges, line separators, bidirectional controls, the byte order mark, and halves of surrogate pairs.
@@ -30,6 +32,7 @@ _UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
 _NAMES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_STYLES = {"SUCCEEDED": "green", "PARTIAL": "yellow", "FAILED": "red", "STOPPED": "red"}
 
 # The groups of a daily plan, in order, and how they are called here.
 GROUPS = {
@@ -42,19 +45,15 @@ GROUPS = {
 _BAR = 30
 # Plain progress lines come no faster.
 _LINE_SECONDS = 3.0
+# Cells of a line where nothing limits it: in a pipe or a file.
+_UNLIMITED = 100_000
+# Tasks whose columns are aligned together; more are not held in memory.
+_TASKS_TOGETHER = 1000
 
 
 def safe(text: str) -> str:
     """The text with every character that could act on a terminal written out, such as \\x1b or \\n."""
     return _UNSAFE.sub(lambda found: _NAMES.get(found[0], _escape(found[0])), text)
-
-
-def fit(text: str, cells: int) -> str:
-    """Safe text of at most so many terminal cells; what does not fit ends in an ellipsis."""
-    text = safe(text)
-    if cell_len(text) <= cells:
-        return text
-    return set_cell_size(text, max(cells - 1, 0)).rstrip() + "…"
 
 
 def document(value: Any, *, indent: int | None = 2) -> str:
@@ -68,9 +67,9 @@ def _escape(character: str) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
-def count(number: int, one: str, many: str | None = None) -> str:
+def count(number: int, one: str) -> str:
     """1 task; 1,234 tasks."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
+    return f"{number:,} {one if number == 1 else one + 's'}"
 
 
 def duration(seconds: float) -> str:
@@ -83,24 +82,55 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02} min"
 
 
+def outcomes(counts: Counts) -> str:
+    """`all succeeded`, or how many had which outcome, those of none left out."""
+    if counts["succeeded"] == counts["listed"]:
+        return "all succeeded" if counts["listed"] else "nothing to do"
+    names = ("succeeded", "failed", "quarantined", "unprocessed")
+    numbers = (counts["succeeded"], counts["failed"], counts["quarantined"], counts["unprocessed"])
+    return ", ".join(f"{n:,} {name}" for name, n in zip(names, numbers, strict=True) if n)
+
+
+def error_document(error: Exception, sentence: str | None = None) -> dict[str, Any]:
+    """The JSON document of a command that failed: `{"error": {name, message, errors?}}`."""
+    name = error.name if isinstance(error, FanOutClientError) else type(error).__name__
+    found: dict[str, Any] = {"name": name, "message": sentence or str(error)}
+    if errors := getattr(error, "errors", None):
+        found["errors"] = errors
+    return {"error": found}
+
+
+class ShownError(Exception):
+    """An error that is part of the JSON document already; its cause is what went wrong."""
+
+    def __init__(self, cause: Exception):
+        super().__init__(str(cause))
+        self.cause = cause
+
+
 @dataclass
 class Screen:
     """Standard output for what was asked for, standard error for progress and errors.
 
     With `is_json`, standard output gets one JSON document and nothing else. `options` are the global options
-    that every command shown to the user must repeat.
+    that every command shown to the user must repeat; without `advises` none is shown.
     """
 
     is_json: bool = False
     options: tuple[str, ...] = ()
+    advises: bool = True
     stdout: TextIO = field(default_factory=lambda: sys.stdout)
     stderr: TextIO = field(default_factory=lambda: sys.stderr)
 
     def __post_init__(self) -> None:
+        # Forced colours do not make a terminal of a pipe: there, lines stay whole and progress plain.
+        self._is_terminal = self.stdout.isatty()
         self._out, self._err = (
             _Console(file=stream, markup=False, emoji=False, highlight=False, soft_wrap=True)
             for stream in (self.stdout, self.stderr)
         )
+
+    safe = staticmethod(safe)
 
     def command(self, *words: str) -> str:
         """A command of this program as the user would type it."""
@@ -111,6 +141,11 @@ class Screen:
         if not self.is_json:
             self._out.print(Text(text, style=style))
 
+    def advise(self, text: str, *words: str) -> None:
+        """A line that names the command to go on with."""
+        if self.advises:
+            self.say(f"{text}{self.command(*words)}")
+
     def note(self, text: str, style: str = "") -> None:
         """A line on standard error."""
         self._err.print(Text(text, style=style))
@@ -118,21 +153,26 @@ class Screen:
     def json(self, value: Any) -> None:
         self.stdout.write(document(value) + "\n")
 
+    def json_lines(self, entries: Iterable[Any]) -> None:
+        """One JSON text a line, each made safe for a terminal."""
+        for entry in entries:
+            self.stdout.write(document(entry, indent=None) + "\n")
+
     def json_list(self, name: str, entries: Iterable[Any], rest: Mapping[str, Any] | None = None) -> None:
-        """One JSON object with a list of any length in it, written as it comes."""
+        """One JSON object with a list of any length in it, written as it comes. Raises ShownError."""
         self.stdout.write(f"{{{json.dumps(name)}: [")
-        between = "\n"
+        between, extra = "\n", dict(rest or {})
         problem: Exception | None = None
         try:
             for entry in entries:
                 self.stdout.write(between + document(entry, indent=None))
                 between = ",\n"
+        except BrokenPipeError:
+            raise
         except Exception as error:
             # What is written must still become a document; the caller says what went wrong.
             problem = error
-        extra: dict[str, Any] = dict(rest or {})
-        if problem is not None:
-            extra["error"] = {"name": type(problem).__name__, "message": str(problem)}
+            extra |= error_document(error)
         self.stdout.write("\n]")
         for key, value in extra.items():
             self.stdout.write(f", {json.dumps(key)}: {document(value, indent=None)}")
@@ -140,22 +180,45 @@ class Screen:
         if problem is not None:
             raise ShownError(problem) from problem
 
-    @property
-    def width(self) -> int | None:
-        """Cells of a line of standard output; None if it is no terminal and lines may be of any length."""
-        return self._out.width if self._out.is_terminal else None
+    def table(
+        self, columns: Mapping[str, int | None], rows: Iterable[Sequence[str | Text]], heading: bool = True
+    ) -> None:
+        """Aligned columns, those with a `>` before their name to the right; of at least these cells, if given.
+
+        On a terminal the table fits its width; elsewhere nothing is cut, and no line ends in blanks.
+        """
+        if self.is_json:
+            return
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=heading)
+        for name, width in columns.items():
+            wraps = name == "MESSAGE"
+            table.add_column(
+                name.lstrip(">"),
+                justify="right" if name.startswith(">") else "left",
+                no_wrap=not wraps,
+                overflow="fold" if wraps else "ellipsis",
+                min_width=width,
+            )
+        for row in rows:
+            table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+        options = self._out.options.update(width=self._out.width if self._is_terminal else _UNLIMITED)
+        for line in self._out.render_lines(table, options, pad=False):
+            ended = cell_len("".join(segment.text for segment in line).rstrip())
+            line = Segment.adjust_line_length(line, ended, pad=False)
+            self._out.print(Segments([*line, Segment.line()]), end="")
 
     # -- jobs --------------------------------------------------------------------------------------------
 
-    def follow(self, steps: Iterator[JobProgress]) -> None:
+    def follow(self, records: Iterable[JobRecord]) -> JobRecord:
         """Show a job's progress until it ends: a live bar on a terminal, else a plain line now and then."""
-        is_live = self._err.is_terminal and not self._err.is_dumb_terminal
+        is_live = self.stderr.isatty() and not self._err.is_dumb_terminal
         with self._bar() if is_live else self._lines() as show:
-            for step in steps:
-                show(step)
+            for record in records:
+                show(record)
+        return record
 
     @contextmanager
-    def _bar(self) -> Iterator[Callable[[JobProgress], None]]:
+    def _bar(self) -> Iterator[Callable[[JobRecord], None]]:
         columns = (
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -170,31 +233,33 @@ class Screen:
         ) as bar:
             task = bar.add_task("starting", total=None, counts="", time="")
 
-            def show(step: JobProgress) -> None:
-                left = remaining.after(step)
+            def show(record: JobRecord) -> None:
+                left, took = remaining.after(record), seconds(record)
                 bar.update(
                     task,
-                    description=step.phase,
-                    total=step.listed,
-                    completed=step.done + step.failed,
-                    counts=_tasks_line(step),
-                    time=duration(step.seconds) if left is None else f"{duration(left)} left",
+                    description=phase(record),
+                    total=record["counts"]["listed"] or None,
+                    completed=worked_on(record),
+                    counts=_tasks_line(record),
+                    time=duration(took) if left is None else f"{duration(left)} left",
                 )
 
             yield show
 
     @contextmanager
-    def _lines(self) -> Iterator[Callable[[JobProgress], None]]:
+    def _lines(self) -> Iterator[Callable[[JobRecord], None]]:
         remaining = _Remaining()
         last, shown_at = "", 0.0
 
-        def show(step: JobProgress) -> None:
+        def show(record: JobRecord) -> None:
             nonlocal last, shown_at
-            left = remaining.after(step)
-            shards = f"{step.shards_done + step.shards_failed:,}/{step.shards or 0:,} shards"
-            text = f"{step.phase}: {_tasks_line(step)}, {shards}" if step.listed is not None else step.phase
+            left, shards = remaining.after(record), record["shards"]
+            text = phase(record)
+            if shards["planned"]:
+                done = f"{shards['done'] + shards['failed']:,}/{shards['planned']:,}"
+                text = f"{text}: {_tasks_line(record)}, {done} shards"
             now = time.monotonic()
-            if text == last or (last and now - shown_at < _LINE_SECONDS) or step.phase == "ended":
+            if text == last or (last and now - shown_at < _LINE_SECONDS) or record["status"] != "RUNNING":
                 return
             last, shown_at = text, now
             self.note(text if left is None else f"{text}; about {duration(left)} left")
@@ -202,13 +267,13 @@ class Screen:
         yield show
 
     def record(self, record: JobRecord, *, is_import: bool = False) -> None:
-        """A job's account in a few lines, with the commands that go on from there.
+        """A job's record in a few lines, with the commands that go on from there.
 
-        `is_import`: its refused rows are shown otherwise.
+        `is_import`: its rejected rows are shown otherwise.
         """
         job_id, status, counts = record["jobId"], record["status"], record["counts"]
         head = f"Job {job_id}" + (f" ({safe(record['kind'])})" if record["kind"] else "")
-        took = f" after {duration(seconds)}" if (seconds := _seconds(record)) is not None else ""
+        took = f" after {duration(seconds(record))}" if "endedAt" in record else ""
         self.say(f"{head}: {status}{took}", style=_STYLES.get(status, ""))
         if origin := record.get("origin"):
             self.say(f"  A retry of job {safe(origin)}.")
@@ -222,18 +287,17 @@ class Screen:
             self.say(f"  {tasks} in {cut}{failed}: {outcomes(counts)}")
         if skipped := record.get("skipped"):
             self.say(
-                f"  {count(skipped, 'task')} of the earlier job gone, or no longer of the kind that it looks for."
+                f"  {count(skipped, 'task')} of the earlier job skipped: deleted, or no longer matching."
             )
         if error := record.get("error"):
             self.say(f"  {safe(error['name'])}: {safe(error['message'])}", style="red")
         if status == "RUNNING":
-            self.say(f"  Follow it: {self.command('status', job_id, '--follow')}")
-            self.say(f"  Stop it:   {self.command('stop', job_id)}")
-        elif "failuresUrl" in record and not is_import:
-            self.say(f"  What failed:      {self.command('failures', job_id)}")
-            self.say(f"  Try those again:  {self.command('retry', job_id)}")
-        elif is_retryable(record) and not is_import:
-            self.say(f"  Try it again:     {self.command('retry', job_id)}")
+            self.advise("  Follow it: ", "status", job_id, "--follow")
+            self.advise("  Stop it:   ", "stop", job_id)
+        elif status != "SUCCEEDED" and record["kind"] and not is_import:
+            self.advise("  What failed:   ", "failures", job_id)
+            if "failuresUrl" in record:
+                self.advise("  Retry only it: ", "retry", job_id)
 
     def result(self, record: JobRecord) -> None:
         """The result of a job: a daily plan as a plan, anything else as it is."""
@@ -242,9 +306,9 @@ class Screen:
             return
         if record["kind"] == "daily-plan" and "mostUrgent" in result:
             self._plan(result)
-            command = self.command("result", record["jobId"], "--output", "plan.jsonl")
-            self.say()
-            self.say(f"The whole plan, in order: {command}")
+            if self.advises:
+                self.say()
+                self.advise("The whole plan, in order: ", "result", record["jobId"], "--output", "plan.jsonl")
         else:
             for line in document(result).splitlines():
                 self.say(f"  {line}")
@@ -262,83 +326,90 @@ class Screen:
             bar = "█" * -(-counts[group] * _BAR // most)
             self.say(f"  {label:<10}{counts[group]:>11,}  {bar}".rstrip())
         self.say(f"  {'Open tasks':<10}{counts['total']:>11,}")
-        urgent = {group: result["mostUrgent"].get(group, []) for group in GROUPS}
-        if any(urgent.values()):
+        urgent = {label: result["mostUrgent"].get(group, []) for group, label in GROUPS.items()}
+        rows = [
+            (f"  {label}" if number == 0 else "", _due(task, zone), safe(str(task["title"])))
+            for label, tasks in urgent.items()
+            for number, task in enumerate(tasks)
+        ]
+        if rows:
             self.say()
             self.say("Most urgent", style="bold")
-        for group, tasks in urgent.items():
-            if tasks:
-                self.say(f"  {GROUPS[group]}")
-            for task in tasks:
-                self.say(f"    {self._task(task, zone, indent=4)}")
+            self.table({"": None, "DUE": None, "TITLE": None}, rows, heading=False)
 
-    def _task(self, task: Mapping[str, Any], zone: tzinfo, indent: int) -> str:
-        due = f"{_instant(task['dueAt']).astimezone(zone):%Y-%m-%d %H:%M}" if task.get("dueAt") else "-"
-        return self._fit(f"{due:<16}  {safe(str(task['title']))}", indent)
+    def jobs(self, jobs: Iterable[Mapping[str, Any]]) -> None:
+        """A table of jobs."""
+        rows = []
+        for job in jobs:
+            took = duration(seconds(job)) if "endedAt" in job else ""
+            tasks = f"{job['counts']['listed']:,}" if "counts" in job else ""
+            status = Text(job["status"], style=_STYLES.get(job["status"], ""))
+            rows.append((job["jobId"], safe(job.get("kind") or "-"), status, job["startedAt"], took, tasks))
+        if not rows:
+            self.say("There are no such jobs.")
+            return
+        columns = ("JOB", "KIND", "STATUS", "STARTED", ">TOOK", ">TASKS")
+        self.table(dict.fromkeys(columns), rows)
 
-    def _fit(self, line: str, indent: int = 0) -> str:
-        return safe(line) if self.width is None else fit(line, max(20, self.width - indent))
-
-    def jobs(self, records: Iterable[JobRecord]) -> None:
-        """A line for each job, under a heading."""
-        heading = f"{'JOB':<28}  {'KIND':<20}  {'STATUS':<9}  {'STARTED':<20}  {'TOOK':>12}  {'TASKS':>12}"
-        number = 0
-        for number, record in enumerate(records, 1):
-            if number == 1:
-                self.say(self._fit(heading), style="bold")
-            seconds = _seconds(record)
-            line = (
-                f"{record['jobId']:<28}  {safe(record['kind'] or '-'):<20}  {record['status']:<9}"
-                f"  {record['startedAt']:<20}  {'' if seconds is None else duration(seconds):>12}"
-                f"  {record['counts']['listed']:>12,}"
+    def tasks(self, tasks: Iterable[Mapping[str, Any]]) -> None:
+        """A table of tasks: due date, state, id, title."""
+        left, heading = iter(tasks), True
+        while some := list(islice(left, _TASKS_TOGETHER)):
+            rows = (
+                (
+                    task.get("dueAt") or "-",
+                    "done" if task["isComplete"] else "open",
+                    task["id"],
+                    safe(task["title"]),
+                )
+                for task in some
             )
-            self.say(self._fit(line), style=_STYLES.get(record["status"], ""))
-        if not number:
-            self.say("There are no jobs yet.")
+            self.table({"DUE": 20, "STATE": None, "ID": 36, "TITLE": None}, rows, heading)
+            heading = False
+        if heading:
+            self.say("There are no such tasks.")
 
-    def digest(self, record: JobRecord, groups: list[dict[str, Any]]) -> None:
-        """The failures of a job in groups, the largest first, each with samples; then how to try again."""
-        job_id = record["jobId"]
-        total = record["counts"]["listed"] - record["counts"]["succeeded"]
-        self.say(f"{count(total, 'task')} of job {job_id} did not succeed:", style="bold")
-        for group in groups:
-            self.say()
-            self.say(safe(f"{group['count']:>9,}  {group['outcome']}: {group['error']}: {group['message']}"))
+    def failures(self, found: Mapping[str, Any]) -> None:
+        """A table of a job's failures in groups, the largest first, each with samples; then how to retry them."""
+        job_id, counts = found["jobId"], found["counts"]
+        rows = []
+        for group in found["digest"]:
+            message = Text(safe(group["message"]))
             for sample in group["samples"]:
-                self.say(safe(f"{'':11}{sample['task']}: {sample['message']}"))
-        self.say()
-        self.say(f"Each of them, as JSON lines:  {self.command('failures', job_id, '--all')}")
-        self.say(f"Try them again:               {self.command('retry', job_id)}")
+                message.append(f"\n{safe(str(sample['task']))}: {safe(str(sample['message']))}", style="dim")
+            rows.append((f"{group['count']:,}", group["outcome"], safe(group["error"]), message))
+        if rows:
+            failed = counts["listed"] - counts["succeeded"]
+            self.say(f"{count(failed, 'task')} of job {job_id} did not succeed:", style="bold")
+            self.table(dict.fromkeys((">TASKS", "OUTCOME", "ERROR", "MESSAGE")), rows)
+            self.advise("Each of them, as JSON lines: ", "failures", job_id, "--all")
+        elif found["status"] == "RUNNING":
+            self.say(f"Job {job_id} still runs. What failed is known when it has ended.")
+        elif "retryRequest" in found:
+            self.say(
+                f"Job {job_id} is {found['status']}, and which of its tasks did not succeed is not known."
+            )
+        else:
+            self.say(f"No failure of job {job_id} is recorded.")
+        if "retryRequest" in found:
+            self.advise("Retry only these:            " if rows else "Retry all of it: ", "retry", job_id)
 
-    def imported(self, record: JobRecord, refused: list[dict[str, Any]]) -> None:
-        """What became of the rows of a CSV: how many were taken, and of the first refused ones why."""
+    def imported(self, record: JobRecord, rejected: list[dict[str, Any]]) -> None:
+        """How many rows of a CSV were imported, and why the first rejected ones were not."""
         counts = record["counts"]
         taken, others = counts["succeeded"], counts["listed"] - counts["succeeded"]
-        no = f"{others:,}" if others else "none"
-        self.say(f"Took {count(taken, 'row')}, refused {no}.", style="bold")
-        for failure in refused:
+        rejected_rows = f"{others:,}" if others else "none"
+        self.say(f"Imported {count(taken, 'row')}, rejected {rejected_rows}.", style="bold")
+        for failure in rejected:
             row = failure["task"].get("row")
             message = str(failure["error"]["message"])
             said = message if row is None or message.startswith(f"Row {row}:") else f"Row {row}: {message}"
             self.say(f"  {safe(said)}")
-        if others > len(refused):
-            command = self.command("failures", record["jobId"], "--all")
-            self.say(f"  … and {others - len(refused):,} more: {command}")
+        if others > len(rejected):
+            self.advise(f"  … and {others - len(rejected):,} more: ", "failures", record["jobId"], "--all")
         if others:
             # The same file under a new job is new rows to the Task Service: the good ones would come twice.
-            self.say("Mend the refused rows in a file of their own and import that one.")
-
-    def tasks(self, tasks: Iterable[Mapping[str, Any]]) -> None:
-        """A line for each task: due date, state, id, title."""
-        for task in tasks:
-            state = "done" if task["isComplete"] else "open"
-            line = f"{task.get('dueAt') or '-':<20}  {state}  {task['id']:<36}  {safe(task['title'])}"
-            self.say(self._fit(line))
-
-    def json_lines(self, entries: Iterable[Any]) -> None:
-        """One JSON text a line, each made safe for a terminal."""
-        for entry in entries:
-            self.stdout.write(document(entry, indent=None) + "\n")
+            self.say("Fix the rejected rows in a separate file and import that file.")
 
 
 class _Console(Console):
@@ -347,71 +418,58 @@ class _Console(Console):
         raise BrokenPipeError
 
 
-class ShownError(Exception):
-    """An error that is part of the JSON document already; its cause is what went wrong."""
-
-    def __init__(self, cause: Exception):
-        super().__init__(str(cause))
-        self.cause = cause
-
-
 def program() -> str:
     """This program as the user calls it: by its name if a shell finds that, else by the path that was typed."""
     called = sys.argv[0]
     return called if Path(called).name == "fanout" and shutil.which("fanout") is None else "fanout"
 
 
-def is_retryable(record: JobRecord) -> bool:
-    """Whether there is anything of an ended job to retry: a job whose input was refused has no kind."""
-    counts = record["counts"]
-    if record["status"] in {"RUNNING", "SUCCEEDED"} or record["kind"] is None:
-        return False
-    return counts["succeeded"] < counts["listed"] or not counts["listed"]
+def phase(record: JobRecord) -> str:
+    """What the job does now: listing, working, reducing; or ended."""
+    return record.get("phase", "running").lower() if record["status"] == "RUNNING" else "ended"
 
 
-_STYLES = {"SUCCEEDED": "green", "PARTIAL": "yellow", "FAILED": "red", "STOPPED": "red"}
+def worked_on(record: JobRecord) -> int:
+    """About how many tasks are worked on: shards are of about one size."""
+    shards = record["shards"]
+    done = shards["done"] + shards["failed"]
+    return record["counts"]["listed"] * done // shards["planned"] if shards["planned"] else 0
+
+
+def seconds(record: Mapping[str, Any]) -> float:
+    """How long the job took, or has taken until now."""
+    ended = _instant(record["endedAt"]) if "endedAt" in record else datetime.now(UTC)
+    # A start has milliseconds, an end whole seconds; and this machine's clock may be behind.
+    return max(0.0, (ended - _instant(record["startedAt"])).total_seconds())
 
 
 class _Remaining:
-    """How long a job will still take, from how fast it worked since this program has watched it."""
+    """Estimates how long a job will still take, from how fast it worked since this program has watched it."""
 
     def __init__(self) -> None:
         self._first: tuple[float, int] | None = None
 
-    def after(self, step: JobProgress) -> float | None:
+    def after(self, record: JobRecord) -> float | None:
         """Seconds, or None as long as there is nothing to tell from."""
-        if step.phase != "working" or not step.listed:
+        if phase(record) != "working":
             return None
-        done = step.done + step.failed
+        now, done = time.monotonic(), worked_on(record)
         if self._first is None:
-            self._first = (step.seconds, done)
-        seconds, before = self._first
-        if done <= before or step.seconds <= seconds:
+            self._first = (now, done)
+        since, before = self._first
+        if done <= before or now <= since:
             return None
-        return (step.listed - done) * (step.seconds - seconds) / (done - before)
+        return (record["counts"]["listed"] - done) * (now - since) / (done - before)
 
 
-def outcomes(counts: Counts) -> str:
-    """`all succeeded`, or how many had which outcome, those of none left out."""
-    if counts["succeeded"] == counts["listed"]:
-        return "all succeeded" if counts["listed"] else "nothing to do"
-    names = ("succeeded", "failed", "quarantined", "unprocessed")
-    numbers = (counts["succeeded"], counts["failed"], counts["quarantined"], counts["unprocessed"])
-    return ", ".join(f"{n:,} {name}" for name, n in zip(names, numbers, strict=True) if n)
+def _tasks_line(record: JobRecord) -> str:
+    listed = record["counts"]["listed"]
+    # How many of them failed, only the record at the end says.
+    return f"{listed:,} listed, {worked_on(record):,} worked on" if listed else ""
 
 
-def _tasks_line(step: JobProgress) -> str:
-    if step.listed is None:
-        return ""
-    # How many of them failed, only the account at the end says.
-    return f"{step.listed:,} listed, {step.done + step.failed:,} worked on"
-
-
-def _seconds(record: JobRecord) -> float | None:
-    if "endedAt" not in record:
-        return None
-    # A start has milliseconds, an end whole seconds.
-    return max(0.0, (_instant(record["endedAt"]) - _instant(record["startedAt"])).total_seconds())
+def _due(task: Mapping[str, Any], zone: tzinfo) -> str:
+    return f"{_instant(task['dueAt']).astimezone(zone):%Y-%m-%d %H:%M}" if task.get("dueAt") else "-"
 
 
 def _instant(stamp: str) -> datetime:

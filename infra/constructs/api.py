@@ -15,8 +15,12 @@ STAGE = "v1"
 RATE = 100
 BURST = 200
 
+# Every method and path that no other route has; the gateway itself would answer 403.
+UNKNOWN = "ANY /{proxy+}"
+
 ROUTES = {
     "TaskApi": (
+        UNKNOWN,
         "GET /tasks",
         "POST /tasks",
         "GET /tasks/{id}",
@@ -29,15 +33,34 @@ ROUTES = {
         "POST /jobs",
         "GET /jobs/{id}",
         "DELETE /jobs/{id}",
+        "GET /jobs/{id}/result",
         "GET /jobs/{id}/failures",
         "POST /jobs/{id}/retry",
+        "POST /uploads",
+        "POST /uploads/{id}/parts",
+        "POST /uploads/{id}/complete",
     ),
 }
 """Every method of the API by the function that answers it; there are no others."""
 
+GATEWAY_PROBLEMS = {
+    "DEFAULT_4XX": (400, "InvalidRequestError", "invalid-request"),
+    "DEFAULT_5XX": (500, "InternalError", "internal"),
+    "ACCESS_DENIED": (403, "ForbiddenError", "forbidden"),
+    "EXPIRED_TOKEN": (403, "ForbiddenError", "forbidden"),
+    "INVALID_SIGNATURE": (403, "ForbiddenError", "forbidden"),
+    "MISSING_AUTHENTICATION_TOKEN": (403, "ForbiddenError", "forbidden"),
+    "REQUEST_TOO_LARGE": (413, "PayloadTooLargeError", "payload-too-large"),
+    "THROTTLED": (429, "ThrottledError", "throttled"),
+    "QUOTA_EXCEEDED": (429, "ThrottledError", "throttled"),
+    "INTEGRATION_FAILURE": (504, "ServiceUnavailableError", "service-unavailable"),
+    "INTEGRATION_TIMEOUT": (504, "ServiceUnavailableError", "service-unavailable"),
+}
+"""The gateway's own answers: response type to status, title and type of the problem."""
+
 
 class Api(Construct):
-    """`rest_api`, with IAM authorization on every method; its own errors look like those of the functions."""
+    """`rest_api`, with IAM authorization on every method; its own errors are problem details, too."""
 
     def __init__(self, scope: Construct, id_: str, *, functions: dict[str, lambda_.Function]) -> None:
         super().__init__(scope, id_)
@@ -89,19 +112,26 @@ class Api(Construct):
             for route in routes:
                 method, _, path = route.partition(" ")
                 self.rest_api.root.resource_for_path(path).add_method(method, integration)
-        self._answer_errors_in_one_shape()
+        self._answer_errors_as_problems()
         self._acknowledge_findings()
 
-    def _answer_errors_in_one_shape(self) -> None:
-        for id_, kind, name in (
-            ("AnyClientError", apigateway.ResponseType.DEFAULT_4_XX, "$context.error.responseType"),
-            ("AnyServerError", apigateway.ResponseType.DEFAULT_5_XX, "InternalError"),
-            ("TooLarge", apigateway.ResponseType.REQUEST_TOO_LARGE, "PayloadTooLargeError"),
-            ("Throttled", apigateway.ResponseType.THROTTLED, "ThrottledError"),
-        ):
+    def _answer_errors_as_problems(self) -> None:
+        for name, (status, title, path) in GATEWAY_PROBLEMS.items():
+            headers = {"Content-Type": "'application/problem+json'"}
+            if status in (429, 503, 504):
+                headers["Retry-After"] = "'1'"
             # messageString is quoted already.
-            body = f'{{"error":{{"name":"{name}","message":$context.error.messageString}}}}'
-            self.rest_api.add_gateway_response(id_, type=kind, templates={"application/json": body})
+            body = (
+                f'{{"type":"/errors/{path}","title":"{title}","status":{status},'
+                '"detail":$context.error.messageString}'
+            )
+            self.rest_api.add_gateway_response(
+                name.title().replace("_", ""),
+                type=apigateway.ResponseType.of(name),
+                status_code=str(status),
+                response_headers=headers,
+                templates={"application/json": body},
+            )
 
     def _acknowledge_findings(self) -> None:
         for finding, reason in (

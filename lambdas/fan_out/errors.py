@@ -4,38 +4,81 @@ the machine's retriers and every job record use them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from common.errors import Fault, ServiceError
 
-class FanOutError(Exception):
+
+class FanOutError(ServiceError):
     """Base of every error that this service raises on purpose. Its text is a sentence for the job's owner."""
 
 
 class InvalidJobError(FanOutError):
     """The job's input is wrong; nothing was started. Never retried.
 
-    `field`, `value` and `allowed` are what the sentence says, for callers that want them apart.
+    `faults` are the wrong fields, for callers that want them apart from the sentence.
     """
+
+    status = 400
 
     def __init__(
         self, message: str, *, field: str | None = None, value: Any = None, allowed: str | None = None
     ):
         super().__init__(message)
-        self.field = field
-        self.value = value
-        self.allowed = allowed
+        if field is not None:
+            self.faults = (Fault(field, value, allowed or ""),)
+
+    @classmethod
+    def of(cls, faults: Sequence[Fault]) -> InvalidJobError:
+        """The error with a sentence for each fault."""
+        error = cls(" ".join(fault.message for fault in faults))
+        error.faults = tuple(faults)
+        return error
+
+    @property
+    def field(self) -> str | None:
+        return self.faults[0].field if self.faults else None
+
+    @property
+    def allowed(self) -> str | None:
+        return self.faults[0].allowed if self.faults else None
 
 
 class SourceNotFoundError(FanOutError):
     """The job's source — a CSV object, an earlier job — does not exist. Never retried."""
 
+    status = 400
+
 
 class JobNotFoundError(FanOutError):
     """No job has this id."""
 
+    status = 404
+
 
 class JobExistsError(FanOutError):
     """Another job, with another input, has this id."""
+
+    status = 409
+
+
+class JobNotEndedError(FanOutError):
+    """The job has no record yet: it runs, or its record is being written."""
+
+    status = 409
+
+
+class ResultNotFoundError(FanOutError):
+    """The job has ended without a result."""
+
+    status = 404
+
+
+class UploadNotFoundError(FanOutError):
+    """No unfinished or finished upload has this id."""
+
+    status = 404
 
 
 class TaskServiceError(FanOutError):
@@ -72,6 +115,8 @@ class JobEndedError(FanOutError):
 
 class RetryableError(FanOutError):
     """What may well succeed if it is tried again a little later."""
+
+    status = 503
 
 
 class ThrottledError(RetryableError):

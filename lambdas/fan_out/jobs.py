@@ -1,46 +1,47 @@
-"""Jobs from outside: start, look at, stop and retry them, and upload what they import."""
+"""Jobs as the API has them: start, look at, stop and retry them."""
 
 from __future__ import annotations
 
 import json
-import re
-import secrets
 import time
 from collections import OrderedDict
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from botocore.exceptions import ClientError, ParamValidationError
 
+from common.errors import Fault, InvalidRequestError
+from common.timestamps import utc, written
+from fan_out import uploads
 from fan_out.aws import clients as aws
 from fan_out.aws.storage import RECORD, Bucket, JobStore
-from fan_out.errors import InvalidJobError, JobExistsError, JobNotFoundError, ThrottledError
-from fan_out.model import record
-from fan_out.model.plan import UPLOADS, Plan, check_id, make_plan, read_input
-from fan_out.model.task import utc
-from fan_out.steps import retry_source as origin
+from fan_out.errors import (
+    InvalidJobError,
+    JobExistsError,
+    JobNotEndedError,
+    JobNotFoundError,
+    ResultNotFoundError,
+    SourceNotFoundError,
+    ThrottledError,
+)
+from fan_out.model import record as records
+from fan_out.model.plan import CsvSource, Plan, check_id, is_upload, make_plan, new_id, read_input
+from fan_out.steps import retry_source
 
-# How long a link to a result or for an upload is good for.
-LINK_SECONDS = 3600
-# DescribeMapRun and ListMapRuns refill at one call a second for the whole account: never one per viewer.
-PROGRESS_SECONDS = 2.0
-# Of so many jobs a warm function remembers it.
-WATCHED = 100
+# Seconds. DescribeMapRun and ListMapRuns refill at one call a second for the whole AWS account.
+PROGRESS_SECONDS: Final = 2.0
+# Jobs whose progress is cached per warm function.
+CACHED_JOBS: Final = 100
 # Records that a listing of jobs reads at the same time.
-READERS = 16
-_STATUS = {"ABORTED": "STOPPED", "TIMED_OUT": "FAILED", "FAILED": "FAILED", "PENDING_REDRIVE": "RUNNING"}
-
-
-# The key of an upload that was named here, and so the id of the job that imports it.
-_NAMED = re.compile(rf"{UPLOADS}(\d{{8}}-\d{{6}}-[0-9a-f]{{6}})\.csv")
-
-
-def new_id() -> str:
-    """A job id that sorts by the time of its making."""
-    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+READERS: Final = 16
+# Bytes of a result that GET /jobs/{id}/result repeats; Lambda answers at most 6 MB.
+LARGEST_RESULT: Final = 4_000_000
+STATUSES: Final = ("RUNNING", "SUCCEEDED", "PARTIAL", "FAILED", "STOPPED")
+_STATUS: Final = {"ABORTED": "STOPPED", "TIMED_OUT": "FAILED", "PENDING_REDRIVE": "RUNNING"}
+_UPLOADED: Final = "the key of an uploaded object"
 
 
 @dataclass
@@ -53,23 +54,21 @@ class Jobs:
     options: tuple[str, ...] = ()
     _progress: OrderedDict[str, tuple[float, dict[str, int]]] = field(default_factory=OrderedDict)
 
-    def start(self, document: Any) -> dict[str, Any]:
+    def start(self, document: Mapping[str, Any]) -> dict[str, Any]:
         """Start a job from its input, which may say the new job's `jobId`.
 
-        Starting the same job twice starts it once. Raises InvalidJobError, JobExistsError.
+        Starting the same job twice starts it once. Raises InvalidJobError, SourceNotFoundError, JobExistsError.
         """
         job_id = new_id()
-        if isinstance(document, dict) and "jobId" in document:
-            job_id = self._free(check_id(document["jobId"]))
+        if "jobId" in document:
+            job_id = self._unused(check_id(document["jobId"]))
             document = {name: value for name, value in document.items() if name != "jobId"}
-        asked = read_input(document)
-        retried = origin.find(self.bucket, asked.source)
-        # Made only to refuse here what the planner would refuse.
-        make_plan(job_id, utc("2000-01-01T00:00:00Z"), asked, retried)
+        self._check(job_id, document)
         text = json.dumps(document, ensure_ascii=False)
-        arn = self._arn(job_id)
+        started = {"jobId": job_id, "executionArn": self._arn(job_id)}
         try:
             with aws.translated():
+                # protection: one-name-is-one-execution
                 aws.step_functions().start_execution(
                     stateMachineArn=self.state_machine_arn, name=job_id, input=text
                 )
@@ -79,11 +78,21 @@ class Jobs:
             if json.loads(self._describe(job_id)["input"]) != document:
                 raise JobExistsError(f'There is a job "{job_id}" with another input.') from error
             # It may have ended since.
-            return {"jobId": job_id, "executionArn": arn, "status": self.get(job_id)["status"]}
-        return {"jobId": job_id, "executionArn": arn, "status": "RUNNING"}
+            return started | {"status": self.get(job_id)["status"]}
+        return started | {"status": "RUNNING"}
+
+    def _check(self, job_id: str, document: Mapping[str, Any]) -> None:
+        """Refuse what the planner would refuse, before an execution starts."""
+        asked = read_input(document)
+        earlier = retry_source.find(self.bucket, asked.source)
+        make_plan(job_id, utc("2000-01-01T00:00:00Z"), asked, earlier)
+        if isinstance(asked.source, CsvSource) and not self.bucket.has(asked.source.key):
+            error = SourceNotFoundError(Fault("source.csv", asked.source.key, _UPLOADED).message)
+            error.faults = (Fault("source.csv", asked.source.key, _UPLOADED),)
+            raise error
 
     def get(self, job_id: str) -> dict[str, Any]:
-        """The job record, with links for whoever may read the job. Raises JobNotFoundError."""
+        """The job record, with presigned links for its `s3://` addresses. Raises JobNotFoundError."""
         store = JobStore(self.bucket, check_id(job_id))
         if (committed := store.get(RECORD)) is not None:
             return self._linked(committed)
@@ -92,29 +101,26 @@ class Jobs:
             # It ended a moment ago, or its objects have expired.
             return self._linked(json.loads(execution["output"]))
         stored = store.get("job.json")
-        started_at = utc(execution["startDate"].isoformat())
-        found = record.opened(job_id, started_at, Plan.from_json(stored) if stored is not None else None)
-        found["status"] = _STATUS.get(execution["status"], "RUNNING")
-        if found["status"] != "RUNNING":
-            found["error"] = {
-                "name": "AccountPendingError",
-                "message": "The execution has ended; the closing account is being written.",
-            }
-        if (manifest := store.get("manifest.json")) is not None:
-            found["counts"]["listed"] = manifest["listed"]
-            found["shards"] |= {"planned": manifest["shards"]} | self._shards(execution["executionArn"])
-        return found
+        plan = Plan.from_json(stored) if stored is not None else None
+        record = records.opened(job_id, written(execution["startDate"]), plan)
+        manifest = store.get("manifest.json")
+        if manifest is not None:
+            record["counts"]["listed"] = manifest["listed"]
+            record["shards"] |= {"planned": manifest["shards"]} | self._shards(execution["executionArn"])
+        if (status := _status(execution)) == "RUNNING":
+            return record | {"phase": _phase(manifest, record["shards"])}
+        message = "The execution has ended; its job record is being written."
+        return record | {"status": status, "error": {"name": "AccountPendingError", "message": message}}
 
-    def list(self, limit: int, page_token: str | None = None) -> dict[str, Any]:
-        """A page of jobs, the newest first: `{jobs, nextPageToken?}`, each with its id, status and times.
+    def list(self, limit: int, page_token: str | None = None, status: str | None = None) -> dict[str, Any]:
+        """A page of jobs, the newest first: `{jobs, nextPageToken?}`.
 
-        Raises InvalidJobError if the token is none of ours.
+        Those of another `status` are left out of their page. Raises InvalidRequestError for a foreign token.
         """
         where: dict[str, Any] = {} if page_token is None else {"nextToken": page_token}
-        rule = "the nextPageToken of an answer"
-        unknown = InvalidJobError(
-            f"pageToken is not {rule}.", field="pageToken", value=page_token, allowed=rule
-        )
+        if status == "RUNNING":
+            where["statusFilter"] = status
+        unknown = InvalidRequestError([Fault("pageToken", page_token, "the nextPageToken of an answer")])
         try:
             with aws.translated():
                 answer = aws.step_functions().list_executions(
@@ -125,37 +131,67 @@ class Jobs:
                 raise unknown from None
             raise
         except ParamValidationError:
-            # The SDK knows that a token is not empty.
+            # The SDK refuses an empty token.
             raise unknown from None
         with ThreadPoolExecutor(READERS) as pool:
-            page: dict[str, Any] = {"jobs": list(pool.map(self._listed, answer["executions"]))}
+            jobs = pool.map(self._summary, answer["executions"])
+        page: dict[str, Any] = {"jobs": [job for job in jobs if status in (None, job["status"])]}
         if "nextToken" in answer:
             page["nextPageToken"] = answer["nextToken"]
         return page
 
-    def _listed(self, execution: Any) -> dict[str, Any]:
+    def _summary(self, execution: Any) -> dict[str, Any]:
+        """One job of a listing. How an ended job came out only its record says, if it is there yet."""
+        status, store = _status(execution), JobStore(self.bucket, execution["name"])
+        stored = store.get(RECORD if status != "RUNNING" else "job.json") or {}
         job = {
             "jobId": execution["name"],
-            "status": _STATUS.get(execution["status"], execution["status"]),
-            "startedAt": utc(execution["startDate"].isoformat()),
+            "kind": stored.get("kind"),
+            "status": stored.get("status", status),
+            "startedAt": written(execution["startDate"]),
         }
         if "stopDate" in execution:
-            job["endedAt"] = utc(execution["stopDate"].isoformat())
-        # Whether all of its tasks succeeded or just enough of them, only the record says, and it may be a moment ahead.
-        if job["status"] != "RUNNING":
-            committed = JobStore(self.bucket, execution["name"]).get(RECORD)
-            job["status"] = committed["status"] if committed is not None else job["status"]
+            job["endedAt"] = written(execution["stopDate"])
+        if "counts" in stored:
+            job["counts"] = stored["counts"]
         return job
+
+    def result(self, job_id: str) -> dict[str, Any]:
+        """The result of an ended job: the document itself up to 4 MB, and a link to what it wrote.
+
+        Raises JobNotFoundError, JobNotEndedError, ResultNotFoundError.
+        """
+        store = JobStore(self.bucket, check_id(job_id))
+        record = store.get(RECORD)
+        if record is None:
+            self._describe(job_id)
+            raise JobNotEndedError(f'The job "{job_id}" has no result yet: its record is not written.')
+        if "resultUrl" not in record:
+            raise ResultNotFoundError(f'The job "{job_id}" has ended without a result.')
+        key = self._key(record["resultUrl"])
+        length = self._length(key)
+        if length is None:
+            raise ResultNotFoundError(f'The result of the job "{job_id}" has expired.')
+        result = record.get("result")
+        whole = store.key("result.json")
+        if result == {"resultKey": whole} and (self._length(whole) or LARGEST_RESULT + 1) <= LARGEST_RESULT:
+            result = store.get("result.json")
+        return {
+            "jobId": job_id,
+            "result": result,
+            "resultUrl": self._link(key),
+            "contentLength": length,
+            "fileName": key.rpartition("/")[2],
+        }
 
     def failures(self, job_id: str) -> dict[str, Any]:
         """What did not succeed, grouped, with the way to retry it. Raises JobNotFoundError."""
         found = self.get(job_id)
-        digest = JobStore(self.bucket, job_id).get("digest.json") or []
         answer: dict[str, Any] = {
             "jobId": job_id,
             "status": found["status"],
             "counts": found["counts"],
-            "digest": digest,
+            "digest": JobStore(self.bucket, job_id).get("digest.json") or [],
         }
         if _is_retryable(found):
             answer["retryCommand"] = " ".join(("fanout", "retry", *self.options, job_id))
@@ -164,74 +200,55 @@ class Jobs:
             answer["failuresUrl"] = found["failuresUrl"]
         return answer
 
-    def retry(self, job_id: str, changes: Any) -> dict[str, Any]:
-        """Start a job over what did not succeed in this one; `changes` to its input, if any, apply to the new job.
+    def retry(self, job_id: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """Start a job over what did not succeed in this one; `changes` to its input apply to the new job.
 
         Raises JobNotFoundError, and InvalidJobError if there is nothing to retry, or not yet.
         """
         # A record outlives its execution, which AWS forgets after 90 days.
         if not JobStore(self.bucket, check_id(job_id)).has(RECORD):
             self._describe(job_id)
-            raise origin.unfinished(job_id)
-        asked = changes if isinstance(changes, dict) else {}
-        return self.start(asked | {"source": {"failedIn": job_id}}) | {"origin": job_id}
+            raise retry_source.unfinished(job_id)
+        if "source" in changes:
+            rule = "left out: a retry works on what did not succeed in the job"
+            raise InvalidJobError.of([Fault("source", changes["source"], rule)])
+        return self.start({**changes, "source": {"failedIn": job_id}}) | {"origin": job_id}
 
     def stop(self, job_id: str) -> dict[str, Any]:
-        """Stop a job: no new work is begun, and its closing account is written. A job that has ended stays as it is."""
+        """Stop a job: no new work is begun, and its record is written. A job that has ended stays as it is."""
         execution = self._describe(check_id(job_id))
-        if execution["status"] == "RUNNING":
-            with aws.translated():
-                aws.step_functions().stop_execution(
-                    executionArn=execution["executionArn"],
-                    error="JobStoppedError",
-                    cause="The job was stopped.",
-                )
-            return {"jobId": job_id, "status": "STOPPED"}
-        return {"jobId": job_id, "status": self.get(job_id)["status"]}
+        if execution["status"] != "RUNNING":
+            return {"jobId": job_id, "status": self.get(job_id)["status"]}
+        with aws.translated():
+            aws.step_functions().stop_execution(
+                executionArn=execution["executionArn"], error="JobStoppedError", cause="The job was stopped."
+            )
+        return {"jobId": job_id, "status": "STOPPED"}
 
     def import_csv(self, body: bytes) -> dict[str, Any]:
         """Store a CSV and start the job that imports it."""
-        job_id = new_id()
-        key = f"{UPLOADS}{job_id}.csv"
+        key = uploads.key_of(new_id())
         self.bucket.put(key, body)
-        return self.import_object(key, job_id)
+        return self.import_object(key)
 
-    def import_object(self, key: Any, job_id: str | None = None) -> dict[str, Any]:
-        """Start the job that imports a CSV that was uploaded before. Bad rows never keep out the good ones.
+    def import_object(self, key: object) -> dict[str, Any]:
+        """Start the job that imports a CSV that was uploaded before. Invalid rows never hold up the valid ones.
 
-        An upload that this service has named is imported by the job of that name: asked for twice, it is imported
-        once.
+        An upload that this service has named is imported by the job of that name, and so once.
         """
-        # What is no key of an upload is not even looked for; S3's keys have at most 1,024 bytes.
-        is_upload = isinstance(key, str) and key.startswith(UPLOADS) and len(key.encode()) <= 1024
-        if not is_upload or not self.bucket.has(key):
-            raise InvalidJobError(
-                f"source.csv is {json.dumps(key)[:100]}, but must be the key of an uploaded object.",
-                field="source.csv",
-                value=key,
-                allowed="the key of an uploaded object",
-            )
-        if job_id is None and (named := _NAMED.fullmatch(key)) is not None:
-            job_id = named[1]
+        if not isinstance(key, str) or not is_upload(key):
+            raise InvalidJobError.of([Fault("source.csv", key, _UPLOADED)])
         return self.start(
             {
-                "jobId": job_id or new_id(),
+                "jobId": uploads.named_id(key) or new_id(),
                 "kind": "import-tasks",
                 "source": {"csv": key},
                 "toleratedFailurePercentage": 100,
             }
         )
 
-    def upload_link(self) -> dict[str, Any]:
-        """Where to PUT a CSV that is too large for a request, and the source to import it from."""
-        key = f"{UPLOADS}{new_id()}.csv"
-        url = aws.s3().generate_presigned_url(
-            "put_object", Params={"Bucket": self.bucket.name, "Key": key}, ExpiresIn=LINK_SECONDS
-        )
-        return {"uploadUrl": url, "method": "PUT", "expiresIn": LINK_SECONDS, "source": {"csv": key}}
-
-    def _free(self, job_id: str) -> str:
-        """The id, if no job has left objects under it whose execution AWS has forgotten. Raises JobExistsError."""
+    def _unused(self, job_id: str) -> str:
+        """The id, unless a job whose execution AWS has forgotten left objects under it. Raises JobExistsError."""
         store = JobStore(self.bucket, job_id)
         if store.has("job.json") or store.has(RECORD):
             try:
@@ -255,14 +272,14 @@ class Jobs:
     def _shards(self, execution_arn: str) -> dict[str, int]:
         """How many shards are done and failed by now, asked at most every PROGRESS_SECONDS.
 
-        Where AWS asks to slow down, what was known before has to do.
+        Throttled, the last known numbers are good enough.
         """
         asked_at, shards = self._progress.get(execution_arn, (-PROGRESS_SECONDS, {}))
         if time.monotonic() - asked_at >= PROGRESS_SECONDS:
             with suppress(ThrottledError):
                 shards = self._counted(execution_arn)
             self._progress[execution_arn] = (time.monotonic(), shards)
-            if len(self._progress) > WATCHED:
+            if len(self._progress) > CACHED_JOBS:
                 self._progress.popitem(last=False)
         return shards
 
@@ -276,19 +293,46 @@ class Jobs:
                 shards["failed"] += counts["failed"] + counts["timedOut"] + counts["aborted"]
         return shards
 
-    def _linked(self, found: dict[str, Any]) -> dict[str, Any]:
-        """The record with its `s3://` addresses made into links that work for a while."""
-        for name in ("resultUrl", "failuresUrl"):
-            if name in found:
-                key = found[name].removeprefix(f"s3://{self.bucket.name}/")
-                found[name] = aws.s3().generate_presigned_url(
-                    "get_object", Params={"Bucket": self.bucket.name, "Key": key}, ExpiresIn=LINK_SECONDS
-                )
-        return found
+    def _linked(self, record: dict[str, Any]) -> dict[str, Any]:
+        return record | {
+            name: self._link(self._key(record[name]))
+            for name in ("resultUrl", "failuresUrl")
+            if name in record
+        }
+
+    def _key(self, address: str) -> str:
+        return address.removeprefix(f"s3://{self.bucket.name}/")
+
+    def _link(self, key: str) -> str:
+        return aws.s3().generate_presigned_url(
+            "get_object", Params={"Bucket": self.bucket.name, "Key": key}, ExpiresIn=uploads.LINK_SECONDS
+        )
+
+    def _length(self, key: str) -> int | None:
+        """The object's bytes; None if there is no such object."""
+        try:
+            with aws.translated():
+                return aws.s3().head_object(Bucket=self.bucket.name, Key=key)["ContentLength"]
+        except ClientError as error:
+            if aws.error_code(error) == "404":
+                return None
+            raise
 
 
-def _is_retryable(found: dict[str, Any]) -> bool:
-    """Whether there is anything of an ended job to retry: a job whose input was refused has no kind."""
-    counts = found["counts"]
-    is_over = found["status"] in ("PARTIAL", "FAILED", "STOPPED") and "endedAt" in found
-    return is_over and found["kind"] is not None and not 0 < counts["listed"] == counts["succeeded"]
+def _status(execution: Any) -> str:
+    """The status of a job without a record, by that of its execution."""
+    return _STATUS.get(execution["status"], str(execution["status"]))
+
+
+def _phase(manifest: Any, shards: Mapping[str, int]) -> str:
+    """What a running job does now."""
+    if manifest is None:
+        return "LISTING"
+    return "WORKING" if shards["done"] + shards["failed"] < shards["planned"] else "REDUCING"
+
+
+def _is_retryable(record: Mapping[str, Any]) -> bool:
+    """Whether an ended job left anything to retry: a job whose input was refused has no kind."""
+    counts = record["counts"]
+    is_over = record["status"] in ("PARTIAL", "FAILED", "STOPPED") and "endedAt" in record
+    return is_over and record["kind"] is not None and not 0 < counts["listed"] == counts["succeeded"]

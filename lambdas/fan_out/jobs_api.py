@@ -1,207 +1,134 @@
-"""JobsApi: jobs over REST, and the upload of a CSV to import."""
+"""JobsApi: the REST API of jobs and of uploads."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 import os
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
-from aws_lambda_powertools import Logger
-from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response, content_types
-from aws_lambda_powertools.event_handler.exceptions import NotFoundError
+from aws_lambda_powertools.logging import Logger, correlation_paths
+from aws_lambda_powertools.metrics import Metrics
 
+from common.errors import Fault, Faults, InvalidRequestError, UnsupportedMediaTypeError
+from common.rest import JSON, Answer, Api, Request
 from fan_out.aws.settings import settings
 from fan_out.aws.storage import Bucket
-from fan_out.errors import (
-    FanOutError,
-    InvalidJobError,
-    JobExistsError,
-    JobNotFoundError,
-    RetryableError,
-    SourceNotFoundError,
-)
-from fan_out.jobs import Jobs
+from fan_out.jobs import STATUSES, Jobs
+from fan_out.uploads import Completion, NewUpload, PartsAsked, Uploads, read
+
+# Bytes. API Gateway and Lambda carry 6 MB with all that is around the body, and a binary one is a third longer.
+LARGEST_CSV: Final = 4_000_000
+# Bytes. The input of an execution is at most 256 KiB.
+LARGEST_INPUT: Final = 200_000
+# Bytes. 10,000 ETags of 34 characters, quoted.
+LARGEST_COMPLETION: Final = 1_000_000
 
 logger = Logger()
-app = APIGatewayRestResolver()
-
-# The body of a request through API Gateway to Lambda is at most 6 MB with all that is around it,
-# and a binary one is a third longer: a larger CSV takes the presigned upload.
-LARGEST_CSV = 4_000_000
-# The input of an execution is at most 256 KiB.
-LARGEST_INPUT = 200_000
-
-_STATUS = {
-    InvalidJobError: 400,
-    SourceNotFoundError: 400,
-    JobNotFoundError: 404,
-    JobExistsError: 409,
-    RetryableError: 503,
-}
-_BROKEN = {"error": {"name": "InternalError", "message": "The request failed on our side."}}
-
-
-class PayloadTooLargeError(FanOutError):
-    """The request's body is larger than this endpoint takes."""
+metrics = Metrics()
+api = Api(logger, metrics)
 
 
 @cache
 def jobs() -> Jobs:
     own = settings()
-    # An endpoint of its own is that of an embedded AWS, to which the terminal's commands go unless told otherwise.
+    # On an embedded AWS, the terminal's commands need no options.
     is_embedded = "AWS_ENDPOINT_URL" in os.environ
     stack = () if is_embedded else ("--stack", own.stack_name, "--region", os.environ["AWS_DEFAULT_REGION"])
     return Jobs(Bucket(own.bucket_name), own.state_machine_arn, stack)
 
 
+@cache
+def uploads() -> Uploads:
+    return Uploads(Bucket(settings().bucket_name))
+
+
+@logger.inject_lambda_context(correlation_id_path=correlation_paths.API_GATEWAY_REST, clear_state=True)
+@metrics.log_metrics
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """A request of API Gateway → its response."""
-    answer: dict[str, Any] = app.resolve(event, context)
-    return answer
+    """A request of API Gateway (REST, proxy integration) → its answer. Never raises."""
+    return api.handle(event, context)
 
 
-@app.post("/jobs")
-def start() -> Response[str]:
-    return _answer(202, jobs().start(_document()))
+@api.route("POST /jobs")
+def start(request: Request) -> Answer:
+    return _started(request, jobs().start(_document(request)))
 
 
-@app.get("/jobs")
-def latest() -> Response[str]:
-    query = app.current_event.query_string_parameters or {}
-    text = query.get("limit", "20")
-    if not text.isdecimal() or len(text) > 3 or not 1 <= int(text) <= 100:
-        rule = "a whole number from 1 to 100"
-        raise InvalidJobError(
-            f'limit is "{text[:100]}", but must be {rule}.', field="limit", value=text[:100], allowed=rule
-        )
-    return _answer(200, jobs().list(int(text), query.get("pageToken")))
+@api.route("GET /jobs", ("limit", "pageToken", "status"))
+def latest(request: Request) -> Answer:
+    faults = Faults()
+    limit = faults.read_whole("limit", request.query.get("limit", "20"), 1, 100)
+    status = request.query.get("status")
+    faults.check(status in (None, *STATUSES), "status", status, f"one of {', '.join(STATUSES)}")
+    faults.raise_any()
+    return Answer(200, jobs().list(limit, request.query.get("pageToken"), status))
 
 
-@app.get("/jobs/<job_id>")
-def get(job_id: str) -> Response[str]:
-    return _answer(200, jobs().get(job_id))
+@api.route("GET /jobs/{id}")
+def get(request: Request) -> Answer:
+    return Answer(200, jobs().get(request.parameters["id"]))
 
 
-@app.get("/jobs/<job_id>/failures")
-def failures(job_id: str) -> Response[str]:
-    return _answer(200, jobs().failures(job_id))
+@api.route("GET /jobs/{id}/result")
+def result(request: Request) -> Answer:
+    return Answer(200, jobs().result(request.parameters["id"]))
 
 
-@app.post("/jobs/<job_id>/retry")
-def retry(job_id: str) -> Response[str]:
-    return _answer(202, jobs().retry(job_id, _document()))
+@api.route("GET /jobs/{id}/failures")
+def failures(request: Request) -> Answer:
+    return Answer(200, jobs().failures(request.parameters["id"]))
 
 
-@app.delete("/jobs/<job_id>")
-def stop(job_id: str) -> Response[str]:
-    return _answer(202, jobs().stop(job_id))
+@api.route("POST /jobs/{id}/retry")
+def retry(request: Request) -> Answer:
+    return _started(request, jobs().retry(request.parameters["id"], _document(request)))
 
 
-@app.post("/tasks/upload")
-def upload() -> Response[str]:
-    kind = (app.current_event.headers.get("content-type") or "").partition(";")[0].strip().lower()
-    if kind == "text/csv":
-        return _answer(202, jobs().import_csv(_body(LARGEST_CSV)))
-    if kind != "application/json":
-        rule = "text/csv, or application/json to ask for a presigned upload"
-        raise InvalidJobError(
-            f'Content-Type is "{kind[:100]}", but must be {rule}.',
-            field="Content-Type",
-            value=kind[:100],
-            allowed=rule,
-        )
-    document = _document()
+@api.route("DELETE /jobs/{id}")
+def stop(request: Request) -> Answer:
+    return Answer(202, jobs().stop(request.parameters["id"]))
+
+
+@api.route("POST /uploads")
+def open_upload(request: Request) -> Answer:
+    return Answer(201, uploads().open(read(NewUpload, _document(request))))
+
+
+@api.route("POST /uploads/{id}/parts")
+def more_parts(request: Request) -> Answer:
+    return Answer(200, uploads().parts(request.parameters["id"], read(PartsAsked, _document(request))))
+
+
+@api.route("POST /uploads/{id}/complete")
+def complete_upload(request: Request) -> Answer:
+    document = request.json(LARGEST_COMPLETION, is_optional=True)
+    return Answer(200, uploads().complete(request.parameters["id"], read(Completion, document)))
+
+
+@api.route("POST /tasks/upload")
+def import_tasks(request: Request) -> Answer:
+    """A CSV to import, the key of one that was uploaded, or the wish for a link to upload one."""
+    if request.media_type == "text/csv":
+        body = request.body(LARGEST_CSV, "; a larger CSV is uploaded through POST /uploads")
+        return _started(request, jobs().import_csv(body))
+    if request.media_type != JSON:
+        rule = f"text/csv, or {JSON} for a presigned upload"
+        raise UnsupportedMediaTypeError([Fault("Content-Type", request.media_type, rule)])
+    document = _document(request)
     match document:
         case {"source": {"csv": key}} if len(document) == len(document["source"]) == 1:
-            return _answer(202, jobs().import_object(key))
+            return _started(request, jobs().import_object(key))
         case {} if not document:
-            return _answer(201, jobs().upload_link())
-    rule = '{} to get a presigned upload, or {"source": {"csv": KEY}} to import what was uploaded'
-    raise InvalidJobError(
-        f"The body is another object, but must be {rule}.", field="body", value=document, allowed=rule
-    )
+            link = uploads().link()
+            return Answer(201, {"uploadUrl": link.pop("url"), **link})
+    rule = '{} for a presigned upload, or {"source": {"csv": KEY}} to import an uploaded object'
+    raise InvalidRequestError([Fault("body", document, rule)])
 
 
-@app.exception_handler(FanOutError)  # type: ignore[untyped-decorator]
-def refused(error: FanOutError) -> Response[str]:
-    status = next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 500)
-    if isinstance(error, PayloadTooLargeError):
-        status = 413
-    said: dict[str, Any] = {"name": type(error).__name__, "message": str(error)}
-    if isinstance(error, InvalidJobError) and error.field is not None:
-        said |= {"field": error.field, "value": _short(error.value), "allowed": error.allowed}
-    if status == 500:
-        logger.exception("a request failed")
-        return _answer(500, _BROKEN)
-    return _answer(status, {"error": said}, {"Retry-After": "1"} if status == 503 else None)
-
-
-@app.not_found
-def unknown(_: NotFoundError) -> Response[str]:
-    return _answer(404, {"error": {"name": "NotFoundError", "message": "There is nothing at this path."}})
-
-
-@app.exception_handler(Exception)  # type: ignore[untyped-decorator]
-def broken(_: Exception) -> Response[str]:
-    logger.exception("a request failed")
-    return _answer(500, _BROKEN)
-
-
-def _short(value: Any) -> Any:
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return value if len(text) <= 100 else text[:99] + "…"
-
-
-def _body(largest: int) -> bytes:
-    event = app.current_event
-    raw = event.body or ""
-    try:
-        body = (
-            base64.b64decode(raw, validate=True)
-            if event.is_base64_encoded
-            else raw.encode("utf-8", "surrogatepass")
-        )
-    except binascii.Error:
-        raise InvalidJobError("The body is not the base64 that API Gateway sends.") from None
-    if len(body) > largest:
-        raise PayloadTooLargeError(
-            f"The body has {len(body)} bytes, but must have at most {largest}. "
-            "A larger CSV goes up by a presigned upload: POST {} as application/json to /tasks/upload."
-        )
-    return body
-
-
-def _document() -> Any:
+def _document(request: Request) -> dict[str, Any]:
     """The JSON body; an absent one is an empty object."""
-    body = _body(LARGEST_INPUT)
-    if not body.strip():
-        return {}
-    try:
-        document = json.loads(body, parse_constant=_no_number)
-        # Neither a lone surrogate nor 1e999, which Python reads as infinite, is anything that an execution's input
-        # or an answer could hold.
-        json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
-    except (ValueError, RecursionError):
-        raise InvalidJobError("The body is not JSON, but must be an object such as {}.") from None
-    if not isinstance(document, dict):
-        raise InvalidJobError("The body must be a JSON object such as {}.")
-    return document
+    return request.json(LARGEST_INPUT, is_optional=True)
 
 
-def _no_number(name: str) -> None:
-    """Python reads NaN and Infinity, which are no JSON and which Step Functions refuses."""
-    raise ValueError(f"{name} is no JSON")
-
-
-def _answer(
-    status: int, document: dict[str, Any], headers: dict[str, str | list[str]] | None = None
-) -> Response[str]:
-    return Response(
-        status_code=status,
-        content_type=content_types.APPLICATION_JSON,
-        body=json.dumps(document, ensure_ascii=False),
-        headers=headers or {},
-    )
+def _started(request: Request, job: dict[str, Any]) -> Answer:
+    return Answer(202, job, {"Location": request.location(f"/jobs/{job['jobId']}")})

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import ClientError, HTTPClientError
-from botocore.exceptions import ConnectionError as AwsConnectionError
 
+import common.aws
 from task_service.errors import ThrottledError
 
 if TYPE_CHECKING:
@@ -32,27 +31,6 @@ _CONFIG: Final = Config(
     retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
 )
 
-_TRY_LATER: Final = frozenset(
-    {
-        "InternalServerError",
-        "InternalServiceError",
-        "InternalFailure",
-        "LimitExceededException",
-        "ProvisionedThroughputExceededException",
-        "RequestLimitExceeded",
-        "RequestThrottled",
-        "RequestThrottledException",
-        "ServiceUnavailable",
-        "ThrottledException",
-        "Throttling",
-        "ThrottlingError",
-        "ThrottlingException",
-        "TooManyRequestsException",
-        "TransactionConflictException",
-        "TransactionInProgressException",
-    }
-)
-
 
 @cache
 def dynamodb() -> DynamoDBClient:
@@ -66,30 +44,14 @@ def secrets_manager() -> SecretsManagerClient:
     return boto3.client("secretsmanager", config=_CONFIG)
 
 
-@contextmanager
-def errors_translated() -> Iterator[None]:
-    """Raise ThrottledError for whatever may pass by itself; let every other error of AWS through as it is.
-
-    The SDK has then used up its own attempts. A connection that broke says nothing about whether the call
-    took effect: callers that write must be able to repeat.
-    """
-    try:
-        yield
-    except (HTTPClientError, AwsConnectionError) as error:
-        raise ThrottledError from error
-    except ClientError as error:
-        if error.response["Error"]["Code"] in _TRY_LATER or _status(error) >= 500:
-            raise ThrottledError from error
-        raise
-
-
-def _status(error: ClientError) -> int:
-    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+def translated() -> AbstractContextManager[None]:
+    """Raise ThrottledError for what a retry can mend; let every other error of AWS through as it is."""
+    return common.aws.translated(throttled=ThrottledError, unavailable=ThrottledError)
 
 
 def secret(arn: str) -> str:
     """The text of a secret. Raises ThrottledError."""
-    with errors_translated():
+    with translated():
         return secrets_manager().get_secret_value(SecretId=arn)["SecretString"]
 
 

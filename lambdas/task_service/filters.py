@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from task_service import timestamps
-from task_service.errors import Fault, InvalidRequestError, UnknownField
+from common import timestamps
+from common.errors import Faults
 from task_service.task import Task
 
 FIELDS: Final = ("isComplete", "dueBefore", "dueAfter")
@@ -40,29 +40,22 @@ class TaskFilter:
 EVERYTHING: Final = TaskFilter()
 
 
-def parse(value: object, *, prefix: str = "filter.") -> TaskFilter:
-    """The filter of a JSON object; null stands for no filter. Raises InvalidRequestError with every fault."""
+def read(value: object, faults: Faults, *, prefix: str = "filter.") -> TaskFilter:
+    """The filter of a JSON object; null stands for no filter. What is wrong is added to `faults`."""
     if value is None:
         return EVERYTHING
     if not isinstance(value, Mapping):
-        raise InvalidRequestError([Fault(prefix.rstrip("."), value, f"an object with the fields {_names()}")])
-    faults: list[Fault] = [
-        UnknownField(f"{prefix}{key}", value[key], _names()) for key in value if key not in FIELDS
-    ]
+        faults.check(False, prefix.rstrip("."), value, f"an object with the fields {', '.join(FIELDS)}")
+        return EVERYTHING
+    faults.check_names(value, FIELDS, prefix)
     is_complete = value.get("isComplete")
-    if is_complete is not None and not isinstance(is_complete, bool):
-        faults.append(Fault(f"{prefix}isComplete", is_complete, "true or false"))
+    is_right = is_complete is None or isinstance(is_complete, bool)
+    faults.check(is_right, f"{prefix}isComplete", is_complete, "true or false")
     bounds: dict[str, str | None] = {}
     for field in ("dueBefore", "dueAfter"):
         given = value.get(field)
         try:
-            bounds[field] = None if given is None else timestamps.parse(given)
+            bounds[field] = None if given is None else timestamps.utc(given)
         except ValueError:
-            faults.append(Fault(f"{prefix}{field}", given, timestamps.ALLOWED))
-    if faults:
-        raise InvalidRequestError(faults)
-    return TaskFilter(is_complete=is_complete, due_before=bounds["dueBefore"], due_after=bounds["dueAfter"])
-
-
-def _names() -> str:
-    return ", ".join(FIELDS)
+            faults.check(False, f"{prefix}{field}", given, timestamps.RULE)
+    return TaskFilter(is_complete, bounds.get("dueBefore"), bounds.get("dueAfter"))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from task_service.aws import errors_translated
+from task_service.aws import translated
 from task_service.errors import TaskNotFoundError, ThrottledError, VersionConflictError
 from task_service.filters import EVERYTHING, TaskFilter
 from task_service.task import Task
@@ -102,7 +102,7 @@ class TaskStore:
         come again would create the task twice.
         """
         try:
-            with errors_translated():
+            with translated():
                 try:
                     self._client.put_item(
                         TableName=self._table,
@@ -118,7 +118,7 @@ class TaskStore:
 
     def get(self, task_id: str) -> Task:
         """Raises TaskNotFoundError."""
-        with errors_translated():
+        with translated():
             answer = self._client.get_item(
                 TableName=self._table, Key={"id": {"S": task_id}}, ConsistentRead=True
             )
@@ -133,7 +133,7 @@ class TaskStore:
         """
         change = Change(task_id=task_id, key="", version=version, fields=fields, now=now)
         try:
-            with errors_translated():
+            with translated():
                 try:
                     answer = self._client.update_item(
                         TableName=self._table,
@@ -171,7 +171,7 @@ class TaskStore:
 
     def delete(self, task_id: str) -> None:
         """Delete the task at whatever version. Raises TaskNotFoundError."""
-        with errors_translated():
+        with translated():
             answer = self._client.delete_item(
                 TableName=self._table, Key={"id": {"S": task_id}}, ReturnValues="ALL_OLD"
             )
@@ -229,7 +229,7 @@ class TaskStore:
 
     def read(self, task_ids: Sequence[str]) -> tuple[dict[str, Stored], set[str]]:
         """The stored tasks of at most MOST_ITEMS ids, and the ids that DynamoDB did not get round to."""
-        with errors_translated():
+        with translated():
             answer = self._client.batch_get_item(
                 RequestItems={
                     self._table: {
@@ -249,7 +249,7 @@ class TaskStore:
         Returns nothing if all are applied, else what stands against each. ThrottledError leaves open whether
         they are.
         """
-        with errors_translated():
+        with translated():
             try:
                 self._client.transact_write_items(TransactItems=[self._item_of(effect) for effect in effects])
             except self._client.exceptions.TransactionCanceledException as cancelled:
@@ -273,7 +273,7 @@ class TaskStore:
         }
         if after is not None:
             request["ExclusiveStartKey"] = {"id": {"S": after}}
-        with errors_translated():
+        with translated():
             answer = self._client.scan(**request)
         last_key = answer.get("LastEvaluatedKey")
         last_id = last_key["id"]["S"] if last_key else None
@@ -355,7 +355,7 @@ def _is_repeated(response: Mapping[str, Any]) -> bool:
 
 
 def _changed(task: Task, fields: Fields, *, version: int, now: str) -> Task:
-    return Task.from_fields({**task.to_json(), **fields, "version": version, "updatedAt": now})
+    return Task.from_json({**task.to_json(), **fields, "version": version, "updatedAt": now})
 
 
 def _attribute(value: str | bool | int) -> dict[str, Any]:
@@ -375,4 +375,4 @@ def _stored(item: Mapping[str, Mapping[str, Any]]) -> Stored:
     for name, attribute in item.items():
         ((kind, value),) = attribute.items()
         fields[name] = int(value) if kind == "N" else value
-    return Stored(Task.from_fields(fields), fields.get("createKey"), fields.get("effectKey"))
+    return Stored(Task.from_json(fields), fields.get("createKey"), fields.get("effectKey"))

@@ -29,6 +29,13 @@ class Task:
     detail: str | None = None
     due_at: str | None = None
 
+    @staticmethod
+    def new(task_id: str, content: Mapping[str, Any], created_at: str) -> Task:
+        """A task at its first version, with the content of a validated request."""
+        return Task.from_json(
+            {**content, "id": task_id, "createdAt": created_at, "updatedAt": created_at, "version": 1}
+        )
+
     def to_json(self) -> dict[str, Any]:
         """The task as REST and the internal functions answer it; fields without a value are left out."""
         answer: dict[str, Any] = {"id": self.id, "title": self.title}
@@ -48,7 +55,7 @@ class Task:
         return all(own.get(name) == value for name, value in fields.items())
 
     @staticmethod
-    def from_fields(fields: Mapping[str, Any]) -> Task:
+    def from_json(fields: Mapping[str, Any]) -> Task:
         """The task with these fields, by their names in JSON; other fields are passed over."""
         return Task(
             id=fields["id"],

@@ -1,4 +1,4 @@
-"""Page tokens: where a listing goes on, signed, so that nobody can point it elsewhere."""
+"""Page tokens: where a listing continues, signed against changes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import json
 from dataclasses import dataclass
 from typing import Final
 
-from task_service.errors import Fault, InvalidPageTokenError
+from common.errors import Fault
+from task_service.errors import InvalidPageTokenError
 from task_service.filters import TaskFilter
 from task_service.task import is_id
 

@@ -3,158 +3,119 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Final, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-from pydantic.alias_generators import to_camel
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, Field
 
-from task_service import timestamps
-from task_service.errors import MISSING, Fault, InvalidTaskError, UnknownField
+from common import timestamps
+from common.errors import Fault
+from common.models import Sent, narrowed, parse
+from task_service.errors import InvalidTaskError
 
 TITLE_CHARACTERS: Final = 100
+# protection: a-detail-is-bounded
 DETAIL_CHARACTERS: Final = 1_000
 LARGEST_VERSION: Final = 2**53 - 1
 """The largest integer that every JSON reader carries exactly (RFC 8259, section 6)."""
 
-_ALLOWED: Final = {
-    "title": f"a text of 1 to {TITLE_CHARACTERS} characters",
-    "detail": f"a text of at most {DETAIL_CHARACTERS:,} characters",
-    "dueAt": timestamps.ALLOWED,
-    "isComplete": "true or false",
-    "version": f"a whole number from 1 to {LARGEST_VERSION}",
-}
-# Tab, line feed and carriage return are how people break lines in a spreadsheet's cell; the other controls
-# are noise at best, and at worst drive the terminal that a task is listed on.
+# Tab, line feed and carriage return are line breaks in a spreadsheet's cell; other control characters can drive the
+# terminal that a task is listed on.
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
-_RULE: Final = "rule"
-
-
-def _refuse(addition: str) -> PydanticCustomError:
-    return PydanticCustomError(_RULE, "{addition}", {"addition": addition})
 
 
 def _without_controls(text: str) -> str:
     if _CONTROL.search(text):
-        raise _refuse(" without control characters (tabs and line breaks may stay)")
+        raise narrowed(" without control characters (tabs and line breaks may stay)")
     return text
 
 
 def _not_blank(text: str) -> str:
     # The empty text is left to the rule on length, whose sentence fits it better.
     if text and not text.strip():
-        raise _refuse(", not only white space")
+        raise narrowed(", not only white space")
     return text
-
-
-def _moment(text: str) -> str:
-    try:
-        return timestamps.parse(text)
-    except ValueError:
-        raise _refuse("") from None
 
 
 Title = Annotated[
     str,
-    Field(min_length=1, max_length=TITLE_CHARACTERS),
+    Field(
+        min_length=1,
+        max_length=TITLE_CHARACTERS,
+        description=f"a text of 1 to {TITLE_CHARACTERS} characters",
+    ),
     AfterValidator(_not_blank),
     AfterValidator(_without_controls),
 ]
-Detail = Annotated[str, Field(max_length=DETAIL_CHARACTERS), AfterValidator(_without_controls)]
-Moment = Annotated[str, AfterValidator(_moment)]
+Detail = Annotated[
+    Annotated[str, Field(max_length=DETAIL_CHARACTERS), AfterValidator(_without_controls)] | None,
+    Field(description=f"a text of at most {DETAIL_CHARACTERS:,} characters"),
+]
+DueAt = Annotated[Annotated[str, AfterValidator(timestamps.utc)] | None, Field(description=timestamps.RULE)]
+IsComplete = Annotated[bool, Field(description="true or false")]
+Version = Annotated[
+    int, Field(ge=1, le=LARGEST_VERSION, description=f"a whole number from 1 to {LARGEST_VERSION}")
+]
 
 
-class _Sent(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, alias_generator=to_camel)
-
-
-class NewTask(_Sent):
-    """What a task is made of. null for `detail` and `dueAt` is the same as leaving them out."""
+class NewTask(Sent):
+    """The fields of a new task. null for `detail` and `dueAt` is the same as leaving them out."""
 
     title: Title
-    detail: Detail | None = None
-    due_at: Moment | None = None
-    is_complete: bool = False
+    detail: Detail = None
+    due_at: DueAt = None
+    is_complete: IsComplete = False
 
 
 class Replacement(NewTask):
     """A task's new content in full; `version` is the one that the caller has read."""
 
-    version: Annotated[int, Field(ge=1, le=LARGEST_VERSION)]
+    version: Version
 
 
-class Changes(_Sent):
+class Changes(Sent):
     """Some of a task's fields. null removes `detail` or `dueAt`; what is left out stays as it is."""
 
     title: Title = ""
-    detail: Detail | None = None
-    due_at: Moment | None = None
-    is_complete: bool = False
+    detail: Detail = None
+    due_at: DueAt = None
+    is_complete: IsComplete = False
 
     def given(self) -> dict[str, str | bool | None]:
         """The fields that were sent, by their names in JSON."""
         return self.model_dump(by_alias=True, exclude_unset=True)
 
 
-class _Version(_Sent):
-    version: Annotated[int, Field(ge=1, le=LARGEST_VERSION)]
+class _Versioned(Sent):
+    version: Version
 
 
-Model = TypeVar("Model", bound=_Sent)
+M = TypeVar("M", bound=Sent)
 
 
 def new_task(value: object) -> NewTask:
     """Raises InvalidTaskError with every fault."""
-    return _parse(NewTask, value, "task")
+    return _parsed(NewTask, value, "task")
 
 
 def replacement(value: object) -> Replacement:
     """Raises InvalidTaskError with every fault."""
-    return _parse(Replacement, value, "task")
+    return _parsed(Replacement, value, "task")
 
 
 def changes(value: object) -> Changes:
     """Raises InvalidTaskError with every fault; no field at all is one."""
     if value == {}:
-        raise InvalidTaskError([Fault("changes", value, f"an object with some of {_names(Changes)}")])
-    return _parse(Changes, value, "changes")
+        raise InvalidTaskError([Fault("changes", value, "an object with a field of a task")])
+    return _parsed(Changes, value, "changes")
 
 
 def version(value: object) -> int:
     """A version that a task can have. Raises InvalidTaskError."""
-    return _parse(_Version, {"version": value}, "version").version
+    return _parsed(_Versioned, {"version": value}, "version").version
 
 
-def _parse(model: type[Model], value: object, whole: str) -> Model:
-    if not isinstance(value, Mapping):
-        raise InvalidTaskError([Fault(whole, value, f"an object with {_names(model)}")])
-    # Unknown names are found here and not by pydantic, which cannot carry every name that JSON can spell.
-    known = {field.alias or name for name, field in model.model_fields.items()}
-    faults: list[Fault] = [
-        UnknownField(str(key), value[key], _names(model)) for key in value if key not in known
-    ]
-    try:
-        parsed = model.model_validate({key: value[key] for key in value if key in known})
-    except ValidationError as error:
-        faults = [_fault(detail) for detail in error.errors(include_url=False)] + faults
-    else:
-        if not faults:
-            return parsed
-    raise InvalidTaskError(faults)
-
-
-def _fault(detail: Mapping[str, Any]) -> Fault:
-    field = str(detail["loc"][0])
-    allowed = _ALLOWED[field]
-    if detail["type"] == "missing":
-        return Fault(field, MISSING, allowed)
-    if detail["type"] == "string_unicode":
-        allowed += " that is valid Unicode"
-    if detail["type"] == _RULE:
-        allowed += detail["ctx"]["addition"]
-    return Fault(field, detail["input"], allowed)
-
-
-def _names(model: type[_Sent]) -> str:
-    return ", ".join(field.alias or name for name, field in model.model_fields.items())
+def _parsed(model: type[M], value: object, whole: str) -> M:
+    parsed = parse(model, value, whole=whole)
+    if isinstance(parsed, list):
+        raise InvalidTaskError(parsed)
+    return parsed

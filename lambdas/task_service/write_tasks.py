@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from aws_lambda_powertools.logging import Logger
 from aws_lambda_powertools.metrics import Metrics, MetricUnit
 
-from task_service import aws, settings, timestamps, writes
+from common import timestamps
+from task_service import aws, settings, writes
 from task_service.store import TaskStore
 
 if TYPE_CHECKING:

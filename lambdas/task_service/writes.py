@@ -14,19 +14,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from task_service import timestamps, validation
+from common import timestamps
+from common.errors import MISSING, Fault, Faults, InvalidRequestError, ServiceError, printable
+from task_service import validation
 from task_service.errors import (
-    MISSING,
-    Fault,
-    InvalidRequestError,
     InvalidTaskError,
     TaskExistsError,
     TaskNotFoundError,
-    TaskServiceError,
     ThrottledError,
-    UnknownField,
     VersionConflictError,
-    printable,
 )
 from task_service.store import MOST_ITEMS, Change, Creation, Fields, Refusal, Stored, TaskStore
 from task_service.task import ID_ALLOWED, Task, is_id
@@ -75,7 +71,7 @@ class Outcome:
 
     task_id: str | None
     outcome: str
-    error: TaskServiceError | None = None
+    error: ServiceError | None = None
     repeated: bool = False
 
     def to_json(self) -> dict[str, Any]:
@@ -241,39 +237,24 @@ def parse(raw: object) -> Create | Update | Outcome:
     if not isinstance(raw, Mapping):
         return _invalid(None, Fault("write", raw, "an object"))
     task_id = printable(raw["id"]) if isinstance(raw.get("id"), str) else None
-    op = raw.get("op", MISSING)
+    op, key, created_at = (raw.get(name, MISSING) for name in ("op", "key", "createdAt"))
     if op not in ("create", "update"):
         return _invalid(task_id, Fault("op", op, 'one of "create" and "update"'))
-    known = _CREATE_FIELDS if op == "create" else _UPDATE_FIELDS
-    faults: list[Fault] = [
-        UnknownField(str(name), raw[name], ", ".join(known)) for name in raw if name not in known
-    ]
-    if not is_id(raw.get("id")):
-        faults.append(Fault("id", raw.get("id", MISSING), ID_ALLOWED))
-    key = raw.get("key", MISSING)
-    if not isinstance(key, str) or not _KEY.fullmatch(key):
-        faults.append(Fault("key", key, _KEY_ALLOWED))
+    faults = Faults()
+    faults.check_names(raw, _CREATE_FIELDS if op == "create" else _UPDATE_FIELDS)
+    faults.check(is_id(raw.get("id")), "id", raw.get("id", MISSING), ID_ALLOWED)
+    faults.check(isinstance(key, str) and _KEY.fullmatch(key) is not None, "key", key, _KEY_ALLOWED)
     if op == "create":
         try:
-            created_at = timestamps.parse(raw.get("createdAt"))
+            created_at = timestamps.utc(created_at)
         except ValueError:
-            faults.append(Fault("createdAt", raw.get("createdAt", MISSING), timestamps.ALLOWED))
+            faults.check(False, "createdAt", created_at, timestamps.RULE)
     if faults:
         return _invalid(task_id, *faults)
     try:
         if op == "create":
-            content = validation.new_task(raw.get("task"))
-            task = Task(
-                id=raw["id"],
-                title=content.title,
-                detail=content.detail,
-                due_at=content.due_at,
-                is_complete=content.is_complete,
-                created_at=created_at,
-                updated_at=created_at,
-                version=1,
-            )
-            return Create(task, raw["key"])
+            content = validation.new_task(raw.get("task")).model_dump(by_alias=True)
+            return Create(Task.new(raw["id"], content, created_at), raw["key"])
         fields = validation.changes(raw.get("changes")).given()
         return Update(raw["id"], raw["key"], validation.version(raw.get("version")), fields)
     except InvalidTaskError as error:
@@ -289,14 +270,11 @@ def parse_event(event: object) -> list[object]:
     allowed = f"a list of at most {MOST_WRITES} writes"
     if not isinstance(event, Mapping):
         raise InvalidRequestError([Fault("event", event, f"an object with writes, {allowed}")])
-    faults: list[Fault] = [
-        UnknownField(str(name), value, "writes") for name, value in event.items() if name != "writes"
-    ]
-    asked: Any = event.get("writes", MISSING)
-    if not isinstance(asked, list):
-        faults.append(Fault("writes", asked, allowed))
-    elif len(asked) > MOST_WRITES:
-        faults.append(Fault("writes", f"a list of {len(asked)}", allowed))
-    if faults:
-        raise InvalidRequestError(faults)
-    return list(asked)
+    faults = Faults()
+    faults.check_names(event, ("writes",))
+    writes = event.get("writes", MISSING)
+    if isinstance(writes, list) and len(writes) > MOST_WRITES:
+        faults.check(False, "writes", f"a list of {len(writes)}", allowed)
+    faults.check(isinstance(writes, list), "writes", writes, allowed)
+    faults.raise_any()
+    return list(writes)

@@ -2,42 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import TYPE_CHECKING
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError
-from botocore.exceptions import ConnectionError as NoConnectionError
 
+import common.aws
+from common.aws import error_code as error_code
 from fan_out.errors import ServiceUnavailableError, ThrottledError
 
 if TYPE_CHECKING:
     from mypy_boto3_lambda import LambdaClient
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_stepfunctions import SFNClient
-
-# Names with which AWS services ask to slow down:
-# https://docs.aws.amazon.com/general/latest/gr/api-retries.html
-THROTTLES = frozenset(
-    {
-        "Throttling",
-        "ThrottlingException",
-        "ThrottledException",
-        "RequestThrottled",
-        "RequestThrottledException",
-        "TooManyRequestsException",
-        "ProvisionedThroughputExceededException",
-        "RequestLimitExceeded",
-        "ProvisionedThroughputExceeded",
-        "SlowDown",
-        "Slow Down",
-        "EC2ThrottledException",
-        "429",
-    }
-)
 
 # A sorted merge reads up to 64 objects at a time (reduction.FAN_IN), a few more calls go on beside it.
 _CONFIG = Config(
@@ -73,25 +52,6 @@ def step_functions() -> SFNClient:
     return boto3.client("stepfunctions", config=_CONFIG)
 
 
-def error_code(error: ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))
-
-
-@contextmanager
-def translated() -> Iterator[None]:
-    """Turn what AWS answers into ThrottledError or ServiceUnavailableError where trying again makes sense.
-
-    Other errors (access denied, a wrong parameter) are faults of the deployment and pass through.
-    """
-    try:
-        yield
-    except ClientError as error:
-        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-        call, code = error.operation_name, error_code(error)
-        if code in THROTTLES or status == 429:
-            raise ThrottledError(f"{call} was throttled ({code}).") from error
-        if status >= 500 or code in {"RequestTimeout", "RequestTimeoutException", "InternalError"}:
-            raise ServiceUnavailableError(f"{call} failed on the side of AWS ({code}).") from error
-        raise
-    except (NoConnectionError, HTTPClientError, IncompleteReadError) as error:
-        raise ServiceUnavailableError(f"AWS could not be reached ({type(error).__name__}).") from error
+def translated() -> AbstractContextManager[None]:
+    """Turn AWS's errors into ThrottledError or ServiceUnavailableError where a retry makes sense."""
+    return common.aws.translated(throttled=ThrottledError, unavailable=ServiceUnavailableError)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from common import models
+from common.errors import Fault, shown
 from fan_out.errors import InvalidJobError
 from fan_out.model import kind as kinds
 from fan_out.model.kind import Job, Params
@@ -23,7 +26,22 @@ SEGMENTS = 4
 # Where CSV objects are uploaded to, in the job bucket.
 UPLOADS = "uploads/"
 
+# A leading hyphen would make an option of the id, on every command line that names it.
+_ID_RULE = "1 to 80 letters, digits, - or _, the first no -"
+_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}")
+# Control characters cannot travel in every request that names the key.
+_UPLOAD = re.compile(rf"{UPLOADS}[^\x00-\x1f\x7f]+")
+
 M = TypeVar("M", bound=BaseModel)
+
+
+def is_upload(key: object) -> bool:
+    """Whether it can be the key of an uploaded object; S3's keys have at most 1,024 bytes."""
+    return (
+        isinstance(key, str)
+        and _UPLOAD.fullmatch(key) is not None
+        and len(key.encode("utf-8", "replace")) <= 1024
+    )
 
 
 class _Model(BaseModel):
@@ -112,11 +130,9 @@ class JobInput(_Model):
                 return value
             case "tasks":
                 return TasksSource()
-            case {"csv": str(key), **rest} if not rest and key.startswith(UPLOADS) and len(key) <= 1024:
+            case {"csv": key, **rest} if not rest and is_upload(key):
                 return CsvSource(key=key)
-            case {"failedIn": str(job_id), **rest} if (
-                not rest and 0 < len(job_id) <= 80 and "/" not in job_id
-            ):
+            case {"failedIn": str(job_id), **rest} if not rest and _ID.fullmatch(job_id):
                 return FailedSource(job_id=job_id)
         raise ValueError("not a source")
 
@@ -199,11 +215,6 @@ class Origin:
         return min(100.0, math.ceil(self.plan.tolerated_failure_percentage * share * 10_000) / 10_000)
 
 
-# A leading hyphen would make an option of the id, on every command line that names it.
-_ID_RULE = "1 to 80 letters, digits, - or _, the first no -"
-_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}")
-
-
 def check_id(job_id: Any) -> str:
     """Raises InvalidJobError unless it can be the id of a job."""
     if isinstance(job_id, str) and _ID.fullmatch(job_id):
@@ -211,11 +222,16 @@ def check_id(job_id: Any) -> str:
     raise _refusal("jobId", job_id, _ID_RULE)
 
 
+def new_id() -> str:
+    """A job id that sorts by the time of its making."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+
+
 def read_input(document: Any) -> JobInput:
     """Check a job's input. Raises InvalidJobError naming the field, its value and what is allowed."""
     if not isinstance(document, dict):
         raise InvalidJobError(
-            f"The job's input is {_shown(document)}, but must be an object such as {{}}.",
+            f"The job's input is {shown(document)}, but must be an object such as {{}}.",
             value=document,
             allowed="an object",
         )
@@ -281,7 +297,7 @@ def _narrowed(needed: dict[str, Any], asked: TaskFilter, kind: str) -> TaskFilte
     """The tasks that match both the kind's filter and the job's own."""
     own = asked.to_json()
     if "isComplete" in needed and own.get("isComplete", needed["isComplete"]) != needed["isComplete"]:
-        allowed = f"{_shown(needed['isComplete'])} for the kind {kind}, or left out"
+        allowed = f"{shown(needed['isComplete'])} for the kind {kind}, or left out"
         raise _refusal("filter.isComplete", own["isComplete"], allowed)
     both = needed | own
     for name, narrower in (("dueBefore", min), ("dueAfter", max)):
@@ -291,52 +307,13 @@ def _narrowed(needed: dict[str, Any], asked: TaskFilter, kind: str) -> TaskFilte
 
 
 def _refusal(field: str, value: Any, allowed: str) -> InvalidJobError:
-    sentence = f"{field} is {_shown(value)}, but must be {allowed}."
-    return InvalidJobError(sentence, field=field, value=value, allowed=allowed)
-
-
-def _shown(value: Any) -> str:
-    """A value as a sentence can hold it: JSON, of at most 100 characters."""
     if isinstance(value, BaseModel):
         value = value.model_dump(by_alias=True, exclude_none=True)
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 100 else text[:99] + "…"
+    return InvalidJobError.of([Fault(field, value, allowed)])
 
 
 def _validated(model: type[M], document: Any, prefix: str) -> M:
-    try:
-        # In a job's input a field has one name, the documented one.
-        return model.model_validate(document, by_alias=True, by_name=False)
-    except ValidationError as error:
-        refusals = [_explained(model, problem, prefix) for problem in error.errors(include_url=False)[:5]]
-    first = refusals[0]
-    sentences = " ".join(dict.fromkeys(str(refusal) for refusal in refusals))
-    raise InvalidJobError(sentences, field=first.field, value=first.value, allowed=first.allowed)
-
-
-def _explained(model: type[BaseModel], problem: Any, prefix: str) -> InvalidJobError:
-    """One problem that pydantic found, said with the field's own rule (its description)."""
-    owner: Any = model
-    path: list[str] = []
-    rule = ""
-    known: list[str] = []
-    for step in problem["loc"]:
-        fields = getattr(owner, "model_fields", {})
-        known = [field.alias or name for name, field in fields.items()]
-        field = next((field for name, field in fields.items() if step == (field.alias or name)), None)
-        if field is None:
-            path.append(str(step))
-            break
-        path.append(field.alias or str(step))
-        rule = field.description or rule
-        owner = field.annotation
-    name = (prefix + ".".join(path))[:100]
-    if problem["type"] == "extra_forbidden":
-        allowed = f"one of {', '.join(known)}" if known else "left out: there are none"
-        sentence = (
-            f"{name} is {_shown(problem['input'])}, but there is no such field; a field must be {allowed}."
-        )
-        return InvalidJobError(sentence, field=name, value=problem["input"], allowed=allowed)
-    if problem["type"] == "missing":
-        return InvalidJobError(f"{name} is missing; it must be {rule}.", field=name, allowed=rule)
-    return _refusal(name, problem["input"], rule or str(problem["msg"]))
+    parsed = models.parse(model, document, whole=prefix.rstrip("."), prefix=prefix)
+    if isinstance(parsed, list):
+        raise InvalidJobError.of(parsed[:5])
+    return parsed

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
+from common.timestamps import utc as utc
 from fan_out.aws import clients as aws
 from fan_out.errors import ServiceUnavailableError, TaskServiceError, ThrottledError
 
@@ -81,22 +82,6 @@ class Row:
 def from_json(document: dict[str, Any]) -> Task | Row:
     """A line of a shard: a task, or a row of a CSV object."""
     return Row.from_json(document) if "row" in document else Task.from_json(document)
-
-
-def utc(timestamp: str) -> str:
-    """An ISO 8601 timestamp with a zone, in the form in which the Task Service keeps times.
-
-    That is UTC to the second, of fixed width, so that times compare as strings. Raises ValueError.
-    """
-    moment = datetime.fromisoformat(timestamp)
-    if moment.tzinfo is None:
-        raise ValueError("the timestamp has no zone")
-    try:
-        moment = moment.astimezone(UTC)
-    except OverflowError:
-        raise ValueError("the timestamp is outside the years 1 to 9999") from None
-    # strftime does not pad years below 1000 on every platform.
-    return moment.replace(microsecond=0, tzinfo=None).isoformat() + "Z"
 
 
 def instant(timestamp: str) -> datetime:

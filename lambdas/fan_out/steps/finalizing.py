@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
+from common.timestamps import now
 from fan_out.aws.storage import RECORD, JobStore
 from fan_out.errors import AccountingError
 from fan_out.model import record as records
 from fan_out.model.plan import Plan
 from fan_out.steps.listing import Manifest
 from fan_out.steps.reduction import Cursor, Node, Reduction
-
-
-def now() -> str:
-    return datetime.now(UTC).replace(microsecond=0, tzinfo=None).isoformat() + "Z"
 
 
 def close(

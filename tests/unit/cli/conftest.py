@@ -1,49 +1,21 @@
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from fanout import cli
-from fanout.client import Deployment, FanOut
-from tests.support.emulator import Emulator
+from fanout import cli, client
+from fanout.client import FanOut
+from tests.unit.cli.fake_api import FakeApi, serving
 
-# A machine that ends as its input's params say, in place of the real one, which has its own tests.
-STATES: dict[str, Any] = {
-    "Choose": {
-        "Type": "Choice",
-        "Choices": [
-            {"Variable": "$.params.end", "StringEquals": "succeed", "Next": "Succeeded"},
-            {"Variable": "$.params.end", "StringEquals": "fail", "Next": "Failed"},
-            {"Variable": "$.params.end", "StringEquals": "shards", "Next": "Shards"},
-        ],
-        "Default": "Long",
-    },
-    "Long": {"Type": "Wait", "Seconds": 36_000, "End": True},
-    "Shards": {
-        "Type": "Map",
-        "ItemsPath": "$.params.shards",
-        "MaxConcurrency": 1,
-        "ItemProcessor": {
-            "ProcessorConfig": {"Mode": "DISTRIBUTED", "ExecutionType": "STANDARD"},
-            "StartAt": "Work",
-            "States": {"Work": {"Type": "Wait", "Seconds": 20, "End": True}},
-        },
-        "ResultPath": None,
-        "Next": "Succeeded",
-    },
-    "Succeeded": {"Type": "Succeed", "OutputPath": "$.params.record"},
-    "Failed": {"Type": "Fail", "ErrorPath": "$.params.error", "CausePath": "$.params.cause"},
-}
-
-Put = Callable[[str, Any], None]
 Run = Callable[..., int]
 
 
-def record_of(job_id: str, status: str = "SUCCEEDED", *, failed: int = 0, **fields: Any) -> dict[str, Any]:
-    """A job record of 1,000 tasks in 4 shards."""
+def record_of(
+    job_id: str = "j", status: str = "SUCCEEDED", *, failed: int = 0, **fields: Any
+) -> dict[str, Any]:
+    """The final record of a job of 1,000 tasks in 4 shards."""
     counts = {
         "listed": 1000,
         "succeeded": 1000 - failed,
@@ -64,35 +36,37 @@ def record_of(job_id: str, status: str = "SUCCEEDED", *, failed: int = 0, **fiel
     }
 
 
-@pytest.fixture(scope="session")
-def deployment(emulator: Emulator) -> Deployment:
-    return Deployment(
-        region="us-east-1",
-        api_url="http://127.0.0.1:1/v1/",
-        state_machine_arn=emulator.machine(STATES),
-        bucket_name=emulator.bucket(),
-        task_table_name="unused",
-        endpoint_url=emulator.endpoint_url,
-    )
+def running(phase: str = "WORKING", done: int = 2, job_id: str = "j", **fields: Any) -> dict[str, Any]:
+    """The record of a running job of 1,000 tasks in 4 shards."""
+    record = record_of(job_id, "RUNNING", phase=phase, **fields)
+    del record["endedAt"], record["result"]
+    is_listed = phase != "LISTING"
+    record["counts"] = dict.fromkeys(record["counts"], 0) | {"listed": 1000 if is_listed else 0}
+    record["shards"] = {"planned": 4 if is_listed else 0, "done": done if is_listed else 0, "failed": 0}
+    return record
 
 
 @pytest.fixture
-def client(deployment: Deployment) -> FanOut:
-    return FanOut(deployment, poll=0.02, patience=0.5)
+def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeApi]:
+    """The API, whose next job runs and succeeds; pauses between attempts are short."""
+    quick = {"backoff_factor": 0.001, "backoff_jitter": 0, "retry_after_max": 0}
+    for name in ("RETRIES", "LINK_RETRIES"):
+        retries = getattr(client, name).new()
+        for field, value in quick.items():
+            setattr(retries, field, value)
+        monkeypatch.setattr(client, name, retries)
+    with serving() as found:
+        found.script = [running("LISTING"), running("WORKING"), record_of()]
+        yield found
 
 
 @pytest.fixture
-def put(emulator: Emulator, deployment: Deployment) -> Put:
-    """Store an object of the job bucket: JSON, or bytes as they are."""
-
-    def put(key: str, content: Any) -> None:
-        body = content if isinstance(content, bytes) else json.dumps(content).encode()
-        emulator.client("s3").put_object(Bucket=deployment.bucket_name, Key=key, Body=body)
-
-    return put
+def there(api: FakeApi) -> FanOut:
+    """A client of the API."""
+    return FanOut(api.deployment(), poll=0.001, patience=0.5, outage=5)
 
 
 @pytest.fixture
-def fanout(client: FanOut) -> Run:
-    """Run a command line against the deployment; its exit code."""
-    return lambda *argv: cli.main(list(argv), connect=lambda _: client)
+def fanout(there: FanOut) -> Run:
+    """Run a command line against the API; its exit code."""
+    return lambda *argv: cli.main(list(argv), connect=lambda _: there)

@@ -1,36 +1,35 @@
-"""Times as the Task Service keeps them: UTC, whole seconds, fixed width, so that they compare as strings."""
+"""Times as both services keep them: UTC, whole seconds, fixed width, so that they compare as strings."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Final
 
-ALLOWED: Final = "an ISO 8601 timestamp with a zone, such as 2026-05-17T09:00:00Z or 2026-05-17T11:00+02:00"
+RULE: Final = "an ISO 8601 timestamp with a zone, such as 2026-05-17T09:00:00Z or 2026-05-17T11:00+02:00"
 _LONGEST: Final = 64
 
 
-def parse(text: object) -> str:
-    """Any ISO 8601 timestamp with a zone, as `YYYY-MM-DDTHH:MM:SSZ` in UTC; fractions of a second are cut
-    off.
+def utc(text: object) -> str:
+    """An ISO 8601 timestamp with a zone, as `YYYY-MM-DDTHH:MM:SSZ` in UTC; fractions of a second are cut off.
 
     Raises ValueError for anything else: no zone, no time, text around it, or a year outside 1 to 9999 in UTC.
     """
     if not isinstance(text, str) or len(text) > _LONGEST or text.count("T") != 1:
-        raise ValueError(ALLOWED)
-    # Some versions of Python read 24:00 as the next day's midnight and some refuse it. Here none reads it.
+        raise ValueError(RULE)
+    # Some versions of Python read 24:00 as the next day's midnight, others refuse it.
     if text.partition("T")[2].startswith("24"):
-        raise ValueError(ALLOWED)
+        raise ValueError(RULE)
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
-        raise ValueError(ALLOWED)
+        raise ValueError(RULE)
     try:
         return written(moment)
     except OverflowError:
-        raise ValueError(ALLOWED) from None
+        raise ValueError(RULE) from None
 
 
 def written(moment: datetime) -> str:
-    """An aware moment in the one form that is stored and answered."""
+    """An aware moment in the stored form."""
     # isoformat pads the year to four digits on every platform; strftime does not.
     return moment.astimezone(UTC).replace(tzinfo=None, microsecond=0).isoformat() + "Z"
 
