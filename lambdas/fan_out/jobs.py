@@ -18,10 +18,13 @@ from botocore.exceptions import ClientError, ParamValidationError
 from fan_out.aws import clients as aws
 from fan_out.aws.storage import RECORD, Bucket, JobStore
 from fan_out.errors import InvalidJobError, JobExistsError, JobNotFoundError, ThrottledError
-from fan_out.model import record
-from fan_out.model.plan import UPLOADS, Plan, check_id, make_plan, read_input
+from fan_out.model.job_input import UPLOADS, check_id, read_input
+from fan_out.model.manifest import Manifest
+from fan_out.model.outcomes import Group
+from fan_out.model.plan import Plan, make_plan
+from fan_out.model.record import JobRecord, running_record
 from fan_out.model.task import utc
-from fan_out.steps import retry_source as origin
+from fan_out.steps.retry_source import find_retry_source, not_ended_error
 
 # How long a link to a result or for an upload is good for.
 LINK_SECONDS = 3600
@@ -63,7 +66,7 @@ class Jobs:
             job_id = self._free(check_id(document["jobId"]))
             document = {name: value for name, value in document.items() if name != "jobId"}
         asked = read_input(document)
-        retried = origin.find(self.bucket, asked.source)
+        retried = find_retry_source(self.bucket, asked.source)
         # Made only to refuse here what the planner would refuse.
         make_plan(job_id, utc("2000-01-01T00:00:00Z"), asked, retried)
         text = json.dumps(document, ensure_ascii=False)
@@ -85,24 +88,23 @@ class Jobs:
     def get(self, job_id: str) -> dict[str, Any]:
         """The job record, with links for whoever may read the job. Raises JobNotFoundError."""
         store = JobStore(self.bucket, check_id(job_id))
-        if (committed := store.get(RECORD)) is not None:
-            return self._linked(committed)
+        if (committed := store.find(RECORD, JobRecord)) is not None:
+            return self._linked({**committed})
         execution = self._describe(job_id)
         if execution["status"] == "SUCCEEDED":
             # It ended a moment ago, or its objects have expired.
             return self._linked(json.loads(execution["output"]))
-        stored = store.get("job.json")
         started_at = utc(execution["startDate"].isoformat())
-        found = record.opened(job_id, started_at, Plan.from_json(stored) if stored is not None else None)
+        found = running_record(job_id, started_at, store.find("job.json", Plan))
         found["status"] = _STATUS.get(execution["status"], "RUNNING")
         if found["status"] != "RUNNING":
             found["error"] = {
                 "name": "AccountPendingError",
                 "message": "The execution has ended; the closing account is being written.",
             }
-        if (manifest := store.get("manifest.json")) is not None:
-            found["counts"]["listed"] = manifest["listed"]
-            found["shards"] |= {"planned": manifest["shards"]} | self._shards(execution["executionArn"])
+        if (manifest := store.find("manifest.json", Manifest)) is not None:
+            found["counts"]["listed"] = manifest.listed
+            found["shards"] |= {"planned": manifest.shards} | self._shards(execution["executionArn"])
         return found
 
     def list(self, limit: int, page_token: str | None = None) -> dict[str, Any]:
@@ -143,14 +145,14 @@ class Jobs:
             job["endedAt"] = utc(execution["stopDate"].isoformat())
         # Whether all of its tasks succeeded or just enough of them, only the record says, and it may be a moment ahead.
         if job["status"] != "RUNNING":
-            committed = JobStore(self.bucket, execution["name"]).get(RECORD)
+            committed = JobStore(self.bucket, execution["name"]).find(RECORD, JobRecord)
             job["status"] = committed["status"] if committed is not None else job["status"]
         return job
 
     def failures(self, job_id: str) -> dict[str, Any]:
         """What did not succeed, grouped, with the way to retry it. Raises JobNotFoundError."""
         found = self.get(job_id)
-        digest = JobStore(self.bucket, job_id).get("digest.json") or []
+        digest = JobStore(self.bucket, job_id).find("digest.json", list[Group]) or []
         answer: dict[str, Any] = {
             "jobId": job_id,
             "status": found["status"],
@@ -170,9 +172,9 @@ class Jobs:
         Raises JobNotFoundError, and InvalidJobError if there is nothing to retry, or not yet.
         """
         # A record outlives its execution, which AWS forgets after 90 days.
-        if not JobStore(self.bucket, check_id(job_id)).has(RECORD):
+        if JobStore(self.bucket, check_id(job_id)).find(RECORD, JobRecord) is None:
             self._describe(job_id)
-            raise origin.unfinished(job_id)
+            raise not_ended_error(job_id)
         asked = changes if isinstance(changes, dict) else {}
         return self.start(asked | {"source": {"failedIn": job_id}}) | {"origin": job_id}
 
