@@ -388,13 +388,13 @@ def up(app: App, port: int | None, lambdas: Path | None) -> int:
     $ fanout up --port 4566 --json         print where everything is, as JSON
     $ fanout up --lambdas ../my/lambdas    with the kinds of another folder
     """
-    from fanout import local
+    from fanout import local, project
     from fanout.check import check_kinds
 
     home = app.home()
     was_up = local.read(home) is not None
     with _local_errors():
-        check_kinds(lambdas or local.REPOSITORY / "lambdas")
+        check_kinds(lambdas or project.LAMBDAS)
         at = local.up(home, port=port, lambdas=lambdas, say=app.screen.note)
     if app.is_json:
         names = ("endpointUrl", "region", "apiUrl", "stateMachineArn", "bucketName", "taskTableName")
@@ -664,7 +664,7 @@ def cdk(words: tuple[str, ...]) -> int:
     $ fanout cdk deploy --require-approval never      deploy the stack without asking
     $ fanout cdk destroy                              delete it; task table and bucket stay
     """
-    from infra.cdk import main as run_cdk
+    from fanout.project import cdk as run_cdk
 
     return run_cdk(list(words))
 

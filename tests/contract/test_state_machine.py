@@ -15,7 +15,8 @@ import pytest
 
 from fan_out import errors
 from fan_out.model.costs import LONGEST_JOB
-from fan_out.model.plan import SEGMENTS, JobInput
+from fan_out.model.job_input import JobInput
+from fan_out.model.plan import SEGMENTS
 from fan_out.steps import shard_runner as work
 from infra.functions import FUNCTIONS, STATES
 from tests.contract.asl.definition import FILE, Definition, Fields, following, read, write

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from infra.synth import synthesize
 
 from infra import cdk
 from infra.layer import lay_out
-from infra.synth import synthesize
 from tests.infra.template import Template
 
 REPO = Path(__file__).resolve().parents[2]
