@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.protections.cuts import Cut, Entry, JsonCut, tags
 from tests.protections.removals import REMOVALS, Removal
 
 ROOT = Path(__file__).parent.parent.parent
@@ -74,6 +75,31 @@ def test_what_is_left_without_a_protection_can_still_be_read(removal: Removal) -
         compile(without(removal), removal.file, "exec")
     else:
         json.loads(without(removal))
+
+
+def test_every_tag_is_of_one_place_and_of_a_removal() -> None:
+    """And every removal's tag is there, in its own file."""
+    tagged = [
+        (path.relative_to(ROOT).as_posix(), tag)
+        for folder in ("lambdas", "infra", "fanout")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for tag in tags(path.read_text())
+    ]
+    used = {(removal.file, cut.tag) for _, removal in ALL for cut in removal.cuts if isinstance(cut, Cut)}
+    assert len({tag for _, tag in tagged}) == len(tagged)
+    assert set(tagged) == used
+
+
+def test_an_entry_is_found_by_what_it_names() -> None:
+    retriers = '[{"ErrorEquals": ["A", "B"], "n": 1}, {"ErrorEquals": ["C"], "n": 2}]'
+    path = (Entry("ErrorEquals", "C"), "n")
+    assert json.loads(JsonCut(path, 3).apply(retriers))[1]["n"] == 3
+    assert "n" not in json.loads(JsonCut((Entry("n", 1), "n")).apply(retriers))[0]
+    for missing in ((Entry("ErrorEquals", "D"), "n"), (Entry("ErrorEquals", "C"), "m")):
+        with pytest.raises(LookupError):
+            JsonCut(missing, 3).apply(retriers)
+    with pytest.raises(LookupError):
+        JsonCut(path, 2).apply(retriers)
 
 
 @pytest.fixture
