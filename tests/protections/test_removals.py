@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -102,20 +105,41 @@ def test_an_entry_is_found_by_what_it_names() -> None:
         JsonCut(path, 2).apply(retriers)
 
 
-@pytest.fixture
-def copy(tmp_path: Path) -> Path:
-    """A copy of the project, to take something away from."""
+@pytest.fixture(scope="session")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project, to take something away from. One a process: its compiled modules are kept."""
+    folder = tmp_path_factory.mktemp("copy")
     for name in COPIED:
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
-            shutil.copy(ROOT / name, tmp_path)
-    return tmp_path
+            shutil.copy(ROOT / name, folder)
+    return folder
+
+
+@contextmanager
+def removed(copy: Path, removal: Removal) -> Iterator[None]:
+    """The copy without the protection, and afterwards with it again."""
+    file = copy / removal.file
+    original = file.read_text()
+    # Compiled modules are told by size and whole seconds, which a small change may leave alike.
+    compiled = Path(importlib.util.cache_from_source(file))
+    try:
+        compiled.unlink(missing_ok=True)
+        file.write_text(removal.apply(original))
+        yield
+    finally:
+        file.write_text(original)
+        compiled.unlink(missing_ok=True)
 
 
 def run(copy: Path, *arguments: str, seconds: float = SECONDS) -> subprocess.CompletedProcess[str]:
     """Run Python in a copy, on the copy's own modules: the environment's lead to the original."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("PYTEST_") and name != "PYTHONDONTWRITEBYTECODE"
+    }
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=copy,
@@ -150,8 +174,8 @@ def test_a_copy_imports_its_own_modules(copy: Path) -> None:
 @pytest.mark.soak
 @pytest.mark.parametrize(("removal", "test"), CASES)
 def test_without_a_protection_its_test_fails(copy: Path, removal: Removal, test: str) -> None:
-    (copy / removal.file).write_text(without(removal))
-    done = run_tests(copy, test)
+    with removed(copy, removal):
+        done = run_tests(copy, test)
     said = done.stdout + done.stderr
     *_, summary = done.stdout.splitlines()
     assert done.returncode == pytest.ExitCode.TESTS_FAILED, said
