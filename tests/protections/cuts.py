@@ -133,24 +133,50 @@ class Cut:
 
 
 @dataclass(frozen=True, slots=True)
-class JsonCut:
-    """A member of a JSON file, by its path of names and numbers, with another value; without one it is removed."""
+class Entry:
+    """Finds the one entry of a list whose field `name` is, or holds, `value`: wherever it stands."""
 
-    path: tuple[str | int, ...]
+    name: str
+    value: Any
+
+    def position(self, entries: Any) -> int:
+        found = [
+            number for number, entry in enumerate(entries) if self.value in _listed(entry.get(self.name))
+        ]
+        if len(found) != 1:
+            raise LookupError(f"{len(found)} entries have {self.value} in {self.name}")
+        return found[0]
+
+
+@dataclass(frozen=True, slots=True)
+class JsonCut:
+    """A member of a JSON file, by its path, with another value; without one it is removed.
+
+    A step of the path is a name, a position in a list, or an Entry of one.
+    """
+
+    path: tuple[str | int | Entry, ...]
     new: Any = None
 
     def apply(self, text: str) -> str:
+        """The file's text after the change. Raises LookupError if the member is not there."""
         document = json.loads(text)
-        owner = document
-        for step in self.path[:-1]:
-            owner = owner[step]
-        if owner[self.path[-1]] == self.new:
+        owner: Any = document
+        *before, last = self.path
+        for step in before:
+            owner = owner[step.position(owner) if isinstance(step, Entry) else step]
+        member = last.position(owner) if isinstance(last, Entry) else last
+        if owner[member] == self.new:
             raise LookupError(f"the change of {self.path} changes nothing")
         if self.new is None:
-            del owner[self.path[-1]]
+            del owner[member]
         else:
-            owner[self.path[-1]] = self.new
+            owner[member] = self.new
         return json.dumps(document, indent=2)
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def tags(text: str) -> list[str]:

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tests.protections.cuts import Cut, JsonCut
+from tests.protections.cuts import Cut, Entry, JsonCut
 
 MACHINE = "statemachines/fan_out.asl.json"
+SHARDS = ("States", "Shards")
+WORKER = (*SHARDS, "ItemProcessor", "States", "Worker")
+TOO_MANY = Entry("ErrorEquals", "Lambda.TooManyRequestsException")
+ANY_ERROR = Entry("ErrorEquals", "States.ALL")
 ACCOUNT = "lambdas/fan_out/steps/finalizing.py"
 CLOSER = "lambdas/fan_out/finalizer.py"
 LISTING = "lambdas/fan_out/steps/listing.py"
@@ -86,11 +90,10 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "history over 25,000 events": (
-        _of(
+        Removal(
             "a Distributed Map",
             MACHINE,
-            '"Mode": "DISTRIBUTED", "ExecutionType": "STANDARD"',
-            '"Mode": "INLINE"',
+            (JsonCut((*SHARDS, "ItemProcessor", "ProcessorConfig"), {"Mode": "INLINE"}),),
             test="test_shards_run_as_children_within_the_jobs_bounds",
         ),
         _of(
@@ -103,19 +106,14 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "429 from Lambda": (
-        _of(
+        Removal(
             "a retrier of its own",
             MACHINE,
-            '{ "ErrorEquals": ["InvalidJobError", "SourceNotFoundError"], "MaxAttempts": 0 },\n'
-            "        {\n"
-            '          "ErrorEquals": ["Lambda.TooManyRequestsException"],',
-            '{ "ErrorEquals": ["InvalidJobError", "SourceNotFoundError"], "MaxAttempts": 0 },\n'
-            "        {\n"
-            '          "ErrorEquals": ["Lambda.Unknown"],',
+            (JsonCut(("States", "Planner", "Retry", TOO_MANY, "ErrorEquals"), ["Lambda.Unknown"]),),
         ),
-        _of("patience", MACHINE, '"MaxAttempts": 1000', '"MaxAttempts": 3'),
+        Removal("patience", MACHINE, (JsonCut((*WORKER, "Retry", TOO_MANY, "MaxAttempts"), 3),)),
     ),
-    "unbounded fan-out": (_of("the map's bound", MACHINE, '"MaxConcurrencyPath": "$.workers",', ""),),
+    "unbounded fan-out": (Removal("the map's bound", MACHINE, (JsonCut((*SHARDS, "MaxConcurrencyPath")),)),),
     "a poison task that raises": (
         _of(
             "a failing task is a value",
@@ -141,19 +139,10 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "a task that hangs until the time-out": (
-        _of(
+        Removal(
             "a time-out is a death",
             MACHINE,
-            '"ErrorEquals": ["States.ALL"],\n'
-            '                "IntervalSeconds": 1,\n'
-            '                "BackoffRate": 2,\n'
-            '                "MaxDelaySeconds": 30,\n'
-            '                "MaxAttempts": 12,',
-            '"ErrorEquals": ["Runtime.ExitError"],\n'
-            '                "IntervalSeconds": 1,\n'
-            '                "BackoffRate": 2,\n'
-            '                "MaxDelaySeconds": 30,\n'
-            '                "MaxAttempts": 12,',
+            (JsonCut((*WORKER, "Retry", ANY_ERROR, "ErrorEquals"), ["Runtime.ExitError"]),),
         ),
     ),
     "a process that leaks, or that another task has spoilt": (
@@ -609,18 +598,16 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "a stuck job": (
-        _of(
+        Removal(
             "a time-out on the machine",
             MACHINE,
-            '"TimeoutSeconds": 604800,',
-            "",
+            (JsonCut(("TimeoutSeconds",)),),
             test="test_a_stuck_job_ends_some_day",
         ),
-        _of(
+        Removal(
             "a time-out on every Task",
             MACHINE,
-            '"TimeoutSeconds": 90,',
-            "",
+            (JsonCut(("States", "Planner", "TimeoutSeconds")),),
             test="test_a_state_waits_longer_than_its_function_runs",
         ),
         _of(
@@ -682,11 +669,10 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "the reducer cannot write the account": (
-        _of(
+        Removal(
             "Catch to a Fail state",
             MACHINE,
-            '"Catch": [{"ErrorEquals": ["States.ALL"], "ResultPath": "$.error", "Next": "Unaccounted"}],',
-            "",
+            (JsonCut(("States", "Reducer", "Catch")),),
             test="test_a_reducer_that_cannot_write_the_account_fails_the_job_loudly",
         ),
         _of(

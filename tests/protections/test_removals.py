@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.protections.cuts import Cut, Entry, JsonCut, tags
 from tests.protections.removals import REMOVALS, Removal
 
 ROOT = Path(__file__).parent.parent.parent
@@ -76,20 +80,66 @@ def test_what_is_left_without_a_protection_can_still_be_read(removal: Removal) -
         json.loads(without(removal))
 
 
-@pytest.fixture
-def copy(tmp_path: Path) -> Path:
-    """A copy of the project, to take something away from."""
+def test_every_tag_is_of_one_place_and_of_a_removal() -> None:
+    """And every removal's tag is there, in its own file."""
+    tagged = [
+        (path.relative_to(ROOT).as_posix(), tag)
+        for folder in ("lambdas", "infra", "fanout")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for tag in tags(path.read_text())
+    ]
+    used = {(removal.file, cut.tag) for _, removal in ALL for cut in removal.cuts if isinstance(cut, Cut)}
+    assert len({tag for _, tag in tagged}) == len(tagged)
+    assert set(tagged) == used
+
+
+def test_an_entry_is_found_by_what_it_names() -> None:
+    retriers = '[{"ErrorEquals": ["A", "B"], "n": 1}, {"ErrorEquals": ["C"], "n": 2}]'
+    path = (Entry("ErrorEquals", "C"), "n")
+    assert json.loads(JsonCut(path, 3).apply(retriers))[1]["n"] == 3
+    assert "n" not in json.loads(JsonCut((Entry("n", 1), "n")).apply(retriers))[0]
+    for missing in ((Entry("ErrorEquals", "D"), "n"), (Entry("ErrorEquals", "C"), "m")):
+        with pytest.raises(LookupError):
+            JsonCut(missing, 3).apply(retriers)
+    with pytest.raises(LookupError):
+        JsonCut(path, 2).apply(retriers)
+
+
+@pytest.fixture(scope="session")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project, to take something away from. One a process: its compiled modules are kept."""
+    folder = tmp_path_factory.mktemp("copy")
     for name in COPIED:
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
-            shutil.copy(ROOT / name, tmp_path)
-    return tmp_path
+            shutil.copy(ROOT / name, folder)
+    return folder
+
+
+@contextmanager
+def removed(copy: Path, removal: Removal) -> Iterator[None]:
+    """The copy without the protection, and afterwards with it again."""
+    file = copy / removal.file
+    original = file.read_text()
+    # Compiled modules are told by size and whole seconds, which a small change may leave alike.
+    compiled = Path(importlib.util.cache_from_source(file))
+    try:
+        compiled.unlink(missing_ok=True)
+        file.write_text(removal.apply(original))
+        yield
+    finally:
+        file.write_text(original)
+        compiled.unlink(missing_ok=True)
 
 
 def run(copy: Path, *arguments: str, seconds: float = SECONDS) -> subprocess.CompletedProcess[str]:
     """Run Python in a copy, on the copy's own modules: the environment's lead to the original."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("PYTEST_") and name != "PYTHONDONTWRITEBYTECODE"
+    }
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=copy,
@@ -124,8 +174,8 @@ def test_a_copy_imports_its_own_modules(copy: Path) -> None:
 @pytest.mark.soak
 @pytest.mark.parametrize(("removal", "test"), CASES)
 def test_without_a_protection_its_test_fails(copy: Path, removal: Removal, test: str) -> None:
-    (copy / removal.file).write_text(without(removal))
-    done = run_tests(copy, test)
+    with removed(copy, removal):
+        done = run_tests(copy, test)
     said = done.stdout + done.stderr
     *_, summary = done.stdout.splitlines()
     assert done.returncode == pytest.ExitCode.TESTS_FAILED, said

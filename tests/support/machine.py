@@ -33,6 +33,7 @@ import botocore.retries.quota
 import moto.backends
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from botocore.exceptions import ClientError
 from botocore.useragent import UserAgentString
 from ministack.services import stepfunctions as interpreter
 from moto import mock_aws
@@ -43,8 +44,10 @@ from moto.core.request import normalize_request
 import kinds
 import task_service.aws
 from fan_out.aws import clients as aws
+from fanout.local import shim_states
 
 ROOT = Path(__file__).parent.parent.parent
+DEFINITION = ROOT / "statemachines/fan_out.asl.json"
 # Kinds that only tests need are found like any other.
 KINDS = ROOT / "tests/support/kinds"
 if str(KINDS) not in kinds.__path__:
@@ -199,14 +202,15 @@ class Machine:
         self.payloads.append((name, len(text)))
         return self.after(call, json.loads(text))
 
-    def run(self, document: Any = None, job_id: str = "job-1", started_at: str = STARTED_AT) -> Ended:
-        """Run one execution to its end."""
-        definition = (ROOT / "statemachines/fan_out.asl.json").read_text()
-        for name in STATES:
-            definition = definition.replace(
-                f"${{{name}Arn}}", f"arn:aws:lambda:{REGION}:123456789012:function:{name}"
-            )
-        machine = json.loads(definition.replace("${BucketName}", BUCKET))
+    def run(
+        self,
+        document: Any = None,
+        job_id: str = "job-1",
+        started_at: str = STARTED_AT,
+        definition: str | None = None,
+    ) -> Ended:
+        """Run one execution to its end, of the project's definition or of this one."""
+        machine = _substituted(definition or DEFINITION.read_text())
         execution = {
             "executionArn": "arn:aws:states:x:1:execution:m:" + job_id,
             "events": [],
@@ -302,18 +306,26 @@ class Machine:
     def _distributed_map(
         self, state: Any, raw: Any, effective: Any, iterator: Any, execution: Any, context: Any
     ) -> Any:
-        key = interpreter._resolve_path(state["ItemReader"]["Parameters"]["Key.$"], effective)
-        text = aws.s3().get_object(Bucket=BUCKET, Key=key)["Body"].read()
+        source = interpreter._resolve_params_obj(state["ItemReader"]["Parameters"], effective, context)
+        try:
+            text = aws.s3().get_object(**source)["Body"].read()
+        except ClientError as error:
+            raise interpreter._ExecutionError("States.ItemReaderFailed", str(error)) from None
         items = list(enumerate(json.loads(line) for line in text.splitlines()))
-        tolerated = interpreter._resolve_path(state["ToleratedFailurePercentagePath"], effective)
+        _number(state, "MaxConcurrencyPath", effective)
+        tolerated = _number(state, "ToleratedFailurePercentagePath", effective)
+        interpreter._resolve_params_obj(state["ResultWriter"]["Parameters"], effective, context)
         failed = 0
         for index, item in self.order(items):
             of_item = context | {"Map": {"Item": {"Index": index, "Value": item}}}
             child = interpreter._resolve_params_obj(state["ItemSelector"], effective, of_item)
+            # A child is an execution: it has a name of its own and no item.
+            name = f"{context['Execution']['Name']}-child-{index}"
+            of_child = context | {"Execution": context["Execution"] | {"Id": name, "Name": name}}
             self.children += 1
             try:
                 interpreter._run_sub_machine(
-                    iterator["States"], iterator["StartAt"], child, execution, of_item
+                    iterator["States"], iterator["StartAt"], child, execution, of_child
                 )
             except interpreter._ExecutionError:
                 failed += 1
@@ -338,6 +350,9 @@ class Machine:
                 "futures_wait": lambda futures: None,
             }.items():
                 stack.enter_context(patch.object(interpreter, name, stand_in))
+            for name, check in _PATH_CHECKS.items():
+                original = getattr(interpreter, name)
+                stack.enter_context(patch.object(interpreter, name, functools.partial(check, original)))
             from fan_out.steps import reduction
             from fan_out.steps import shard_runner as work
 
@@ -366,6 +381,48 @@ class Machine:
             stack.enter_context(patch.object(time, "sleep", lambda seconds: None))
             forget_processes()
             yield
+
+
+def _substituted(definition: str) -> dict[str, Any]:
+    """The definition with what a stack puts in the place of its placeholders."""
+    for name in STATES:
+        definition = definition.replace(
+            f"${{{name}Arn}}", f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{name}"
+        )
+    return dict(json.loads(definition.replace("${BucketName}", BUCKET)))
+
+
+def _number(state: Any, field: str, effective: Any) -> Any:
+    """What a path of a Distributed Map selects, which must be a number."""
+    value = interpreter._resolve_path(state[field], effective)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        raise interpreter._ExecutionError("States.Runtime", f"{field} selects {json.dumps(value)}")
+    return value
+
+
+def _map_items(original: Callable[..., Any], state: Any, data: Any, execution: Any, context: Any) -> Any:
+    """The items of an inline Map, refusing a path that selects nothing, where ministack takes null for an item."""
+    shim_states.require_path(state.get("ItemsPath"), data, context, "ItemsPath")
+    return original(state, data, execution, context)
+
+
+def _intrinsic_argument(original: Callable[..., Any], argument: Any, data: Any, context: Any) -> Any:
+    """An argument of an intrinsic function, refusing a path that selects nothing, where ministack takes null."""
+    if argument[0] == "path":
+        shim_states.require_path(argument[1], data, context, "intrinsic function")
+    return original(argument, data, context)
+
+
+# What ministack does with a path that selects nothing, corrected as the embedded AWS corrects it, and more.
+_PATH_CHECKS: dict[str, Callable[..., Any]] = {
+    "_resolve_params_obj": shim_states.resolve_template,
+    "_evaluate_rule": shim_states.evaluate_rule,
+    "_apply_input_path": shim_states.apply_input_path,
+    "_apply_output_path": shim_states.apply_output_path,
+    "_error_matches": shim_states.matches,
+    "_run_map_items": _map_items,
+    "_eval_intrinsic_arg": _intrinsic_argument,
+}
 
 
 class _OneAfterAnother:

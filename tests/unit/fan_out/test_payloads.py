@@ -37,7 +37,8 @@ def payloads(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Payloads:
         def execute(state: Any, given: Any, *rest: Any) -> Any:
             answer, following = real(state, given, *rest)
             context = rest[-1]
-            into = seen.of_children if "Index" in context.get("Map", {}).get("Item", {}) else seen.of_parent
+            is_child = "Map" in context or "-child-" in context["Execution"]["Name"]
+            into = seen.of_children if is_child else seen.of_parent
             # A map's name is told by its label; a state that ran others is no longer the current one.
             into.append(
                 (state.get("Comment", context["State"]["Name"]), json.dumps(given), json.dumps(answer))
