@@ -8,8 +8,8 @@ from pathlib import Path
 
 from uv import find_uv_bin
 
-# `make lock` writes it from uv.lock: the dependency group `functions` without botocore (15 MB), which the Lambda runtime
-# brings. It names the address and hash of each wheel, so that uv has no index to ask.
+# `make lock` writes it from uv.lock: the dependency group `functions` without botocore (15 MB), which the Lambda
+# runtime brings. It names the address and hash of each wheel, so that uv has no index to ask.
 LOCK = Path(__file__).with_name("pylock.toml")
 PYTHON = "3.13"
 PLATFORM = "aarch64-manylinux2014"
@@ -61,5 +61,5 @@ def _uv(*arguments: str) -> None:
     )
     if done.returncode:
         raise RuntimeError(
-            f"uv {arguments[0]} could not lay out the functions' layer:\n{done.stderr.strip()}"
+            f"uv {arguments[0]} could not install the functions' layer:\n{done.stderr.strip()}"
         )
