@@ -17,9 +17,9 @@ reducer
     *To first* is what the row has, divided by what the first row has.
 worker
     Calls of the daily plan's worker, each on a shard of its own. *Requests* are those of one shard, retries
-    included, and the same at every size, but for one GET for each further MiB of the shard. *After a death* is the
-    call that follows a worker's death: it looks for traces and marks each stretch of tasks that it starts on. Its
-    requests do not depend on the shard's size either.
+    included, and the same at every size, but for one GET for each further MiB of the shard. *After a death* are the
+    calls that follow a worker's death, until the shard is done: they look for a checkpoint, and mark each range of
+    tasks before they start on it. Their requests do not depend on the shard's size either.
 listing
     One step of the lister over a whole CSV object, in a fresh process: memory is that of a shard and a page,
     whatever the size of the object.

@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
         for number, section in enumerate(sections):
             now = time.monotonic()
             share = SECTIONS[section] / sum(SECTIONS[name] for name in sections[number:])
-            run = Run(asked.quick, now + (ends - now) * share)
+            run = Run("quick" if asked.quick else "full", now + (ends - now) * share)
             try:
                 for table in importlib.import_module(f"bench.{section}").tables(run):
                     print(f"\n{table}", flush=True)

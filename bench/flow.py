@@ -144,25 +144,30 @@ def _deployed(run: Run) -> Iterator[Deployment]:
 def tables(run: Run) -> Iterator[Table]:
     run.say("flow: bringing up the embedded AWS")
     with _deployed(run) as deployment:
-        deployment.store_tasks(1_000)
-        # Functions are cold once, which is no part of how a job scales.
-        deployment.job({"shardSize": 100})
-        yield _bound(deployment)
-        yield _state(deployment)
-        yield _tasks(deployment)
+        yield from measured(deployment)
+
+
+def measured(deployment: Deployment) -> Iterator[Table]:
+    """The tables of a deployment whose table of tasks is empty."""
+    deployment.store_tasks(deployment.run.size(smoke=60, quick=1_000, full=1_000))
+    # Functions are cold once, which is no part of how a job scales.
+    deployment.job({"shardSize": 100})
+    yield _bound(deployment)
+    yield _state(deployment)
+    yield _tasks(deployment)
 
 
 def _bound(deployment: Deployment) -> Table:
     run = deployment.run
-    seconds, shard_size = (0.25, 63) if run.is_quick else (1.0, 63)
+    seconds = run.size(smoke=0.0, quick=0.25, full=1.0)
     head = ("maxConcurrency", "shards", "peak running", "seconds", "speed to first")
-    table = Table(f"flow, by bound (1,000 tasks, a worker sleeps {seconds:g} s)", head)
+    table = Table(f"flow, by bound ({deployment.stored:,} tasks, a worker sleeps {seconds:g} s)", head)
     first = 0.0
     with run.bounded(table):
-        for bound in (1, 4) if run.is_quick else (1, 4, 16):
+        for bound in run.size(smoke=[2], quick=[1, 4], full=[1, 4, 16]):
             run.say(f"flow: maxConcurrency {bound}")
             params = {"seconds": seconds}
-            asked = {"kind": "nap", "params": params, "shardSize": shard_size, "maxConcurrency": bound}
+            asked = {"kind": "nap", "params": params, "shardSize": 63, "maxConcurrency": bound}
             job = deployment.job(asked)
             first = first or job.seconds
             table.add(bound, job.shards, deployment.peak_running(job), job.seconds, ratio(first, job.seconds))
@@ -172,9 +177,9 @@ def _bound(deployment: Deployment) -> Table:
 def _state(deployment: Deployment) -> Table:
     run = deployment.run
     head = ("shards", "events of the parent", "largest payload", "seconds", "ms/shard")
-    table = Table("flow, the parent's state by shards (1,000 tasks)", head)
+    table = Table(f"flow, the parent's state by shards ({deployment.stored:,} tasks)", head)
     with run.bounded(table):
-        for shard_size in (100, 20) if run.is_quick else (100, 1):
+        for shard_size in run.size(smoke=[30], quick=[100, 20], full=[100, 1]):
             run.say(f"flow: shards of {shard_size}")
             job = deployment.job({"shardSize": shard_size})
             events, largest = deployment.history(job)
@@ -187,7 +192,7 @@ def _tasks(deployment: Deployment) -> Table:
     table = Table("flow, the daily plan by tasks", ("tasks", "shards", "seconds", "tasks/s", "time to first"))
     first = 0.0
     with run.bounded(table):
-        for count in (1_000, 3_000) if run.is_quick else (1_000, 10_000, 50_000):
+        for count in run.size(smoke=[90], quick=[1_000, 3_000], full=[1_000, 10_000, 50_000]):
             run.say(f"flow: the daily plan of {count:,} tasks")
             deployment.store_tasks(count)
             job = deployment.job({})

@@ -13,7 +13,7 @@ JOB = "bench-listing"
 
 
 def tables(run: Run) -> Iterator[Table]:
-    counts = (10_000, 50_000) if run.is_quick else (10_000, 100_000, 1_000_000)
+    counts = run.size(smoke=[1_000], quick=[10_000, 50_000], full=[10_000, 100_000, 1_000_000])
     head = ("rows", "MiB", "shards", "seconds", "rows/s", "MiB/s", "peak MiB", "to first")
     table = Table("listing, a CSV object in shards of 500", head)
     first = 0.0
@@ -49,7 +49,7 @@ def _csv(rows: int) -> bytes:
 
 def prepare(argument: dict[str, Any]) -> Callable[[], dict[str, Any]]:
     job = store.job_store(JOB)
-    plan = store.plan(JOB, "import-tasks", {"type": "csv", "key": "uploads/tasks.csv"})
+    plan = store.plan(JOB, "import-tasks", {"csv": "uploads/tasks.csv"})
 
     def work() -> dict[str, Any]:
         step = list_step(job, plan, segment=0, step=0, cursor=None, list_function="", is_late=lambda _: False)

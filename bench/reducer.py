@@ -22,9 +22,9 @@ SHARDS, TASKS = 100, 100_000
 
 
 def tables(run: Run) -> Iterator[Table]:
-    by_tasks = (10_000, 100_000) if run.is_quick else (10_000, 100_000, 1_000_000, 2_000_000)
-    by_shards = (10, 200) if run.is_quick else (10, 1_000, 10_000)
-    tasks = 20_000 if run.is_quick else TASKS
+    by_tasks = run.size(smoke=[500], quick=[10_000, 100_000], full=[10_000, 100_000, 1_000_000, 2_000_000])
+    by_shards = run.size(smoke=[5], quick=[10, 200], full=[10, 1_000, 10_000])
+    tasks = run.size(smoke=500, quick=20_000, full=TASKS)
     with store.emulator() as emulator:
         sizes = [(count, SHARDS) for count in by_tasks]
         yield _table(run, emulator, f"reducer, by tasks ({SHARDS} shards)", sizes)
@@ -140,7 +140,7 @@ def _partial(index: int, count: int, lines: str) -> dict[str, Any]:
 def prepare(argument: dict[str, Any]) -> Callable[[], dict[str, Any]]:
     tasks, shards = argument["tasks"], argument["shards"]
     job = store.job_store(JOB)
-    plan = store.plan(JOB, KIND.name, {"type": "tasks"})
+    plan = store.plan(JOB, KIND.name, "tasks")
     reduction = Reduction(job, plan, Manifest(shards, tasks, 0))
     sent = store.counted_requests()
 

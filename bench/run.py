@@ -10,9 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# `smoke` only shows that a section works; the gate runs it.
+Scale = Literal["smoke", "quick", "full"]
+T = TypeVar("T")
 
 
 class OutOfTimeError(Exception):
@@ -23,8 +27,12 @@ class OutOfTimeError(Exception):
 class Run:
     """`ends` is when the run must be over, by the monotonic clock."""
 
-    is_quick: bool
+    scale: Scale
     ends: float
+
+    def size(self, *, smoke: T, quick: T, full: T) -> T:
+        """The size that is measured at the run's scale."""
+        return {"smoke": smoke, "quick": quick, "full": full}[self.scale]
 
     def left(self) -> float:
         """Seconds that are left. Raises OutOfTimeError if there are none."""

@@ -18,7 +18,8 @@ import urllib3
 
 from fan_out.aws import clients as aws
 from fan_out.aws.storage import Bucket, JobStore
-from fan_out.model.plan import Plan
+from fan_out.model.job_input import read_input
+from fan_out.model.plan import Plan, make_plan
 from fanout.local import server
 
 BUCKET = "bench"
@@ -94,25 +95,9 @@ def emulator() -> Iterator[Emulator]:
             server.stop(home)
 
 
-def plan(job_id: str, kind: str, source: dict[str, Any]) -> Plan:
-    return Plan.model_validate(
-        {
-            "jobId": job_id,
-            "kind": kind,
-            "params": {},
-            "source": source,
-            "filter": {},
-            "shardSize": 500,
-            "maxConcurrency": 40,
-            "toleratedFailurePercentage": 5,
-            "tasksPerSecond": None,
-            "maxCostUsd": None,
-            "startedAt": STARTED_AT,
-            "effectScope": job_id,
-            "chainStartedAt": STARTED_AT,
-            "isCsv": source["type"] == "csv",
-        }
-    )
+def plan(job_id: str, kind: str, source: str | dict[str, str]) -> Plan:
+    """The plan that the planner makes for this input."""
+    return make_plan(job_id, STARTED_AT, read_input({"kind": kind, "source": source}))
 
 
 def job_store(job_id: str) -> JobStore:

@@ -18,6 +18,8 @@ LAMBDAS = ROOT / "lambdas"
 # What the synthesized stack depends on, besides the functions.
 SOURCES = (ROOT / "infra", ROOT / "statemachines")
 
+# Without the caller's folder in the import path (-P): it may have an `infra`, too.
+_PYTHON = (sys.executable, "-P", "-m")
 _COLOR_SWITCHES = ("FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "PY_COLORS", "PYTHON_COLORS")
 
 
@@ -32,7 +34,7 @@ def synthesize(out: Path, *, lambdas: Path = LAMBDAS) -> Path:
     import and keeps a Node process. Nothing else is written but caches. Raises SynthesisError.
     """
     out = out.resolve()
-    command = [sys.executable, "-m", "infra.app", "--out", str(out), "--lambdas", str(lambdas.resolve())]
+    command = [*_PYTHON, "infra.app", "--out", str(out), "--lambdas", str(lambdas.resolve())]
     done = subprocess.run(
         command,
         env=without_color(_environment()),
@@ -49,7 +51,7 @@ def synthesize(out: Path, *, lambdas: Path = LAMBDAS) -> Path:
 
 def cdk(arguments: Sequence[str]) -> int:
     """Run the CDK's command line (infra/cdk.py) in the caller's folder and terminal; its exit code."""
-    return subprocess.call([sys.executable, "-m", "infra.cdk", *arguments], env=_environment())
+    return subprocess.call([*_PYTHON, "infra.cdk", *arguments], env=_environment())
 
 
 def without_color(environment: Mapping[str, str]) -> dict[str, str]:

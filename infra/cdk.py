@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
         "CDK_DISABLE_CLI_TELEMETRY": "true",
         "NPM_CONFIG_UPDATE_NOTIFIER": "false",
     }
-    app = f"{shlex.quote(sys.executable)} -m infra.app"
+    app = f"{shlex.quote(sys.executable)} -P -m infra.app"
     npx = [str(NODE), str(NPX), "--yes", "--package", CLI, "--", "cdk"]
     return subprocess.call([*npx, *arguments, "--app", app, *SETTINGS], env=environment)
 

@@ -61,5 +61,5 @@ def _uv(*arguments: str) -> None:
     )
     if done.returncode:
         raise RuntimeError(
-            f"uv {arguments[0]} could not lay out the functions' layer:\n{done.stderr.strip()}"
+            f"uv {arguments[0]} could not install the functions' layer:\n{done.stderr.strip()}"
         )

@@ -38,7 +38,8 @@ START_SECONDS = 60.0
 STOP_SECONDS = 10.0
 ANSWER_SECONDS = 5.0
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+# The folder that holds the package `fanout`: a checkout, or site-packages.
+IMPORT_ROOT = Path(__file__).resolve().parents[2]
 
 Say = Callable[[str], None]
 
@@ -207,7 +208,7 @@ def _launch(home: Path, listener: socket.socket, lifeline: int | None, wait_scal
     with (home / "server.log").open("wb") as log:
         popen = subprocess.Popen(
             command,
-            cwd=REPOSITORY,
+            cwd=IMPORT_ROOT,
             env=_environment(home, port, wait_scale),
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -3,16 +3,19 @@
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from infra.synth import synthesize
 
+from fanout import project
+from fanout.project import SynthesisError, synthesize
 from infra import cdk
-from infra.layer import lay_out
+from infra.app import NODE
+from infra.layer import LOCK, lay_out
 from tests.infra.template import Template
 
 REPO = Path(__file__).resolve().parents[2]
@@ -45,10 +48,16 @@ def layer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # ------------------------------------------------------------------ the layer
 
 
-def test_the_layer_comes_out_the_same_byte_for_byte_wherever_it_is_laid_out(
-    layer: Path, tmp_path: Path
+@pytest.mark.parametrize("variables", [{"FORCE_COLOR": "1"}, {"NO_COLOR": "1"}, {"HOME": None}])
+def test_the_layer_is_the_same_in_any_surroundings(
+    layer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str | None]
 ) -> None:
-    again = tmp_path / "a folder of another depth" / "and name"
+    again = tmp_path / "a folder of another depth" / "and náme"
+    for name, value in variables.items():
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
     before = os.umask(0o077)
     try:
         lay_out(again)
@@ -63,14 +72,14 @@ def test_the_layer_in_the_assembly_is_the_one_laid_out(
     assert files(asset(assembly, template, "AWS::Lambda::LayerVersion", "Content")) == files(layer)
 
 
-def test_the_layer_holds_what_the_functions_import_and_not_what_the_runtime_brings(layer: Path) -> None:
+def test_the_layer_holds_imports_that_the_runtime_lacks(layer: Path) -> None:
     top = {path.name.removesuffix(".py") for path in (layer / "python").iterdir()}
     assert {"aws_lambda_powertools", "aws_xray_sdk", "pydantic", "pydantic_core", "tzdata"} <= top
     assert not top & {"boto3", "botocore", "s3transfer", "bin", ".lock"}
     assert {path.name for path in layer.iterdir()} == {"python"}
 
 
-def test_every_compiled_module_of_the_layer_is_for_python_3_13_on_arm64(layer: Path) -> None:
+def test_compiled_modules_are_for_python_3_13_on_arm64(layer: Path) -> None:
     compiled = [path.name for path in layer.rglob("*.so")]
     assert compiled
     assert all(name.endswith(".cpython-313-aarch64-linux-gnu.so") for name in compiled)
@@ -82,12 +91,30 @@ def test_the_layer_and_the_code_fit_into_a_function(layer: Path) -> None:
     assert sum(path.stat().st_size for path in layer.rglob("*")) < 100_000_000
 
 
-def test_a_layer_that_uv_cannot_lay_out_is_an_error_in_its_words(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("infra.layer.REPO", tmp_path)
-    with pytest.raises(RuntimeError, match=r"could not lay out the functions' layer:\n.*pyproject\.toml"):
+def test_a_layer_that_uv_cannot_install_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infra.layer.LOCK", tmp_path / "pylock.toml")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with pytest.raises(
+        RuntimeError, match=r"(?s)could not install the functions' layer:\n.*pylock\.toml"
+    ) as raised:
         lay_out(tmp_path / "out")
+    assert "\x1b" not in str(raised.value)
+
+
+def test_the_layers_lock_is_what_uv_lock_says(tmp_path: Path) -> None:
+    """`make lock` writes both; the command that writes the second is run again, elsewhere."""
+    made = subprocess.run(
+        ["make", "--dry-run", "lock"],
+        cwd=REPO,
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    command = shlex.split(made.stdout.replace("\\\n", " ").splitlines()[-1])
+    assert command[-1] == "infra/pylock.toml"
+    subprocess.run([*command[:-1], str(tmp_path / "pylock.toml")], cwd=REPO, check=True)
+    assert LOCK.read_text() == (tmp_path / "pylock.toml").read_text(), "run make lock"
 
 
 # ------------------------------------------------------------------ the code
@@ -95,13 +122,15 @@ def test_a_layer_that_uv_cannot_lay_out_is_an_error_in_its_words(
 
 @pytest.fixture(scope="module")
 def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The assembly of a staged copy of lambdas/ with one kind more, synthesized with another context."""
-    folder = tmp_path_factory.mktemp("staged")
+    """The assembly of a read-only copy of lambdas/ with one kind more, synthesized with another context."""
+    folder = tmp_path_factory.mktemp("staged, with blänks")
     lambdas = folder / "lambdas"
     shutil.copytree(REPO / "lambdas", lambdas)
     (lambdas / "kinds" / "of_the_test.py").write_text("KIND = None\n", encoding="utf-8")
     (lambdas / "kinds" / "__pycache__").mkdir(exist_ok=True)
     (lambdas / "kinds" / "__pycache__" / "of_the_test.pyc").write_bytes(b"compiled")
+    for path in (lambdas, *lambdas.rglob("*")):
+        path.chmod(0o555 if path.is_dir() else 0o400)
     (folder / "tmp").mkdir()
     context = {
         "removal": "destroy",
@@ -111,6 +140,9 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("CDK_CONTEXT_JSON", json.dumps(context))
         monkeypatch.setenv("TMPDIR", str(folder / "tmp"))
+        monkeypatch.setenv("NO_COLOR", "1")
+        monkeypatch.delenv("HOME", raising=False)
+        monkeypatch.chdir(folder)
         return synthesize(folder / "assembly", lambdas=lambdas)
 
 
@@ -120,17 +152,18 @@ def test_the_code_is_the_folder_lambdas_itself(assembly: Path, template: Templat
     assert set(files(code)) == names
 
 
-def test_a_staged_folder_of_functions_is_deployed_without_what_was_compiled_in_it(staged: Path) -> None:
+def test_bytecode_beside_the_functions_is_not_deployed(staged: Path) -> None:
     template = Template(json.loads((staged / "FanOut.template.json").read_text(encoding="utf-8")))
     deployed = files(asset(staged, template, "AWS::Lambda::Function", "Code"))
     assert "kinds/of_the_test.py" in deployed
     assert not [name for name in deployed if "__pycache__" in name or name.endswith(".pyc")]
+    assert {mode.split()[1] for mode in deployed.values()} == {"100644"}
 
 
 # ------------------------------------------------------------------ the context
 
 
-def test_table_and_bucket_go_with_the_stack_when_the_context_says_so(staged: Path) -> None:
+def test_the_context_lets_table_and_bucket_go_with_the_stack(staged: Path) -> None:
     template = Template(json.loads((staged / "FanOut.template.json").read_text(encoding="utf-8")))
     assert template.one("AWS::DynamoDB::Table")["DeletionPolicy"] == "Delete"
     assert template.one("AWS::S3::Bucket")["DeletionPolicy"] == "Delete"
@@ -160,8 +193,54 @@ def test_a_context_that_means_nothing_is_refused_in_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, context: dict[str, str], said: str
 ) -> None:
     monkeypatch.setenv("CDK_CONTEXT_JSON", json.dumps(context))
-    with pytest.raises(RuntimeError, match=said):
+    with pytest.raises(SynthesisError, match=said):
         synthesize(tmp_path / "assembly")
+
+
+# ------------------------------------------------------------------ the surroundings
+
+
+APP = """
+import json, os, sys
+from pathlib import Path
+if "--fail" in sys.argv[4]:
+    sys.exit("\\x1b[31mno\\x1b[0m" if os.environ.keys() & {"FORCE_COLOR", "CLICOLOR_FORCE"} else "no")
+Path(sys.argv[2], "seen.json").write_text(json.dumps([sys.argv[1:], dict(os.environ), __file__]))
+"""
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project whose app writes down what it is called with."""
+    root = tmp_path / "a chéckout"
+    (root / "infra").mkdir(parents=True)
+    (root / "infra/__init__.py").touch()
+    (root / "infra/app.py").write_text(APP)
+    monkeypatch.setattr(project, "ROOT", root)
+    return root
+
+
+def test_the_app_is_that_of_the_project_from_any_folder(
+    stand_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
+    monkeypatch.setenv("PYTHONPATH", "/packages")
+    synthesize(Path(), lambdas=Path("lambdas"))
+    arguments, variables, file = json.loads((tmp_path / "seen.json").read_text())
+    assert arguments == ["--out", str(tmp_path), "--lambdas", str(tmp_path / "lambdas")]
+    assert file == str(stand_in / "infra/app.py")
+    assert variables["PYTHONPATH"] == f"{stand_in}{os.pathsep}/packages"
+
+
+@pytest.mark.parametrize("switch", ["FORCE_COLOR", "CLICOLOR_FORCE"])
+def test_the_words_of_a_failing_app_have_no_colour(
+    stand_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, switch: str
+) -> None:
+    monkeypatch.setenv(switch, "1")
+    with pytest.raises(SynthesisError) as raised:
+        synthesize(tmp_path, lambdas=tmp_path / "--fail")
+    assert str(raised.value) == "The stack could not be synthesized:\nno"
 
 
 # ------------------------------------------------------------------ the command line
@@ -176,8 +255,8 @@ def test_synthesis_leaves_nothing_outside_its_folder(staged: Path) -> None:
 def test_the_pinned_cli_runs_with_the_environments_own_node(tmp_path: Path) -> None:
     """What fetches the CLI is there and works, without asking the registry for anything."""
     done = subprocess.run(
-        [str(cdk.NODE), str(cdk.NPX), "--version"],
-        env={"PATH": str(cdk.NODE.parent), "HOME": str(tmp_path)},
+        [str(NODE), str(cdk.NPX), "--version"],
+        env={"PATH": str(NODE.parent), "HOME": str(tmp_path)},
         capture_output=True,
         text=True,
         check=False,
@@ -187,11 +266,13 @@ def test_the_pinned_cli_runs_with_the_environments_own_node(tmp_path: Path) -> N
 
 
 def test_the_cli_is_told_the_app_of_this_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stand-in for npx writes down what it is called with."""
+    """A stand-in for npx writes down what it is called with; it works in the caller's folder."""
+    monkeypatch.chdir(tmp_path)
     stand_in = tmp_path / "npx.js"
     stand_in.write_text(
         "require('fs').writeFileSync(process.env.SEEN, JSON.stringify({arguments: process.argv.slice(2),"
-        " node: process.env.PATH.split(':')[0], folder: process.cwd()})); process.exit(7)",
+        " path: process.env.PYTHONPATH, node: process.env.PATH.split(':')[0], folder: process.cwd()}));"
+        " process.exit(7)",
         encoding="utf-8",
     )
     seen = tmp_path / "seen.json"
@@ -201,15 +282,20 @@ def test_the_cli_is_told_the_app_of_this_environment(tmp_path: Path, monkeypatch
     told = json.loads(seen.read_text(encoding="utf-8"))
     assert told["arguments"] == [
         *("--yes", "--package", "aws-cdk@2.1148.1", "--", "cdk"),
-        *("diff", "-c", "removal=destroy", "--app", f"{sys.executable} -m infra.app"),
+        *("diff", "-c", "removal=destroy", "--app", f"{shlex.quote(sys.executable)} -P -m infra.app"),
+        *cdk.SETTINGS,
     ]
-    assert told["node"] == str(cdk.NODE.parent)
-    assert told["folder"] == str(REPO)
+    assert told["node"] == str(NODE.parent)
+    assert told["folder"] == str(tmp_path)
+    assert told["path"].split(os.pathsep)[0] == str(REPO)
 
 
-def test_cdk_json_runs_the_same_app_for_who_calls_the_cli_by_hand() -> None:
+def test_cdk_json_gives_the_same_template() -> None:
     settings = json.loads((REPO / "cdk.json").read_text(encoding="utf-8"))
     assert settings["app"] == ".venv/bin/python -m infra.app"
-    # Metadata that the CLI would add and `infra.synth` would not: both give the same template.
+    assert {"versionReporting", "pathMetadata", "assetMetadata", "notices"} == settings.keys() - {
+        "app",
+        "output",
+    }
+    assert len(cdk.SETTINGS) == 4
     assert settings["pathMetadata"] is settings["assetMetadata"] is settings["versionReporting"] is False
-    assert "context" not in settings

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from bench import flow
+from bench.run import Run
 from fanout import local
 from tests.support.deployment import Deployment, deployed
 from tests.support.machine import make_tasks
@@ -203,3 +206,10 @@ def wait_until(found: Any, seconds: float = 60) -> Any:
             return value
         time.sleep(0.2)
     raise AssertionError("waited in vain")
+
+
+def test_the_benchmark_of_whole_jobs_runs(empty: Deployment) -> None:
+    run = Run("smoke", time.monotonic() + 100)
+    tables = list(flow.measured(flow.Deployment(empty.home, empty.at, run)))
+    assert [len(table.rows) for table in tables] == [1, 1, 1]
+    assert not [note for table in tables for note in table.notes]

@@ -179,7 +179,7 @@ def test_a_server_that_cannot_start_says_why_and_leaves_nothing(
     program.write_text("import sys; sys.exit('The embedded AWS cannot start. Because.')")
     for folder in program.parents[:2]:
         (folder / "__init__.py").touch()
-    monkeypatch.setattr(server, "REPOSITORY", home.parent)
+    monkeypatch.setattr(server, "IMPORT_ROOT", home.parent)
     with pytest.raises(ServerError, match=r"did not start: The embedded AWS cannot start\. Because\."):
         server.start(home)
     assert server.find(home) is None

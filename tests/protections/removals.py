@@ -687,7 +687,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             "infra/constructs/workflow.py",
             '"status": ["ABORTED", "TIMED_OUT", "FAILED"]',
             '"status": ["ABORTED", "TIMED_OUT"]',
-            test="test_a_job_that_ends_early_reaches_the_closer_or_the_dead_letter_queue",
+            test="test_a_job_that_ends_early_reaches_the_finalizer",
         ),
     ),
     "a broken CSV": (

@@ -21,7 +21,7 @@ from tests.protections.removals import REMOVALS, Removal
 ROOT = Path(__file__).parent.parent.parent
 # What the tests read; the copy's tests find their tools by this process's own interpreter.
 COPIED = (
-    "lambdas", "fanout", "infra", "statemachines", "tests", "docs",
+    "lambdas", "fanout", "infra", "statemachines", "tests", "docs", "bench",
     "README.md", "pyproject.toml", "uv.lock", "cdk.json",
 )  # fmt: skip
 SECONDS = 120

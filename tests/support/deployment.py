@@ -167,8 +167,9 @@ def deployed(folder: Path) -> Iterator[Deployment]:
     """A deployment in this folder, taken down at the end whatever happens."""
     staged, home = folder / "lambdas", folder / "home"
     shutil.copytree(ROOT / "lambdas", staged, ignore=shutil.ignore_patterns("__pycache__"))
-    for kind in (ROOT / "tests/support/kinds").glob("*.py"):
-        shutil.copy(kind, staged / "kinds")
+    for folder_of_kinds in ("tests/support/kinds", "bench/kinds"):
+        for kind in (ROOT / folder_of_kinds).glob("*.py"):
+            shutil.copy(kind, staged / "kinds")
     try:
         yield Deployment(home, local.up(home, lambdas=staged, tied=True, wait_scale=0.05))
     finally:
