@@ -47,6 +47,8 @@ _BAR = 30
 _LINE_SECONDS = 3.0
 # Cells of a line where nothing limits it: in a pipe or a file.
 _UNLIMITED = 100_000
+# A result of so many characters at most is shown on one line.
+_SHORT = 76
 # Tasks whose columns are aligned together; more are not held in memory.
 _TASKS_TOGETHER = 1000
 
@@ -310,7 +312,8 @@ class Screen:
                 self.say()
                 self.advise("The whole plan, in order: ", "result", record["jobId"], "--output", "plan.jsonl")
         else:
-            for line in document(result).splitlines():
+            short = document(result, indent=None)
+            for line in [short] if len(short) <= _SHORT else document(result).splitlines():
                 self.say(f"  {line}")
 
     def _plan(self, result: Mapping[str, Any]) -> None:
@@ -374,9 +377,13 @@ class Screen:
         job_id, counts = found["jobId"], found["counts"]
         rows = []
         for group in found["digest"]:
-            message = Text(safe(group["message"]))
-            for sample in group["samples"]:
-                message.append(f"\n{safe(str(sample['task']))}: {safe(str(sample['message']))}", style="dim")
+            message, samples = Text(safe(group["message"])), group["samples"]
+            if all(sample["message"] == group["message"] for sample in samples):
+                said = ["such as " + ", ".join(str(sample["task"]) for sample in samples)]
+            else:
+                said = [f"{sample['task']}: {sample['message']}" for sample in samples]
+            for line in said:
+                message.append(f"\n{safe(line)}", style="dim")
             rows.append((f"{group['count']:,}", group["outcome"], safe(group["error"]), message))
         if rows:
             failed = counts["listed"] - counts["succeeded"]
