@@ -15,11 +15,11 @@ from unittest.mock import patch
 import moto.s3.models
 import pytest
 
+from common import timestamps
 from fan_out import finalizer
 from fan_out.aws import clients as aws
 from fan_out.aws import storage
 from fan_out.steps import listing, reduction
-from task_service import timestamps
 from tests.chaos.faults import Drawn, Faults, Trouble, nothing
 from tests.support import machine as machines
 from tests.support.machine import BUCKET, STARTED_AT, STATES, Boundary, Context, Ended, Machine

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 from unittest.mock import patch
 
 import boto3
@@ -19,7 +19,10 @@ from fan_out import jobs, jobs_api
 from fan_out.aws import clients as aws
 from fan_out.aws.storage import Bucket, JobStore
 from fan_out.errors import ServiceUnavailableError, ThrottledError
-from fan_out.jobs import LINK_SECONDS, Jobs
+from fan_out.jobs import Jobs
+from fan_out.model.plan import check_id, new_id
+from fan_out.uploads import LINK_SECONDS
+from tests.support.events import api_event
 from tests.support.machine import BUCKET, REGION, Context, forget_warm_state
 from tests.unit.fan_out.conftest import put_plan
 
@@ -64,38 +67,45 @@ def bucket(account: None) -> Bucket:
     return Bucket(BUCKET)
 
 
-def send(
+@dataclass
+class Answer:
+    status: int
+    body: Any
+    headers: dict[str, str]
+
+    @property
+    def problem(self) -> dict[str, Any]:
+        """The body of a refused request: problem details that agree with the answer."""
+        assert self.headers["Content-Type"] == "application/problem+json"
+        assert self.body["status"] == self.status
+        return cast("dict[str, Any]", self.body)
+
+    @property
+    def refusal(self) -> tuple[int, str, str]:
+        """Status, title and the only field that is to blame."""
+        (error,) = self.problem["errors"]
+        return self.status, self.problem["title"], error["field"]
+
+
+def request(
     method: str,
     path: str,
     body: str | bytes | None = None,
     *,
     content_type: str | None = "application/json",
-    query: dict[str, str] | None = None,
-) -> tuple[int, Any]:
-    """A request through API Gateway; its status and its document."""
-    event: dict[str, Any] = {
-        "resource": path,
-        "path": path,
-        "httpMethod": method,
-        "headers": None if content_type is None else {"Content-Type": content_type},
-        "multiValueHeaders": None,
-        "queryStringParameters": query,
-        "multiValueQueryStringParameters": None if query is None else {k: [v] for k, v in query.items()},
-        "pathParameters": None,
-        "stageVariables": None,
-        "requestContext": {
-            "resourcePath": path,
-            "httpMethod": method,
-            "path": f"/prod{path}",
-            "stage": "prod",
-        },
-        "body": base64.b64encode(body).decode() if isinstance(body, bytes) else body,
-        "isBase64Encoded": isinstance(body, bytes),
-    }
+    query: Mapping[str, str | list[str]] | None = None,
+) -> Answer:
+    """A request through API Gateway."""
+    event = api_event(method, path, body, content_type=content_type, query=query)
     answer = jobs_api.handler(event, Context())
-    assert answer["multiValueHeaders"]["Content-Type"] == ["application/json"]
     answer["body"].encode()
-    return answer["statusCode"], json.loads(answer["body"])
+    return Answer(answer["statusCode"], json.loads(answer["body"]), answer["headers"])
+
+
+def send(method: str, path: str, body: str | bytes | None = None, **options: Any) -> tuple[int, Any]:
+    """The status and the document of the answer."""
+    answer = request(method, path, body, **options)
+    return answer.status, answer.body
 
 
 def running(job_id: str) -> str:
@@ -128,9 +138,9 @@ def test_a_body_may_come_in_base64(bucket: Bucket) -> None:
 
 
 def test_new_ids_sort_by_time_and_are_ids() -> None:
-    made = [jobs.new_id() for _ in range(20)]
+    made = [new_id() for _ in range(20)]
     assert len(set(made)) == 20
-    assert all(jobs.check_id(each) == each for each in made)
+    assert all(check_id(each) == each for each in made)
 
 
 @pytest.mark.parametrize(
@@ -142,23 +152,18 @@ def test_new_ids_sort_by_time_and_are_ids() -> None:
     ids=lambda body: str(body)[:20],
 )  # fmt: skip
 def test_a_body_that_is_no_json_is_refused(bucket: Bucket, body: Any) -> None:
-    status, answer = send("POST", "/jobs", body)
-    assert (status, answer["error"]["name"]) == (400, "InvalidJobError")
-    assert "is not JSON" in answer["error"]["message"]
+    assert request("POST", "/jobs", body).refusal == (400, "InvalidRequestError", "body")
 
 
 @pytest.mark.parametrize("body", ["[]", "5", '"x"', "null", "true"])
 def test_a_body_that_is_no_object_is_refused(bucket: Bucket, body: str) -> None:
-    status, answer = send("POST", "/jobs", body)
-    assert (status, answer["error"]["message"]) == (400, "The body must be a JSON object such as {}.")
+    answer = request("POST", "/jobs", body)
+    assert answer.refusal == (400, "InvalidRequestError", "body")
+    assert answer.problem["detail"] == f"body is {body}, but must be a JSON object in UTF-8."
 
 
 def test_a_body_that_is_no_base64_although_it_says_so_is_refused(bucket: Bucket) -> None:
-    event = {
-        "path": "/jobs", "httpMethod": "POST", "headers": {}, "body": "***", "isBase64Encoded": True,
-        "requestContext": {"path": "/jobs", "stage": "prod"}, "multiValueHeaders": {}, "resource": "/jobs",
-        "queryStringParameters": None, "multiValueQueryStringParameters": None,
-    }  # fmt: skip
+    event = api_event("POST", "/jobs", b"") | {"body": "***"}
     assert jobs_api.handler(event, Context())["statusCode"] == 400
 
 
@@ -182,12 +187,11 @@ def test_a_body_that_is_no_base64_although_it_says_so_is_refused(bucket: Bucket)
 def test_a_wrong_input_is_refused_with_field_value_and_rule_and_starts_nothing(
     bucket: Bucket, document: dict[str, Any], field: str
 ) -> None:
-    status, answer = send("POST", "/jobs", json.dumps(document))
-    error = answer["error"]
-    assert (status, error["name"], error["field"]) == (400, "InvalidJobError", field)
-    assert error["message"].startswith(f"{field} ")
-    assert error["allowed"] in error["message"]
-    assert len(json.dumps(error)) < 1500
+    answer = request("POST", "/jobs", json.dumps(document))
+    assert answer.refusal == (400, "InvalidJobError", field)
+    assert answer.problem["detail"].startswith(f"{field} ")
+    assert answer.problem["errors"][0]["allowed"] in answer.problem["detail"]
+    assert len(json.dumps(answer.problem)) < 2000
     assert aws.step_functions().list_executions(stateMachineArn=MACHINE)["executions"] == []
 
 
@@ -208,13 +212,13 @@ def test_the_same_job_again_after_its_end_is_answered_with_what_became_of_it(buc
 def test_another_job_under_the_same_id_is_a_conflict(bucket: Bucket) -> None:
     send("POST", "/jobs", '{"jobId": "mine"}')
     status, answer = send("POST", "/jobs", '{"jobId": "mine", "shardSize": 7}')
-    assert (status, answer["error"]["name"]) == (409, "JobExistsError")
+    assert (status, answer["title"]) == (409, "JobExistsError")
     assert json.loads(describe("mine")["input"]) == {}
 
 
 def test_an_input_larger_than_an_execution_takes_is_refused(bucket: Bucket) -> None:
     status, answer = send("POST", "/jobs", json.dumps({"Comment": "x" * jobs_api.LARGEST_INPUT}))
-    assert (status, answer["error"]["name"]) == (413, "PayloadTooLargeError")
+    assert (status, answer["title"]) == (413, "PayloadTooLargeError")
 
 
 # --- looking at jobs
@@ -230,7 +234,7 @@ def test_the_latest_jobs_are_listed_up_to_the_limit(bucket: Bucket) -> None:
     by_id = {job["jobId"]: job for job in answer["jobs"]}
     assert by_id["job-4"]["status"] == "STOPPED"
     assert by_id["job-0"]["status"] == "RUNNING"
-    assert set(by_id["job-4"]) == {"jobId", "status", "startedAt", "endedAt"}
+    assert set(by_id["job-4"]) == {"jobId", "kind", "status", "startedAt", "endedAt"}
     assert len(send("GET", "/jobs", query={"limit": "2"})[1]["jobs"]) == 2
 
 
@@ -243,9 +247,10 @@ def test_a_listed_job_that_ended_has_the_status_of_its_record(bucket: Bucket) ->
         "stopDate": datetime(2026, 11, 23, 10, tzinfo=UTC),
     }
     jobs = jobs_api.jobs()
-    assert jobs._listed(execution)["status"] == "SUCCEEDED"
-    JobStore(bucket, "mine").put("record.json", {"status": "PARTIAL"})
-    assert jobs._listed(execution)["status"] == "PARTIAL"
+    assert jobs._summary(execution)["status"] == "SUCCEEDED"
+    JobStore(bucket, "mine").put("record.json", RECORD)
+    found = jobs._summary(execution)
+    assert (found["status"], found["kind"], found["counts"]) == ("PARTIAL", "daily-plan", RECORD["counts"])
 
 
 def test_pages_of_jobs_together_are_all_jobs(bucket: Bucket) -> None:
@@ -262,14 +267,14 @@ def test_pages_of_jobs_together_are_all_jobs(bucket: Bucket) -> None:
 
 
 def test_a_page_token_that_is_none_is_refused(bucket: Bucket) -> None:
-    status, answer = send("GET", "/jobs", query={"pageToken": "nonsense"})
-    assert (status, answer["error"]["field"]) == (400, "pageToken")
+    answer = request("GET", "/jobs", query={"pageToken": "nonsense"})
+    assert answer.refusal == (400, "InvalidRequestError", "pageToken")
 
 
 @pytest.mark.parametrize("limit", ["0", "101", "-1", "x", "", "1.5", "9" * 5000, "²"])
 def test_a_wrong_limit_is_refused(bucket: Bucket, limit: str) -> None:
-    status, answer = send("GET", "/jobs", query={"limit": limit})
-    assert (status, answer["error"]["field"]) == (400, "limit")
+    answer = request("GET", "/jobs", query={"limit": limit})
+    assert answer.refusal == (400, "InvalidRequestError", "limit")
 
 
 def test_a_job_that_just_started_has_a_record_of_nothing_yet(bucket: Bucket) -> None:
@@ -389,11 +394,9 @@ def test_an_ended_job_is_its_record_with_links_that_work(bucket: Bucket) -> None
     ],
 )
 def test_a_job_that_does_not_exist_is_not_found(bucket: Bucket, method: str, path: str) -> None:
-    status, answer = send(method, path)
-    assert (status, answer) == (
-        404,
-        {"error": {"name": "JobNotFoundError", "message": 'There is no job "none".'}},
-    )
+    answer = request(method, path)
+    assert (answer.status, answer.problem["title"]) == (404, "JobNotFoundError")
+    assert answer.problem["detail"] == 'There is no job "none".'
 
 
 @pytest.mark.parametrize(
@@ -406,7 +409,8 @@ def test_a_path_that_does_not_exist_is_not_found(bucket: Bucket, method: str, pa
 @pytest.mark.parametrize("job_id", ["x" * 81, "a.b", "a b"])
 def test_what_cannot_be_the_id_of_a_job_is_refused(bucket: Bucket, job_id: str) -> None:
     for method, path in (("GET", ""), ("GET", "/failures"), ("POST", "/retry"), ("DELETE", "")):
-        assert send(method, f"/jobs/{job_id}{path}")[1]["error"]["field"] == "jobId"
+        answer = request(method, f"/jobs/{job_id}{path}")
+        assert answer.refusal == (400, "InvalidJobError", "jobId")
 
 
 # --- failures, retry, stop
@@ -450,7 +454,7 @@ def test_a_job_without_failures_has_nothing_to_retry(bucket: Bucket) -> None:
     assert "retryCommand" not in answer
 
 
-@pytest.mark.parametrize("body", [None, '{"maxConcurrency": 2}', '{"source": "tasks", "maxConcurrency": 2}'])
+@pytest.mark.parametrize("body", [None, '{"maxConcurrency": 2}'])
 def test_a_retry_is_a_job_over_the_failures_with_the_changes_that_were_asked_for(
     bucket: Bucket, body: str | None
 ) -> None:
@@ -461,11 +465,13 @@ def test_a_retry_is_a_job_over_the_failures_with_the_changes_that_were_asked_for
     assert json.loads(describe(answer["jobId"])["input"]) == expected
 
 
-@pytest.mark.parametrize("change", [{"shardSize": 0}, {"kind": "import-tasks"}, {"params": {"top": 1}}])
+@pytest.mark.parametrize(
+    "change", [{"shardSize": 0}, {"kind": "import-tasks"}, {"params": {"top": 1}}, {"source": "tasks"}]
+)
 def test_a_retry_with_a_wrong_change_is_refused(bucket: Bucket, change: dict[str, Any]) -> None:
     put_failed(bucket)
-    status, answer = send("POST", "/jobs/mine/retry", json.dumps(change))
-    assert (status, answer["error"]["field"]) == (400, *change)
+    answer = request("POST", "/jobs/mine/retry", json.dumps(change))
+    assert answer.refusal == (400, "InvalidJobError", *change)
     assert not aws.step_functions().list_executions(stateMachineArn=MACHINE)["executions"]
 
 
@@ -485,8 +491,9 @@ def test_what_has_nothing_to_retry_is_refused_before_a_job_is_started(
     if record is not None:
         JobStore(bucket, "mine").put("record.json", record)
     body = '{"source": {"failedIn": "mine"}}' if path == "/jobs" else None
-    status, answer = send("POST", path, body)
-    assert (status, answer["error"]["field"], answer["error"]["allowed"]) == (400, "source.failedIn", said)
+    answer = request("POST", path, body)
+    assert answer.refusal == (400, "InvalidJobError", "source.failedIn")
+    assert answer.problem["errors"][0]["allowed"] == said
     assert len(aws.step_functions().list_executions(stateMachineArn=MACHINE)["executions"]) == 1
 
 
@@ -525,8 +532,8 @@ def test_an_uploaded_csv_is_stored_as_it_is_and_its_import_started(
 
 def test_a_csv_too_large_for_a_request_is_shown_the_other_way(bucket: Bucket) -> None:
     status, answer = send("POST", "/tasks/upload", "x" * (jobs_api.LARGEST_CSV + 1), content_type="text/csv")
-    assert (status, answer["error"]["name"]) == (413, "PayloadTooLargeError")
-    assert "presigned upload" in answer["error"]["message"]
+    assert (status, answer["title"]) == (413, "PayloadTooLargeError")
+    assert "through POST /uploads" in answer["detail"]
 
 
 @pytest.mark.parametrize("body", [None, "{}"])
@@ -543,30 +550,33 @@ def test_a_presigned_upload_can_be_put_to_and_then_imported(bucket: Bucket, body
     assert json.loads(describe(started["jobId"])["input"])["source"] == answer["source"]
 
 
-@pytest.mark.parametrize("key", ["uploads/gone.csv", "", 5, None, ["x"], "x" * 2000])
+@pytest.mark.parametrize(
+    "key", ["uploads/gone.csv", "uploads/", "uploads/a\nb", "", 5, None, ["x"], "x" * 2000]
+)
 def test_an_import_of_what_was_not_uploaded_is_refused(bucket: Bucket, key: Any) -> None:
-    status, answer = send("POST", "/tasks/upload", json.dumps({"source": {"csv": key}}))
-    assert (status, answer["error"]["field"]) == (400, "source.csv")
+    answer = request("POST", "/tasks/upload", json.dumps({"source": {"csv": key}}))
+    title = "SourceNotFoundError" if key == "uploads/gone.csv" else "InvalidJobError"
+    assert answer.refusal == (400, title, "source.csv")
 
 
 def test_a_jobs_own_objects_cannot_be_imported(bucket: Bucket) -> None:
     bucket.put("jobs/mine/failures.jsonl", b"title\nA\n")
     status, answer = send("POST", "/tasks/upload", '{"source": {"csv": "jobs/mine/failures.jsonl"}}')
-    assert (status, answer["error"]["name"]) == (400, "InvalidJobError")
+    assert (status, answer["title"]) == (400, "InvalidJobError")
 
 
 @pytest.mark.parametrize("content_type", [None, "text/plain", "", "application/x-www-form-urlencoded"])
 def test_an_upload_of_another_type_is_refused(bucket: Bucket, content_type: str | None) -> None:
-    status, answer = send("POST", "/tasks/upload", "title\nA\n", content_type=content_type)
-    assert (status, answer["error"]["field"]) == (400, "Content-Type")
+    answer = request("POST", "/tasks/upload", "title\nA\n", content_type=content_type)
+    assert answer.refusal == (415, "UnsupportedMediaTypeError", "Content-Type")
 
 
 @pytest.mark.parametrize(
     "body", ['{"csv": "uploads/a.csv"}', '{"source": "tasks"}', '{"source": {"csv": "a", "b": 1}}']
 )
 def test_an_upload_that_asks_for_something_else_is_refused(bucket: Bucket, body: str) -> None:
-    status, answer = send("POST", "/tasks/upload", body, content_type="application/json")
-    assert (status, answer["error"]["field"]) == (400, "body")
+    answer = request("POST", "/tasks/upload", body, content_type="application/json")
+    assert answer.refusal == (400, "InvalidRequestError", "body")
 
 
 # --- faults
@@ -584,7 +594,7 @@ def test_a_fault_of_aws_asks_to_come_again(bucket: Bucket, monkeypatch: pytest.M
         Jobs, "list", broken(ServiceUnavailableError("ListExecutions failed on the side of AWS."))
     )
     status, answer = send("GET", "/jobs")
-    assert (status, answer["error"]["name"]) == (503, "ServiceUnavailableError")
+    assert (status, answer["title"]) == (503, "ServiceUnavailableError")
 
 
 def test_throttling_by_aws_asks_to_come_again(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -594,7 +604,9 @@ def test_throttling_by_aws_asks_to_come_again(bucket: Bucket, monkeypatch: pytes
         list_executions = staticmethod(broken(throttled))
 
     monkeypatch.setattr(aws, "step_functions", Busy)
-    assert send("GET", "/jobs")[0] == 503
+    answer = request("GET", "/jobs")
+    assert (answer.status, answer.problem["title"]) == (503, "ThrottledError")
+    assert answer.headers["Retry-After"] == "1"
 
 
 @pytest.mark.parametrize(
@@ -605,11 +617,9 @@ def test_a_fault_of_our_own_says_nothing_of_its_insides(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     monkeypatch.setattr(Jobs, "get", broken(error))
-    status, answer = send("GET", "/jobs/mine")
-    assert (status, answer) == (
-        500,
-        {"error": {"name": "InternalError", "message": "The request failed on our side."}},
-    )
+    answer = request("GET", "/jobs/mine")
+    assert (answer.status, answer.problem["title"]) == (500, "InternalError")
+    assert "secret" not in json.dumps(answer.problem)
 
 
 # --- ends and odds
@@ -618,7 +628,7 @@ def test_a_fault_of_our_own_says_nothing_of_its_insides(
 def test_a_name_whose_job_is_forgotten_but_not_its_objects_is_taken(bucket: Bucket) -> None:
     put_failed(bucket)
     status, answer = send("POST", "/jobs", '{"jobId": "mine"}')
-    assert (status, answer["error"]["name"]) == (409, "JobExistsError")
+    assert (status, answer["title"]) == (409, "JobExistsError")
     assert not aws.step_functions().list_executions(stateMachineArn=MACHINE)["executions"]
 
 
@@ -633,16 +643,15 @@ def test_an_ended_job_whose_objects_have_expired_is_what_its_execution_says(
 
 @pytest.mark.parametrize("token", ["", "x" * 5000, "not one of ours"])
 def test_any_page_token_that_is_none_is_refused(bucket: Bucket, token: str) -> None:
-    status, answer = send("GET", "/jobs", query={"pageToken": token})
-    assert (status, answer["error"]["field"]) == (400, "pageToken")
+    answer = request("GET", "/jobs", query={"pageToken": token})
+    assert answer.refusal == (400, "InvalidRequestError", "pageToken")
 
 
 @pytest.mark.parametrize(
     "body", ['{"Comment": 1e400}', '{"shardSize": -1e999}', '{"params": {"x": [1e400]}}']
 )
 def test_a_number_beyond_all_numbers_is_no_json(bucket: Bucket, body: str) -> None:
-    status, answer = send("POST", "/jobs", body)
-    assert (status, answer["error"]["message"][:20]) == (400, "The body is not JSON")
+    assert request("POST", "/jobs", body).refusal == (400, "InvalidRequestError", "body")
 
 
 def test_an_upload_that_was_asked_for_here_is_imported_once_however_often_it_is_asked_for(
@@ -672,9 +681,9 @@ def test_jobs_that_are_watched_at_once_each_have_their_own_look(
         for arn in ("one", "two"):
             assert watched._shards(arn) == {"done": 1, "failed": 0}
     assert asked == ["one", "two"]
-    for number in range(2 * jobs.WATCHED):
+    for number in range(2 * jobs.CACHED_JOBS):
         watched._shards(str(number))
-    assert len(watched._progress) == jobs.WATCHED
+    assert len(watched._progress) == jobs.CACHED_JOBS
 
 
 def test_a_look_that_is_throttled_shows_what_was_known_before(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +22,7 @@ from moto import mock_aws
 from moto.core.models import botocore_stubber
 
 from task_service import aws, list_tasks, task_api, write_tasks
+from tests.support.events import api_event
 
 TABLE = "tasks"
 SECRET = "a secret of the tests"
@@ -102,8 +102,17 @@ class Answer:
     raw: str
 
     @property
-    def error(self) -> dict[str, Any]:
-        return cast("dict[str, Any]", self.body["error"])
+    def problem(self) -> dict[str, Any]:
+        """The body of a refused request: problem details that agree with the answer."""
+        assert self.headers["Content-Type"] == "application/problem+json"
+        assert self.body["status"] == self.status
+        return cast("dict[str, Any]", self.body)
+
+    @property
+    def field(self) -> str:
+        """The only field that is to blame."""
+        (error,) = self.problem["errors"]
+        return str(error["field"])
 
 
 @dataclass
@@ -124,33 +133,15 @@ class Api:
         content_type: str | None = "application/json",
     ) -> Answer:
         text = raw if raw is not None else None if body is None else json.dumps(body)
-        if encoded and text is not None:
-            text = base64.b64encode(text.encode()).decode()
-        lists = {name: value if isinstance(value, list) else [value] for name, value in (query or {}).items()}
-        headers = {} if content_type is None else {"Content-Type": content_type}
-        event = {
-            "resource": "/tasks",
-            "path": path,
-            "httpMethod": method,
-            "headers": headers,
-            "multiValueHeaders": {name: [value] for name, value in headers.items()},
-            "queryStringParameters": {name: values[-1] for name, values in lists.items()} or None,
-            "multiValueQueryStringParameters": lists or None,
-            "pathParameters": None,
-            "requestContext": {"requestId": "r-1", "stage": "prod", "path": f"/prod{path}"},
-            "body": text,
-            "isBase64Encoded": encoded,
-        }
-        return self.send(event)
+        sent = text.encode() if encoded and text is not None else text
+        return self.send(api_event(method, path, sent, query=query, content_type=content_type))
 
     def send(self, event: Any) -> Answer:
         answer = task_api.handler(event, cast("Any", self.context))
         # What API Gateway and Lambda carry is JSON in UTF-8.
         json.dumps(answer, ensure_ascii=False).encode()
-        text = answer.get("body") or ""
-        headers = {name: values[0] for name, values in answer.get("multiValueHeaders", {}).items()}
-        headers |= answer.get("headers", {})
-        return Answer(answer["statusCode"], strict_json(text) if text else None, headers, text)
+        text = answer["body"]
+        return Answer(answer["statusCode"], strict_json(text) if text else None, answer["headers"], text)
 
     def make(self, **fields: object) -> dict[str, Any]:
         answer = self("POST", "/tasks", {"title": "Water the plants", **fields})

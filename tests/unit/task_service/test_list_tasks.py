@@ -12,8 +12,9 @@ from botocore.exceptions import ReadTimeoutError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from common.errors import InvalidRequestError
 from task_service import store
-from task_service.errors import InvalidRequestError, ThrottledError
+from task_service.errors import ThrottledError
 
 from .conftest import TABLE, Context, faults, fill, item, list_page, refusal, response, update, write_all
 
@@ -250,27 +251,27 @@ def test_tasks_that_exist_throughout_a_listing_are_listed_exactly_once_whatever_
 @pytest.mark.parametrize(
     ("event", "says"),
     [
-        ({"limit": 0}, "limit is 0, but must be a whole number from 1 to 10000."),
+        ({"limit": 0}, "limit is 0, but must be a whole number from 1 to 10,000."),
         ({"limit": 10_001}, "limit is 10001"),
         ({"limit": True}, "limit is true"),
         ({"limit": 1.0}, "limit is 1.0"),
         ({"limit": None}, "limit is null"),
-        ({"segment": 1}, "segment is 1, but must be a whole number from 0 to below totalSegments."),
+        ({"segment": 1}, "segment is 1, but must be below totalSegments, which is 1."),
         ({"segment": -1}, "segment is -1"),
         ({"segment": "0"}, "segment is "),
         ({"segment": 4, "totalSegments": 4}, "segment is 4"),
-        ({"totalSegments": 0}, "totalSegments is 0, but must be a whole number from 1 to 1000000."),
+        ({"totalSegments": 0}, "totalSegments is 0, but must be a whole number from 1 to 1,000,000."),
         ({"totalSegments": 1_000_001}, "totalSegments is 1000001"),
-        ({"filter": []}, "filter is a list, but must be an object"),
+        ({"filter": []}, "filter is [], but must be an object"),
         ({"filter": {"isComplete": "no"}}, "filter.isComplete is "),
         ({"filter": {"dueBefore": "soon"}}, "filter.dueBefore is "),
         ({"filter": {"dueAfter": 7}}, "filter.dueAfter is 7"),
-        ({"filter": {"title": "x"}}, "filter.title is not a field here"),
+        ({"filter": {"title": "x"}}, 'filter.title is "x", but there is no such field'),
         ({"cursor": "x"}, 'cursor is "x", but must be the token of an earlier answer'),
         ({"cursor": 7}, "cursor is 7"),
         ({"cursor": ""}, 'cursor is ""'),
-        ({"segments": 7}, "segments is not a field here"),
-        ([], "event is a list"),
+        ({"segments": 7}, "segments is 7, but there is no such field"),
+        ([], "event is []"),
         (None, "event is null"),
     ],
 )

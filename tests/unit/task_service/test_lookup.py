@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from task_service.errors import InvalidRequestError, ThrottledError
+from common.errors import InvalidRequestError
+from task_service.errors import ThrottledError
 
 from .conftest import TABLE, faults, fill, item, list_page, response
 
