@@ -42,7 +42,7 @@ Link = Callable[[], str]
 
 JOB_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}")
 # The largest pages of the API.
-TASKS_PER_PAGE, JOBS_PER_PAGE = 1000, 100
+TASKS_PER_PAGE, JOBS_PER_PAGE = 10_000, 100
 # Bytes of one ranged GET. S3 closes a long answer that is read slowly, by a pager for instance; a block it does not.
 BLOCK = 8 << 20
 # Parts of an upload that are sent at the same time, and links that the API gives at a time.
@@ -107,6 +107,7 @@ class ProblemError(FanOutClientError):
 
 # What to do about a refusal, where the API's sentence cannot know how the request was made.
 _ADVICE = {
+    "JobNotEndedError": "`fanout status --follow` waits for the job's end.",
     "JobNotFoundError": "`fanout jobs` lists the jobs there are.",
     "JobExistsError": "Choose another --job-id.",
 }

@@ -1,6 +1,6 @@
-"""The demo: `python -m fanout.demo`, or `make demo`. An embedded AWS, 10,000 tasks, today's plan; then all is gone.
+"""The demo: `python -m fanout.demo`, or `make demo`. A day's plan, a job that fails in part, its fix and its retry.
 
-It shows the commands that it runs, so that a newcomer can go on with them.
+It runs on an embedded AWS in a temporary folder, shows the commands that it runs, and removes everything at the end.
 """
 
 from __future__ import annotations
@@ -13,73 +13,113 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
 from typing import cast
 
 from fanout import cli, local, sample
+from fanout.check import KindError, check_kinds
+from fanout.client import Deployment, FanOut
 from fanout.local.deploy import DeployError
 from fanout.screen import Screen
 
 TASKS = 10_000
-# 10,000 tasks, of which some 8,750 are open, make 36 shards of this size: enough to see eight work at a time.
-SHARD_SIZE, WORKERS = 250, 8
+# The state machine's pauses before retries, as a part of what they are on AWS: nobody waits for a demo.
+WAIT_SCALE = 0.1
+KINDS = Path(__file__).parent / "demo_kinds"
 
 
 def main() -> int:
-    """Run the demo; 0 if every command of it did what it was asked for."""
+    """Run the demo; 0 if every command of it ended as the story has it."""
     signal.signal(signal.SIGTERM, _interrupt)
     # Written to a file or a pipe, commands and their progress must still come in order.
     cast(TextIOWrapper, sys.stdout).reconfigure(line_buffering=True)
     screen = Screen()
     try:
         with _home() as home:
-            return _demo(screen, home)
+            return Demo(screen, home).run()
     except KeyboardInterrupt:
         screen.note("\nInterrupted; the embedded AWS is down.")
         return cli.INTERRUPTED
-    except (local.LocalError, local.ServerError, DeployError, OSError) as error:
+    except (KindError, local.LocalError, local.ServerError, DeployError, OSError) as error:
         screen.note(f"demo: {error}", style="red")
         return cli.FAILURE
 
 
-def _demo(screen: Screen, home: Path) -> int:
-    screen.say("$ fanout up", style="bold cyan")
-    # Tied: it ends with this process, even if this process is killed.
-    endpoint = local.up(home, tied=True, say=screen.note).endpoint_url
-    screen.say(f"Fan Out is up on {endpoint}.")
+class Demo:
+    """The story, told by commands that a reader can run."""
 
-    file = home / "tasks.csv"
-    _shown(screen, "python", "-m", "fanout.sample", str(TASKS), "--output", file.name)
-    with file.open("w", encoding="utf-8", newline="") as csv:
-        sample.write(csv, sample.rows(TASKS, day=datetime.now(UTC).date()))
+    def __init__(self, screen: Screen, home: Path):
+        self.screen, self.home, self.lambdas = screen, home, home / "lambdas"
 
-    _shown(screen, "fanout", "tasks", "import", file.name)
-    code = cli.main(["tasks", "import", str(file)], is_last=False)
-    if code:
-        return code
-    size, workers = str(SHARD_SIZE), str(WORKERS)
-    run = ["run", "--shard-size", size, "--max-concurrency", workers]
-    _shown(screen, "fanout", *run)
-    code = cli.main(run, is_last=False)
-    _shown(screen, "fanout", "down")
-    local.down(home)
-    screen.say("Fan Out is down.")
-    screen.say()
-    screen.say("Nothing is left running. To go on yourself: .venv/bin/fanout up, or .venv/bin/fanout --help.")
-    return code
+    def run(self) -> int:
+        day = datetime.now(UTC).date()
+        csv = self.home / "tasks.csv"
+        shutil.copytree(
+            local.REPOSITORY / "lambdas", self.lambdas, ignore=shutil.ignore_patterns("__pycache__")
+        )
+        self.deploy("reminders_broken.py")
+        self.show("python", "-m", "fanout.sample", str(TASKS), "--output", csv.name)
+        with csv.open("w", encoding="utf-8", newline="") as file:
+            sample.write(file, sample.rows(TASKS, day=day))
+        codes = [
+            self.fanout("tasks", "import", str(csv)),
+            self.fanout("run", "--shard-size", "250", "--max-concurrency", "8"),
+        ]
+        self.tell("A new kind of job, kinds/reminders.py, writes a reminder for each task that is due today.")
+        due = ("--due-after", f"{day}T00:00:00Z", "--due-before", f"{day + timedelta(days=1)}T00:00:00Z")
+        how = ("--shard-size", "50", "--tolerated-failure-percentage", "10", "--job-id", "today")
+        codes += [self.fanout("run", "--kind", "reminders", *due, *how), self.fanout("failures", "today")]
+        self.tell(
+            "Some tasks failed, and some killed every worker that tried them. The kind is fixed and deployed:"
+        )
+        self.deploy("reminders_fixed.py")
+        codes += [self.fanout("retry", "today", "--job-id", "today-again"), self.fanout("jobs")]
+        self.add_up()
+        self.show("fanout", "down")
+        local.down(self.home)
+        self.screen.say("Fan Out is down.")
+        self.tell("Nothing is left running. To go on: .venv/bin/fanout up, or .venv/bin/fanout --help.")
+        expected = [cli.SUCCESS, cli.SUCCESS, cli.PARTIAL, cli.SUCCESS, cli.SUCCESS, cli.SUCCESS]
+        return cli.SUCCESS if codes == expected else cli.FAILURE
 
+    def deploy(self, kind: str) -> None:
+        """`fanout up` with this file as the kind `reminders`."""
+        shutil.copy(KINDS / kind, self.lambdas / "kinds/reminders.py")
+        self.show("fanout", "up", "--lambdas", self.lambdas.name)
+        check_kinds(self.lambdas)
+        # Tied: it ends with this process, even if this process is killed.
+        at = local.up(self.home, lambdas=self.lambdas, tied=True, wait_scale=WAIT_SCALE, say=self.screen.note)
+        self.screen.say(f"Fan Out is up on {at.endpoint_url}.")
 
-def _shown(screen: Screen, *command: str) -> None:
-    screen.say()
-    screen.say(f"$ {shlex.join(command)}", style="bold cyan")
+    def add_up(self) -> None:
+        """Both jobs' results together: each task has its reminder once."""
+        client = FanOut(Deployment.of_home(self.home))
+        first, again = (client.record(job)["result"]["reminders"] for job in ("today", "today-again"))
+        listed = client.record("today")["counts"]["listed"]
+        self.tell(
+            f"{first:,} reminders + {again:,} by the retry = {first + again:,}, of {listed:,} tasks due."
+        )
+
+    def fanout(self, *words: str) -> int:
+        """Run a command; what it would advise is left out, because the story goes on by itself."""
+        self.show("fanout", *(word.removeprefix(f"{self.home}/") for word in words))
+        return cli.main(words, is_last=False, advises=False)
+
+    def show(self, *command: str) -> None:
+        self.screen.say()
+        self.screen.say(f"$ {shlex.join(command)}", style="bold cyan")
+
+    def tell(self, sentence: str) -> None:
+        self.screen.say()
+        self.screen.say(sentence, style="italic")
 
 
 @contextmanager
 def _home() -> Iterator[Path]:
-    """A home of its own, so that the demo touches nobody's deployment; taken down and removed whatever happens."""
+    """A temporary FANOUT_HOME; at the end what runs in it is taken down, and it is removed."""
     home = Path(tempfile.mkdtemp(prefix="fanout-demo-"))
     before = os.environ.get("FANOUT_HOME")
     os.environ["FANOUT_HOME"] = str(home)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 from zoneinfo import ZoneInfo
 
 from rich.cells import cell_len
@@ -47,6 +47,10 @@ _BAR = 30
 _LINE_SECONDS = 3.0
 # Cells of a line where nothing limits it: in a pipe or a file.
 _UNLIMITED = 100_000
+# The columns of tables that give way where a terminal is narrow.
+_FLEXIBLE = {"KIND", "TITLE", "MESSAGE"}
+# A result of so many characters at most is shown on one line.
+_SHORT = 76
 # Tasks whose columns are aligned together; more are not held in memory.
 _TASKS_TOGETHER = 1000
 
@@ -183,24 +187,26 @@ class Screen:
     def table(
         self, columns: Mapping[str, int | None], rows: Iterable[Sequence[str | Text]], heading: bool = True
     ) -> None:
-        """Aligned columns, those with a `>` before their name to the right; of at least these cells, if given.
+        """Aligned columns, those with a `>` before their name to the right; of this many cells, if given.
 
-        On a terminal the table fits its width; elsewhere nothing is cut, and no line ends in blanks.
+        On a terminal the table fits its width: messages wrap, titles and kinds end in an ellipsis. Elsewhere nothing
+        is cut. No line ends in blanks.
         """
         if self.is_json:
             return
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=heading)
         for name, width in columns.items():
-            wraps = name == "MESSAGE"
-            table.add_column(
-                name.lstrip(">"),
-                justify="right" if name.startswith(">") else "left",
-                no_wrap=not wraps,
-                overflow="fold" if wraps else "ellipsis",
-                min_width=width,
-            )
+            justify: Literal["left", "right"] = "right" if name.startswith(">") else "left"
+            # What may not wrap as a column gives up its width last.
+            table.add_column(name.lstrip(">"), justify=justify, width=width, no_wrap=name not in _FLEXIBLE)
         for row in rows:
-            table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+            cells = (Text(cell) if isinstance(cell, str) else cell for cell in row)
+            table.add_row(
+                *(
+                    _one_line(cell) if name != "MESSAGE" else cell
+                    for name, cell in zip(columns, cells, strict=True)
+                )
+            )
         options = self._out.options.update(width=self._out.width if self._is_terminal else _UNLIMITED)
         for line in self._out.render_lines(table, options, pad=False):
             ended = cell_len("".join(segment.text for segment in line).rstrip())
@@ -310,7 +316,8 @@ class Screen:
                 self.say()
                 self.advise("The whole plan, in order: ", "result", record["jobId"], "--output", "plan.jsonl")
         else:
-            for line in document(result).splitlines():
+            short = document(result, indent=None)
+            for line in [short] if len(short) <= _SHORT else document(result).splitlines():
                 self.say(f"  {line}")
 
     def _plan(self, result: Mapping[str, Any]) -> None:
@@ -364,7 +371,7 @@ class Screen:
                 )
                 for task in some
             )
-            self.table({"DUE": 20, "STATE": None, "ID": 36, "TITLE": None}, rows, heading)
+            self.table({"DUE": 20, "STATE": 5, "ID": 36, "TITLE": None}, rows, heading)
             heading = False
         if heading:
             self.say("There are no such tasks.")
@@ -374,9 +381,13 @@ class Screen:
         job_id, counts = found["jobId"], found["counts"]
         rows = []
         for group in found["digest"]:
-            message = Text(safe(group["message"]))
-            for sample in group["samples"]:
-                message.append(f"\n{safe(str(sample['task']))}: {safe(str(sample['message']))}", style="dim")
+            message, samples = Text(safe(group["message"])), group["samples"]
+            if all(sample["message"] == group["message"] for sample in samples):
+                said = ["such as " + ", ".join(str(sample["task"]) for sample in samples)]
+            else:
+                said = [f"{sample['task']}: {sample['message']}" for sample in samples]
+            for line in said:
+                message.append(f"\n{safe(line)}", style="dim")
             rows.append((f"{group['count']:,}", group["outcome"], safe(group["error"]), message))
         if rows:
             failed = counts["listed"] - counts["succeeded"]
@@ -410,6 +421,11 @@ class Screen:
         if others:
             # The same file under a new job is new rows to the Task Service: the good ones would come twice.
             self.say("Fix the rejected rows in a separate file and import that file.")
+
+
+def _one_line(cell: Text) -> Text:
+    cell.no_wrap, cell.overflow = True, "ellipsis"
+    return cell
 
 
 class _Console(Console):

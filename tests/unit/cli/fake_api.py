@@ -127,7 +127,7 @@ class FakeApi:
         if status != 200:
             return status, record, {}
         if "result" not in record:
-            return problem(409, "InvalidJobError", f'The job "{job_id}" has no result yet: it is running.')
+            return problem(409, "JobNotEndedError", f'The job "{job_id}" has no result yet: it is running.')
         found = {"jobId": job_id, "result": record["result"], "resultUrl": self.link(f"{job_id}/result")}
         return 200, found, {}
 
@@ -162,7 +162,7 @@ class FakeApi:
 
     def _tasks(self, request: Request) -> Answer:
         first, limit = int(request.query.get("pageToken", "0")), int(request.query["limit"])
-        assert 1 <= limit <= 1000
+        assert 1 <= limit <= 10_000
         page: dict[str, Any] = {"tasks": self.tasks[first : first + limit]}
         if first + limit < len(self.tasks):
             page["nextPageToken"] = str(first + limit)

@@ -176,19 +176,19 @@ def test_jobs_of_a_status_are_found_on_later_pages(api: FakeApi, there: FanOut) 
 # -- tasks -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("limit", "pages"), [(None, 3), (1, 1), (1000, 1), (1001, 2), (9999, 3)])
+@pytest.mark.parametrize(("limit", "pages"), [(None, 3), (1, 1), (10_000, 1), (10_001, 2), (99_999, 3)])
 def test_tasks_come_page_by_page_up_to_the_limit(
     api: FakeApi, there: FanOut, limit: int | None, pages: int
 ) -> None:
-    api.tasks = [{"id": str(n)} for n in range(2500)]
+    api.tasks = [{"id": str(n)} for n in range(25_000)]
     assert [task["id"] for task in there.tasks({}, limit)] == [
-        str(n) for n in range(min(limit or 2500, 2500))
+        str(n) for n in range(min(limit or 25_000, 25_000))
     ]
     assert len(api.requests) == pages
 
 
 def test_a_filter_is_sent_as_the_api_spells_it(api: FakeApi, there: FanOut) -> None:
-    api.tasks = [{"id": str(n)} for n in range(2500)]
+    api.tasks = [{"id": str(n)} for n in range(25_000)]
     list(there.tasks({"isComplete": False, "dueBefore": "2026-11-23T00:00:00+01:00"}))
     assert len(api.requests) == 3
     for request in api.requests:
@@ -419,6 +419,21 @@ def test_a_file_that_shrinks_meanwhile_is_refused(
             403,
             {"Message": "User: arn:aws:iam::1:user/x is not authorized to perform: execute-api:Invoke"},
             "AccessDeniedException",
+            AccessError,
+            "they need execute-api:Invoke",
+        ),
+        (
+            403,
+            problem(403, "ForbiddenError", "The security token included in the request is expired")[1],
+            "ExpiredTokenException",
+            AccessError,
+            "sign in again",
+        ),
+        (403, problem(403, "ForbiddenError", MISSING)[1], "", NotUpError, "with its stage"),
+        (
+            403,
+            problem(403, "ForbiddenError", "Forbidden")[1],
+            "",
             AccessError,
             "they need execute-api:Invoke",
         ),

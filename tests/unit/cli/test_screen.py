@@ -1,24 +1,32 @@
+from __future__ import annotations
+
 import io
 import json
-from typing import Any
+import os
+import pty
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from fanout.client import JobRecord, Progress
-from fanout.screen import Screen, ShownError, document, duration, fit, is_retryable, outcomes, safe
-from tests.unit.cli.conftest import record_of
+from fanout.client import Counts, JobRecord
+from fanout.screen import Screen, ShownError, document, duration, outcomes, phase, safe, worked_on
+from tests.unit.cli.conftest import record_of, running
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
 
 
 def screen(
-    *, is_json: bool = False, options: tuple[str, ...] = ()
+    *, is_json: bool = False, options: tuple[str, ...] = (), advises: bool = True
 ) -> tuple[Screen, io.StringIO, io.StringIO]:
     out, err = io.StringIO(), io.StringIO()
-    return Screen(is_json=is_json, options=options, stdout=out, stderr=err), out, err
+    return Screen(is_json=is_json, options=options, advises=advises, stdout=out, stderr=err), out, err
+
+
+def record(*args: Any, **fields: Any) -> JobRecord:
+    return cast(JobRecord, record_of(*args, **fields))
 
 
 @pytest.mark.parametrize(
@@ -32,26 +40,16 @@ def screen(
         ("👩\u200d💻 naïve 東京", "👩\u200d💻 naïve 東京"),
     ],
 )
-def test_characters_that_act_on_a_terminal_are_written_out_and_others_stay(text: str, shown: str) -> None:
+def test_characters_that_act_on_a_terminal_are_escaped(text: str, shown: str) -> None:
     assert safe(text) == shown
 
 
 @given(ANY_TEXT)
-def test_safe_text_can_be_written_and_has_no_control_character(text: str) -> None:
+def test_safe_text_has_no_control_character(text: str) -> None:
     shown = safe(text)
     shown.encode()
     assert not any(ord(character) < 0x20 or 0x7F <= ord(character) < 0xA0 for character in shown)
     assert safe(shown) == shown
-
-
-@given(ANY_TEXT, st.integers(1, 60))
-def test_fitted_text_is_never_wider_than_the_cells_it_has(text: str, cells: int) -> None:
-    assert cell_len(fit(text, cells)) <= cells
-
-
-def test_a_wide_character_is_not_cut_in_half() -> None:
-    assert fit("東京都", 4) == "東…"
-    assert fit("東京", 4) == "東京"
 
 
 @given(
@@ -59,7 +57,7 @@ def test_a_wide_character_is_not_cut_in_half() -> None:
         ANY_TEXT | st.integers() | st.none(), lambda some: st.lists(some) | st.dictionaries(ANY_TEXT, some)
     )
 )
-def test_a_document_says_the_same_as_the_value_without_any_unsafe_character(value: Any) -> None:
+def test_a_document_has_the_value_without_unsafe_characters(value: Any) -> None:
     for indent in (2, None):
         text = document(value, indent=indent)
         assert json.loads(text) == json.loads(json.dumps(value))
@@ -74,8 +72,9 @@ def test_a_duration_is_shown_in_its_two_largest_units(seconds: float, shown: str
 
 
 def test_outcomes_leave_out_what_no_task_had() -> None:
-    assert outcomes(record_of("j")["counts"]) == "all succeeded"
-    assert outcomes(record_of("j", failed=3)["counts"]) == "997 succeeded, 3 failed"
+    assert outcomes(record()["counts"]) == "all succeeded"
+    assert outcomes(record(failed=3)["counts"]) == "997 succeeded, 3 failed"
+    assert outcomes(Counts(listed=0, succeeded=0, failed=0, quarantined=0, unprocessed=0)) == "nothing to do"
 
 
 def test_a_list_is_one_document_even_if_it_breaks_off() -> None:
@@ -99,15 +98,16 @@ def test_an_empty_list_is_a_document() -> None:
     assert json.loads(out.getvalue()) == {"tasks": [], "more": 1}
 
 
-def test_nothing_for_people_reaches_standard_output_beside_a_document() -> None:
+def test_nothing_for_people_stands_beside_a_document() -> None:
     shown, out, _ = screen(is_json=True)
-    record: JobRecord = record_of("j", "PARTIAL", failed=2)  # type: ignore[assignment]
-    shown.record(record)
-    shown.result(record)
+    shown.record(record(status="PARTIAL", failed=2))
+    shown.result(record())
+    shown.jobs([record_of()])
+    shown.tasks([])
     assert out.getvalue() == ""
 
 
-def test_commands_repeat_the_stack_and_quote_what_a_shell_would_split() -> None:
+def test_commands_repeat_the_stack_and_are_quoted() -> None:
     shown, _, _ = screen(options=("--stack", "Fan Out"))
     assert shown.command("retry", "j") == "fanout retry --stack 'Fan Out' j"
 
@@ -128,80 +128,128 @@ PLAN = {
 }
 
 
-def test_a_plan_shows_its_day_groups_and_most_urgent_tasks_in_its_own_time_zone() -> None:
+def test_a_plan_is_shown_in_its_own_time_zone() -> None:
     shown, out, _ = screen()
-    shown.result(record_of("j", kind="daily-plan", result=PLAN))  # type: ignore[arg-type]
+    shown.result(record(kind="daily-plan", result=PLAN))
     lines = out.getvalue().splitlines()
     assert "The plan for Monday, 23 November 2026, as of 18:15 (Asia/Tokyo)" in lines
     assert f"  Overdue         2,100  {'█' * 30}" in lines
     assert f"  Later             700  {'█' * 10}" in lines
     assert "  This week           0" in lines
     assert "  Open tasks      2,804" in lines
-    assert "    2026-11-21 08:30  Pay \\x1b]0;owned\\x07 rent" in lines
-    assert "    -                 いつか" in lines
+    assert "  Overdue  2026-11-21 08:30  Pay \\x1b]0;owned\\x07 rent" in lines
+    assert "  No date  -                 いつか" in lines
     assert lines[-1] == "The whole plan, in order: fanout result j --output plan.jsonl"
 
 
-def test_a_job_that_failed_in_part_shows_where_its_failures_are_and_how_to_retry_them() -> None:
+def test_a_partial_job_names_its_failures_and_the_retry() -> None:
     shown, out, _ = screen()
-    shown.record(record_of("j", "PARTIAL", failed=3, failuresUrl="s3://b/jobs/j/failures.jsonl"))  # type: ignore[arg-type]
+    shown.record(record("j", "PARTIAL", failed=3, failuresUrl="https://x"))
     assert out.getvalue().splitlines() == [
         "Job j (import-tasks): PARTIAL after 12 s",
         "  1,000 tasks in 4 shards: 997 succeeded, 3 failed",
-        "  What failed:      fanout failures j",
-        "  Try those again:  fanout retry j",
+        "  What failed:   fanout failures j",
+        "  Retry only it: fanout retry j",
     ]
 
 
-def step(seconds: float, done: int, **fields: Any) -> Progress:
-    return Progress(
-        job_id="j", status="RUNNING", seconds=seconds, listed=1000, shards=10, shards_done=done, **fields
-    )
+def test_no_command_is_advised_where_none_is_wanted() -> None:
+    shown, out, _ = screen(advises=False)
+    shown.record(record("j", "PARTIAL", failed=3, failuresUrl="https://x"))
+    shown.record(cast(JobRecord, running()))
+    shown.result(record(kind="daily-plan", result=PLAN))
+    assert "fanout " not in out.getvalue()
 
 
-def test_without_a_terminal_progress_is_a_plain_line_at_most_every_few_seconds(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    clock = iter([0.0, 1.0, 2.0, 4.0, 5.0, 9.0])
+def test_a_small_result_is_one_line_and_a_large_is_indented() -> None:
+    shown, out, _ = screen()
+    shown.result(record(result={"sum": 7}))
+    shown.result(record(result={str(n): n for n in range(20)}))
+    assert out.getvalue().splitlines()[:3] == ['  {"sum": 7}', "  {", '    "0": 0,']
+
+
+def test_samples_that_say_what_their_group_says_are_only_named() -> None:
+    shown, out, _ = screen()
+    samples = [{"task": task, "message": "no title", "shard": 0} for task in "ab"]
+    group = {"outcome": "failed", "error": "E", "message": "no title", "count": 9, "samples": samples}
+    shown.failures({**record(failed=9, status="PARTIAL"), "digest": [group]})
+    assert "such as a, b" in out.getvalue()
+    assert out.getvalue().count("no title") == 1
+
+
+def test_progress_in_a_pipe_is_a_line_every_few_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A job that works asks for the time twice at each step: to estimate, and to show.
+    clock = iter([0.0, 1.0, 1.0, 2.0, 2.0, 4.0, 4.0, 9.0, 9.0, 9.5])
     monkeypatch.setattr("fanout.screen.time.monotonic", lambda: next(clock))
     shown, out, err = screen()
-    listing = Progress(job_id="j", status="RUNNING", seconds=0)
-    shown.follow(iter([listing, step(1, 0), step(2, 1), step(4, 5), step(5, 6), step(9, 6)]))
+    steps = [running("LISTING"), *(running(done=done) for done in (0, 1, 2, 3)), record_of()]
+    assert shown.follow(cast("list[JobRecord]", steps)) == record_of()
     assert err.getvalue().splitlines() == [
         "listing",
-        "working: 1,000 listed, 500 worked on, 5/10 shards; about 3 s left",
-        "working: 1,000 listed, 600 worked on, 6/10 shards; about 5 s left",
+        "working: 1,000 listed, 500 worked on, 2/4 shards; about 3 s left",
+        "working: 1,000 listed, 750 worked on, 3/4 shards; about 3 s left",
     ]
     assert out.getvalue() == ""
 
 
-def test_progress_estimates_tasks_from_shards_and_names_its_phase() -> None:
-    now = step(3, 4, shards_failed=1)
-    assert (now.done, now.failed, now.phase) == (400, 100, "working")
-    assert step(3, 10).phase == "reducing"
-    assert Progress(job_id="j", status="RUNNING", seconds=1).phase == "listing"
-    assert Progress(job_id="j", status="SUCCEEDED", seconds=1, listed=0, shards=0).phase == "ended"
+def test_progress_estimates_tasks_from_shards() -> None:
+    now = cast(JobRecord, running(done=1))
+    now["shards"]["failed"] = 1
+    assert (worked_on(now), phase(now)) == (500, "working")
+    assert (worked_on(cast(JobRecord, running("LISTING"))), phase(record())) == (0, "ended")
 
 
-@pytest.mark.parametrize(
-    ("fields", "is_one"),
-    [
-        ({"status": "PARTIAL", "failed": 1}, True),
-        ({"status": "FAILED", "failed": 1}, True),
-        ({"status": "SUCCEEDED"}, False),
-        ({"status": "RUNNING", "failed": 1}, False),
-        # Its result is broken, not one of its tasks.
-        ({"status": "FAILED"}, False),
-        ({"status": "FAILED", "failed": 1, "kind": None}, False),
-    ],
-)
-def test_a_retry_is_offered_where_there_is_something_to_retry(fields: dict[str, Any], is_one: bool) -> None:
-    assert is_retryable(record_of("j", **fields)) is is_one
+def in_a_terminal(columns: int, monkeypatch: pytest.MonkeyPatch, tasks: list[dict[str, Any]]) -> str:
+    """What a terminal of so many columns gets of a list of tasks."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TERM", "xterm")
+    ours, theirs = pty.openpty()
+    with os.fdopen(theirs, "w") as terminal:
+        Screen(stdout=terminal, stderr=io.StringIO()).tasks(tasks)
+        terminal.flush()
+        shown = ""
+        while shown.count("\n") < 1 + len(tasks):
+            shown += os.read(ours, 100_000).decode()
+    os.close(ours)
+    return shown
 
 
-def test_a_job_that_ended_before_its_listing_can_be_retried() -> None:
-    counts = dict.fromkeys(("listed", "succeeded", "failed", "quarantined", "unprocessed"), 0)
-    assert is_retryable(record_of("j", "STOPPED", counts=counts))
+TASK = {"id": "0" * 36, "title": "東京" * 30, "dueAt": "2026-11-23T10:15:00Z", "isComplete": False}
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_a_table_fits_a_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    text = in_a_terminal(columns, monkeypatch, [TASK]).splitlines()[1]
+    assert text.startswith(f"2026-11-23T10:15:00Z  open   {TASK['id']}  東京")
+    assert ("…" in text) is (columns == 80)
+    assert ("東京" * 30 in text) is (columns == 200)
+    assert cell_len(text) <= columns
+
+
+@pytest.mark.parametrize("variable", ["FORCE_COLOR", "NO_COLOR", "COLUMNS"])
+def test_a_table_in_a_pipe_is_never_cut(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, "40")
+    shown, out, _ = screen()
+    shown.tasks([TASK])
+    assert f"{TASK['id']}  {TASK['title']}" in out.getvalue()
+    assert not any(line.endswith(" ") for line in out.getvalue().splitlines())
+
+
+def test_colours_are_forced_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    shown, out, _ = screen()
+    shown.record(record())
+    assert "\x1b[32mJob j" in out.getvalue()
+
+
+def test_tasks_have_one_heading_however_many_they_are() -> None:
+    shown, out, _ = screen()
+    shown.tasks(TASK for _ in range(2500))
+    lines = out.getvalue().splitlines()
+    assert (len(lines), sum(line.startswith("DUE") for line in lines)) == (2501, 1)
 
 
 @pytest.mark.parametrize(
