@@ -10,7 +10,7 @@ from typing import Any
 from bench import store
 from bench.run import Run, Table, ratio
 from fan_out.model.shard import Shard
-from fan_out.steps.shard_runner import ShardWork
+from fan_out.steps.shard_runner import ShardRunner, run_shard
 from kinds.daily_plan import KIND
 
 JOB = "bench-worker"
@@ -61,8 +61,8 @@ def prepare(argument: dict[str, Any]) -> Callable[[], dict[str, Any]]:
         """Work on one shard; seconds. A worker that dies at its first attempt leaves nothing behind."""
         begun = time.perf_counter()
         shard = Shard(index, argument["key"], size, argument["bytes"])
-        shard_work = ShardWork(job, plan, shard, workers=1, write=None, is_late=lambda seconds: False)
-        committed = shard_work.run(attempt=attempt, is_resumed=False)
+        runner = ShardRunner(job, plan, shard, workers=1, write=None, is_late=lambda seconds: False)
+        committed = run_shard(runner, attempt=attempt, is_resumed=False)
         if committed is None or committed["counts"]["succeeded"] != size:
             raise RuntimeError(f"shard {index} is not done: {committed}")
         return time.perf_counter() - begun

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
-from fan_out.aws import clients as aws
 from fan_out.errors import ServiceUnavailableError, TaskServiceError, ThrottledError
 
 
@@ -154,6 +153,8 @@ _DIED = ("Runtime.", "Sandbox.", "Lambda.", "Extension.")
 
 
 def _invoke(function: str, event: dict[str, Any]) -> Any:
+    from fan_out.aws import clients as aws
+
     with aws.translated():
         answer = aws.lambda_client().invoke(FunctionName=function, Payload=json.dumps(event).encode())
         body = answer["Payload"].read()

@@ -24,7 +24,8 @@ from fan_out.model import kind as kinds
 from fan_out.model.kind import Kind, Params
 from fan_out.model.outcomes import Counts, Digest, failure
 from fan_out.model.plan import Plan
-from fan_out.model.shard import Progress, Shard, partial
+from fan_out.model.shard import Progress, Shard
+from fan_out.steps.folding import make_partial
 from fan_out.steps.listing import Manifest
 
 FAN_IN = 64
@@ -136,7 +137,7 @@ class Reduction:
                 problems.append(f"Shard {shard.index} is lost: {error}")
                 lost = shard.count - progress.counts.total
                 progress.counts.unprocessed += lost
-            stored = partial(self._store, shard, progress)
+            stored = make_partial(self._store, shard, progress)
         counts = Counts(**stored["counts"])
         if counts.total != shard.count:
             problems.append(

@@ -13,7 +13,8 @@ import kinds
 from fan_out.aws.storage import Bucket, JobStore, encode
 from fan_out.model import kind
 from fan_out.model.plan import Plan, make_plan, read_input
-from fan_out.model.shard import Progress, Shard, partial
+from fan_out.model.shard import Progress, Shard
+from fan_out.steps.folding import make_partial
 from fan_out.steps.listing import Manifest
 from tests.support import machine as machines
 from tests.support.machine import BUCKET, STARTED_AT, Machine
@@ -113,7 +114,7 @@ def put_manifest(store: JobStore, shards: list[Shard]) -> Manifest:
 
 
 def put_partial(store: JobStore, shard: Shard, progress: Progress) -> None:
-    store.put_once(shard.partial, partial(store, shard, progress))
+    store.put_once(shard.partial, make_partial(store, shard, progress))
 
 
 class RangedReads:
