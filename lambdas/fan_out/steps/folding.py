@@ -42,11 +42,11 @@ class Folding:
         position, counts = progress.next, replace(progress.counts)
         lines, failures = len(progress.lines), len(progress.failures)
         try:
-            for task, attempt in zip(tasks, attempts, strict=True):
+            for task, attempt, own in zip(tasks, attempts, copied(tasks), strict=True):
                 if type(attempt.answer) is Failure:
                     self._fail(task, attempt.answer, attempt.number)
                 else:
-                    self._succeed(task, attempt.answer)
+                    self._succeed(own, attempt.answer)
             self._good, progress.value = plain_json(progress.value)
         except FAULTS as error:
             progress.next, progress.counts = position, counts
@@ -67,7 +67,7 @@ class Folding:
         self.progress.counts.quarantined += 1
 
     def _succeed(self, task: Task | Row, result: Any) -> None:
-        progress, kind, task = self.progress, self._kind, copied(task)
+        progress, kind = self.progress, self._kind
         line = None if kind.lines_file is None else kind.line(task, result, self._job)
         text = None if line is None else _line_text(*line)
         progress.value = kind.fold(progress.value, task, result, self._job)

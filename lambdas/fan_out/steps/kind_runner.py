@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 from fan_out.errors import RetryableError
 from fan_out.model.kind import FAULTS, Failure, Job, Kind, failure_of, text_of
@@ -83,11 +83,6 @@ def task_rate(plan: Plan, workers: int) -> float | None:
     return None if plan.tasks_per_second is None else plan.tasks_per_second / workers
 
 
-def copied(task: Any) -> Any:
-    """The task as a kind's code gets it: what it changes in there changes nothing here."""
-    return replace(task, fields=dict(task.fields)) if type(task) is Row else task
-
-
 class KindRunner:
     """Runs a kind in one call of the worker."""
 
@@ -116,43 +111,43 @@ class KindRunner:
 
         `number` counts the attempts of earlier calls; the next call goes on at those of OutOfTime.
         """
-        attempts: dict[int, Attempt] = {}
-        for position, task in enumerate(tasks):
-            if type(task) is Row and task.problem is not None:
-                answer = Failure("InvalidRowError", f"Row {task.number}: {task.problem}.")
-                attempts[position] = Attempt(answer, 1)
+        attempts = [_invalid_row(task) for task in tasks]
+        waiting = [position for position, attempt in enumerate(attempts) if attempt is None]
         longest = 0.0
-        while waiting := [position for position in range(len(tasks)) if position not in attempts]:
+        while waiting:
             number += 1
             self.limiter.wait(len(waiting))
             begun = self._clock.now()
             # Tasks that were refused together have their last attempt alone: it may be one of them that is refused.
             # protection: the-last-attempt-is-alone
             is_alone = self._is_refused_whole and number >= ATTEMPTS
-            run = self._run_each if is_alone else self._run
+            run = self._run_one_by_one if is_alone else self._run_together
             answers = run([tasks[position] for position in waiting])
-            longest = max(longest, self._clock.now() - begun)
+            # protection: a-retry-budget
+            may_retry = number < ATTEMPTS and self._retries_left > 0
+            throttled, successes = [], 0
             for position, answer in zip(waiting, answers, strict=True):
-                is_throttled = type(answer) is Failure and answer.retry
-                # protection: a-retry-budget
-                has_retries = self._retries_left > 0
-                if not (is_throttled and number < ATTEMPTS and has_retries):
-                    attempts[position] = Attempt(answer, number)
-            if len(attempts) < len(tasks):
+                if type(answer) is not Failure:
+                    successes += 1
+                elif answer.retry and may_retry:
+                    throttled.append(position)
+                    continue
+                attempts[position] = Attempt(answer, number)
+            self._retries_left = min(RETRY_BUDGET, self._retries_left + REFUND * successes)
+            if waiting := throttled:
                 self._retries_left -= 1
+                longest = max(longest, self._clock.now() - begun)
                 pause = min(LONGEST_PAUSE, PAUSE * 2**number) * self._clock.jitter()
                 if self._is_late(pause + longest):
                     return OutOfTime(number)
                 self._clock.sleep(pause)
-        successes = sum(type(each.answer) is not Failure for each in attempts.values())
-        self._retries_left = min(RETRY_BUDGET, self._retries_left + REFUND * successes)
-        return [attempts[position] for position in range(len(tasks))]
+        return cast(list[Attempt], attempts)
 
-    def _run(self, tasks: Sequence[Task | Row]) -> list[Any]:
+    def _run_together(self, tasks: list[Task | Row]) -> list[Any]:
         """One attempt. A failing task is a value: what fails a task is never raised from here."""
         # protection: a-failing-task-is-a-value
         try:
-            return self._process([copied(task) for task in tasks])
+            return self._process(tasks)
         except RetryableError as error:
             self._is_refused_whole = len(tasks) > 1
             return [failure_of(error)] * len(tasks)
@@ -160,19 +155,25 @@ class KindRunner:
             # It was one of them, and the kind does not say which.
             # protection: a-failing-batch-is-divided
             if len(tasks) > 1:
-                return self._run_each(tasks)
+                return self._run_one_by_one(tasks)
             return [failure_of(error)]
 
+    def _run_one_by_one(self, tasks: list[Task | Row]) -> list[Any]:
+        answers = []
+        for task in tasks:
+            self.limiter.wait(1)
+            answers += self._run_together([task])
+        return answers
+
     def _process(self, tasks: list[Task | Row]) -> list[Any]:
-        count = len(tasks)
         try:
-            answers = self._kind.process_many(tasks, self._job)
+            answers = self._kind.process_many(copied(tasks), self._job)
         finally:
             process_guard.end_fork(self._pid)
         if not isinstance(answers, list | tuple):
             raise TypeError(f"{self._kind.name} gave a {type(answers).__name__} instead of a list of answers")
-        if len(answers) != count:
-            raise ValueError(f"{self._kind.name} gave {len(answers)} answers to {count} tasks")
+        if len(answers) != len(tasks):
+            raise ValueError(f"{self._kind.name} gave {len(answers)} answers to {len(tasks)} tasks")
         return [
             Failure(text_of(each.name), text_of(each.message), bool(each.retry))
             if isinstance(each, Failure)
@@ -180,9 +181,13 @@ class KindRunner:
             for each in answers
         ]
 
-    def _run_each(self, tasks: Sequence[Task | Row]) -> list[Any]:
-        return [answer for task in tasks for answer in self._run_one(task)]
 
-    def _run_one(self, task: Task | Row) -> list[Any]:
-        self.limiter.wait(1)
-        return self._run([task])
+def copied(tasks: Sequence[Task | Row]) -> list[Any]:
+    """The tasks as a kind's code gets them: what it changes in there changes nothing here."""
+    return [replace(task, fields=dict(task.fields)) if type(task) is Row else task for task in tasks]
+
+
+def _invalid_row(task: Task | Row) -> Attempt | None:
+    if type(task) is Row and task.problem is not None:
+        return Attempt(Failure("InvalidRowError", f"Row {task.number}: {task.problem}."), 1)
+    return None
