@@ -10,7 +10,7 @@ from typing import Any
 from bench import store
 from bench.run import Run, Table, ratio
 from fan_out.model.shard import Shard
-from fan_out.steps.shard_runner import ShardWork
+from fan_out.steps.shard_runner import ShardRunner, run_shard
 from kinds.daily_plan import KIND
 
 JOB = "bench-worker"
@@ -65,8 +65,8 @@ def prepare(argument: dict[str, Any]) -> Callable[[], dict[str, Any]]:
         shard = Shard(index, argument["key"], size, argument["bytes"])
         committed, tries = None, attempt
         for is_resumed in (False, *[True] * MOST_CALLS):
-            work = ShardWork(job, plan, shard, workers=1, write=None, is_late=lambda seconds: False)
-            if (committed := work.run(attempt=tries, is_resumed=is_resumed)) is not None:
+            runner = ShardRunner(job, plan, shard, workers=1, write=None, is_late=lambda seconds: False)
+            if (committed := run_shard(runner, attempt=tries, is_resumed=is_resumed)) is not None:
                 break
             tries = 0
         if committed is None or committed["counts"]["succeeded"] != size:

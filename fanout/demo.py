@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import cast
 
-from fanout import cli, local, sample
+from fanout import cli, local, project, sample
 from fanout.check import KindError, check_kinds
 from fanout.client import Deployment, FanOut
 from fanout.local.deploy import DeployError
@@ -57,9 +57,7 @@ class Demo:
     def run(self) -> int:
         day = datetime.now(UTC).date()
         csv = self.home / "tasks.csv"
-        shutil.copytree(
-            local.REPOSITORY / "lambdas", self.lambdas, ignore=shutil.ignore_patterns("__pycache__")
-        )
+        shutil.copytree(project.LAMBDAS, self.lambdas, ignore=shutil.ignore_patterns("__pycache__"))
         self.deploy("reminders_broken.py")
         self.show("python", "-m", "fanout.sample", str(TASKS), "--output", csv.name)
         with csv.open("w", encoding="utf-8", newline="") as file:

@@ -11,8 +11,8 @@ from fan_out.aws.settings import settings
 from fan_out.errors import ShardFailedError
 from fan_out.model.plan import Plan
 from fan_out.model.shard import Shard
-from fan_out.steps import early_stop as tolerance
-from fan_out.steps.shard_runner import ShardWork
+from fan_out.steps.early_stop import counts_as_failed, failures
+from fan_out.steps.shard_runner import ShardRunner, run_shard
 
 
 @state
@@ -21,10 +21,9 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
 
     Raises ShardFailedError when the shard's failures should count towards ending the job early.
     """
-    plan = _plan(event["jobId"])
-    shard = Shard(**event["shard"])
+    plan, shard = _plan(event["jobId"]), Shard(**event["shard"])
     store = job_store(plan.job_id)
-    work = ShardWork(
+    runner = ShardRunner(
         store,
         plan,
         shard,
@@ -32,18 +31,15 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         write=partial(task_service.write, settings().write_tasks_arn),
         is_late=Deadline(context).is_late,
     )
-    committed = work.run(attempt=event["attempt"], is_resumed=event["resume"])
-    if committed is not None and tolerance.counts_as_failed(
-        store,
-        shard,
-        committed,
-        listed=event["listed"],
-        shards=event["shards"],
-        tolerated=plan.tolerated_failure_percentage,
-    ):
-        raise ShardFailedError(
-            f"{tolerance.failures(committed)} tasks of shard {shard.index} failed; its partial is written."
-        )
+    committed = run_shard(runner, attempt=event["attempt"], is_resumed=event["resume"])
+    if committed is not None:
+        failed = failures(committed)
+        tolerated = plan.tolerated_failure_percentage
+        # protection: failed-shards-end-the-map
+        if counts_as_failed(
+            store, shard, failed, listed=event["listed"], shards=event["shards"], tolerated=tolerated
+        ):
+            raise ShardFailedError(f"{failed} tasks of shard {shard.index} failed; its partial is written.")
     kept = {name: value for name, value in event.items() if name != "attempt"}
     return kept | {"resume": True, "done": committed is not None}
 

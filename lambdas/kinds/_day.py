@@ -10,8 +10,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, Field
 
-from fan_out.model.kind import Params
-from fan_out.model.task import Timestamp, instant, utc
+from fan_out import Params, Timestamp, instant, utc
 
 
 def _has_a_week_around(as_of: str) -> str:

@@ -6,8 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from fan_out.model.kind import JSON, Job, Kind
-from fan_out.model.task import Task
+from fan_out import JSON, Examples, Job, Kind, Task
 from kinds._day import DayParams
 
 # The plan's groups, the most urgent first.
@@ -25,6 +24,7 @@ class DailyPlan(Kind[Params, Task]):
     lines_file = "plan.jsonl"
     batch = 500
     seconds_per_task = 0.00005
+    examples = Examples(results=GROUPS, params=[{}, {"top": 1}, {"top": 10}])
 
     def filter(self, params: Params, started_at: str) -> dict[str, Any]:
         return {"isComplete": False}

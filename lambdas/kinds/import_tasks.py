@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID, uuid5
 
-from fan_out.model.kind import JSON, Failure, Job, Kind, Params
-from fan_out.model.task import WRITES_PER_CALL, Row
+from fan_out import JSON, WRITES_PER_CALL, Examples, Failure, Job, Kind, Params, Row
 
 # Any fixed UUID: with it a task's id depends on the first job of a chain of retries and on the row alone.
 _NAMESPACE = UUID("8e3b8f0e-6a0c-4f5a-9a53-3f1d3ff0a1c7")
@@ -20,6 +19,7 @@ class ImportTasks(Kind[Params, Row]):
     sources = frozenset({"csv"})
     batch = WRITES_PER_CALL
     seconds_per_task = 0.002
+    examples = Examples(results=["created", "unchanged"])
 
     def process_many(self, tasks: Sequence[Row], job: Job[Params]) -> list[JSON | Failure]:
         outcomes = job.write([_create(row, job) for row in tasks])
@@ -58,10 +58,7 @@ def _create(row: Row, job: Job[Params]) -> dict[str, Any]:
 def _answer(row: Row, outcome: dict[str, Any]) -> JSON | Failure:
     if outcome["outcome"] in ("created", "unchanged"):
         return outcome["outcome"]
-    error = outcome.get("error", {})
-    name = error.get("name", outcome["outcome"])
-    message = f"Row {row.number}: {error.get('message', outcome['outcome'])}"
-    return Failure(name, message, retry=outcome["outcome"] == "throttled")
+    return Failure.of_write(outcome, f"Row {row.number}: ")
 
 
 KIND = ImportTasks()

@@ -8,8 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
-from fan_out.model.kind import JSON, Failure, Job, Kind
-from fan_out.model.task import WRITES_PER_CALL, Task, Timestamp, instant, utc
+from fan_out import JSON, WRITES_PER_CALL, Examples, Failure, Job, Kind, Task, Timestamp, instant, utc
 from kinds._day import DayParams
 
 
@@ -26,6 +25,7 @@ class RescheduleOverdue(Kind[Params, Task]):
     params = Params
     batch = WRITES_PER_CALL
     seconds_per_task = 0.002
+    examples = Examples(results=[1], params=[{}, {"timeZone": "Asia/Tokyo"}])
 
     def filter(self, params: Params, started_at: str) -> dict[str, Any]:
         return {"isComplete": False, "dueBefore": params.as_of or started_at}
@@ -68,12 +68,7 @@ def _new_due(job: Job[Params]) -> str:
 def _answer(outcome: dict[str, Any]) -> JSON | Failure:
     if outcome["outcome"] in ("updated", "unchanged"):
         return 1
-    error = outcome.get("error", {})
-    return Failure(
-        error.get("name", outcome["outcome"]),
-        error.get("message", outcome["outcome"]),
-        retry=outcome["outcome"] == "throttled",
-    )
+    return Failure.of_write(outcome)
 
 
 KIND = RescheduleOverdue()

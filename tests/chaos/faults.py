@@ -18,7 +18,7 @@ from typing import Any
 
 from botocore.exceptions import ConnectionClosedError, ConnectTimeoutError, ReadTimeoutError
 
-from fan_out.steps.shard_runner import DEADLY
+from fan_out.steps.quarantine import DEADLY
 from tests.support.machine import (
     Boundary,
     CallError,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fan_out.steps.shard_runner import DEADLY, QUARANTINES, STALLS
+from fan_out.steps.quarantine import DEADLY, QUARANTINES, STALLS
 from kinds import poison
 from tests.chaos.faults import DEATHS, Faults
 from tests.chaos.scenarios import Answer, check_tally, read, short_lived

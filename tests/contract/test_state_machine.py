@@ -17,7 +17,7 @@ from fan_out import errors
 from fan_out.model.costs import LONGEST_JOB
 from fan_out.model.job_input import JobInput
 from fan_out.model.plan import SEGMENTS
-from fan_out.steps import shard_runner as work
+from fan_out.steps import quarantine
 from infra.functions import FUNCTIONS, STATES
 from tests.contract.asl.definition import FILE, Definition, Fields, following, read, write
 from tests.contract.asl.language import LAMBDA_ERRORS, RESERVED_ERRORS, StateMachine
@@ -254,11 +254,11 @@ def test_an_error_is_retried_if_its_class_says_so() -> None:
 def deaths_to_quarantine(tasks: int) -> int:
     """How many workers a deadly task ends until it is found alone and has killed DEADLY of them."""
     # The first dies unmarked. Each after it dies in a stretch, a part of the one before.
-    deaths, suspects = 1, max(1, tasks // work.STRETCHES)
+    deaths, suspects = 1, max(1, tasks // quarantine.STRETCHES)
     while suspects > 1:
         deaths += 1
-        suspects = max(1, suspects // work.STRETCHES)
-    return deaths + work.DEADLY
+        suspects = max(1, suspects // quarantine.STRETCHES)
+    return deaths + quarantine.DEADLY
 
 
 def test_a_worker_is_retried_beyond_a_quarantine() -> None:
@@ -267,7 +267,7 @@ def test_a_worker_is_retried_beyond_a_quarantine() -> None:
     )
     retries, _ = OF_WORKER[("States.ALL",)]
     # And some for deaths of another reason meanwhile, which shows as a stuck shard if they are too many.
-    assert retries >= deaths_to_quarantine(largest) + work.STALLS
+    assert retries >= deaths_to_quarantine(largest) + quarantine.STALLS
 
 
 # --- what goes from state to state

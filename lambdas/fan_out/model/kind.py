@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import json
+import math
 import pkgutil
-from collections.abc import Callable, Iterator, Sequence
+import re
+from asyncio import CancelledError
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, ClassVar, Generic, TypeVar, cast
@@ -13,11 +17,20 @@ from pydantic import BaseModel, ConfigDict
 
 import kinds
 from fan_out.errors import InvalidJobError, RetryableError
+from fan_out.model.documents import encode_value
 from fan_out.model.task import Row, Task
 
 JSON = Any
 P = TypeVar("P", bound="Params")
 T = TypeVar("T", Task, Row)
+
+# What a kind's code may raise to fail a task. Any other BaseException ends the worker, as a crash does.
+FAULTS = (Exception, SystemExit, KeyboardInterrupt, GeneratorExit, CancelledError)
+# Names that a job's own objects have; a kind's file is beside them.
+RESERVED = frozenset(
+    {"job.json", "manifest.json", "manifest.jsonl", "failures.jsonl", "digest.json"}
+    | {"record.json", "result.json", "excess.json"}
+)
 
 
 class Params(BaseModel):
@@ -43,18 +56,37 @@ class Failure:
     message: str
     retry: bool = False
 
+    @classmethod
+    def of_write(cls, outcome: dict[str, Any], prefix: str = "") -> Failure:
+        """A write that `job.write` answers as not done; a throttled one is tried again."""
+        error = outcome.get("error", {})
+        name = error.get("name", outcome["outcome"])
+        message = prefix + error.get("message", outcome["outcome"])
+        return cls(name, message, retry=outcome["outcome"] == "throttled")
+
+
+@dataclass(frozen=True)
+class Examples:
+    """For the test of the laws, which calls `fold`, `merge`, `line` and `summary`, and never `process`."""
+
+    results: Sequence[JSON] = ()
+    params: Sequence[dict[str, JSON]] = ({},)
+
 
 @dataclass(frozen=True)
 class Job(Generic[P]):
-    """What a kind may know of the job that it works for."""
+    """What a kind may know of the job that it works for. A test makes one of `params` alone."""
 
-    id: str
     params: P
+    id: str = "test"
     # The first job of a chain of retries, and when it started: effects are keyed by it, so that a retry repeats
     # none of them, and its day is the day of all.
-    started_at: str
-    effect_scope: str
-    write: Callable[[Sequence[dict[str, Any]]], list[dict[str, Any]]] = field(repr=False)
+    started_at: str = "2026-01-01T00:00:00Z"
+    effect_scope: str = "test"
+    write: Callable[[Sequence[dict[str, Any]]], list[dict[str, Any]]] = field(
+        default=lambda writes: [{"id": each["id"], "outcome": f"{each['op']}d"} for each in writes],
+        repr=False,
+    )
 
     def effect_key(self, task: Task | Row) -> str:
         """The idempotency key of this job's effect on this task: the same in every retry, duplicate and rerun."""
@@ -62,7 +94,7 @@ class Job(Generic[P]):
 
 
 class Kind(Generic[P, T]):
-    """One kind of job. Subclass it, set `name` and `Params`, and write `process`, `zero`, `fold` and `merge`.
+    """One kind of job. Subclass it, set `name` and `params`, and write `process`, `zero`, `fold` and `merge`.
 
     `fold` and `merge` obey the monoid laws, so that any order, any tree and any retry give the same answer:
     `merge` is associative and commutative, `zero` is its neutral element, and folding two tasks equals
@@ -79,6 +111,7 @@ class Kind(Generic[P, T]):
     lines_file: ClassVar[str | None] = None
     # Rough working time for one task, for the estimate of a job's cost.
     seconds_per_task: ClassVar[float] = 0.001
+    examples: ClassVar[Examples] = Examples()
 
     def filter(self, params: P, started_at: str) -> dict[str, Any]:
         """What the listing must ask of every task: a filter of the Task Service. The job's own narrows it."""
@@ -86,7 +119,7 @@ class Kind(Generic[P, T]):
 
     def process(self, task: T, job: Job[P]) -> JSON:
         """Work on one task; its result. Raise TaskError to fail it; any other exception fails it too."""
-        raise NotImplementedError(f"kind {self.name} has neither process nor process_many")
+        raise NotImplementedError
 
     def process_many(self, tasks: Sequence[T], job: Job[P]) -> list[JSON | Failure]:
         """Work on up to `batch` tasks at once; a result or a Failure for each, in their order."""
@@ -94,10 +127,8 @@ class Kind(Generic[P, T]):
         for task in tasks:
             try:
                 answers.append(self.process(task, job))
-            except TaskError as error:
-                answers.append(Failure(error.name, error.message))
-            except RetryableError as error:
-                answers.append(Failure(type(error).__name__, str(error), retry=True))
+            except (TaskError, RetryableError) as error:
+                answers.append(failure_of(error))
         return answers
 
     def zero(self) -> JSON:
@@ -124,26 +155,92 @@ class Kind(Generic[P, T]):
         return cast(dict[str, JSON], partial)
 
 
-def _modules() -> Iterator[str]:
-    for module in pkgutil.iter_modules(kinds.__path__):
-        if not module.name.startswith("_"):
-            yield module.name
+def text_of(value: Any) -> str:
+    """What can be said of an object: its text as UTF-8 can hold it. Never raises."""
+    try:
+        return str.encode(str(value), "utf-8", "replace").decode()
+    except FAULTS:
+        return "an object without a text"
+
+
+def failure_of(error: BaseException) -> Failure:
+    """What fails the task whose code raised this; every failure has a name and a text."""
+    name = text_of(getattr(error, "name", None)) if isinstance(error, TaskError) else type(error).__name__
+    # protection: any-exception-has-a-text
+    message = text_of(getattr(error, "message", None) if isinstance(error, TaskError) else error)
+    return Failure(name, message or "no message", retry=isinstance(error, RetryableError))
+
+
+def plain_json(value: Any) -> tuple[bytes, Any]:
+    """A value of a kind as it is stored, and as it comes back.
+
+    Raises TypeError or ValueError unless it comes back as it was.
+    """
+    body = encode_value(value)
+    read = json.loads(body)
+    # protection: a-value-comes-back-as-it-was
+    if read != value:
+        raise TypeError("the kind folded to a value that JSON gives back as another one")
+    return body, read
 
 
 def names() -> list[str]:
     """The names of all kinds: one for each file in `kinds/`."""
-    return sorted(module.replace("_", "-") for module in _modules())
+    modules = (module.name for module in pkgutil.iter_modules(kinds.__path__))
+    return sorted(module.replace("_", "-") for module in modules if not module.startswith("_"))
 
 
 @cache
 def find(name: str) -> Kind[Any, Any]:
-    """The kind of this name: `KIND` in `kinds/<name with underscores>.py`. Raises InvalidJobError."""
+    """The kind of this name: `KIND` in `kinds/<name with underscores>.py`.
+
+    Raises InvalidJobError if there is none, or if its file cannot be imported or breaks a rule of RULES.
+    """
     if name not in names():
-        allowed = "one of " + ", ".join(names())
-        raise InvalidJobError(
-            f'kind is "{name[:100]}", but must be {allowed}.', field="kind", value=name[:100], allowed=allowed
+        raise _refusal(name, "must be one of " + ", ".join(names()))
+    file = f"kinds/{name.replace('-', '_')}.py"
+    try:
+        kind = importlib.import_module(file.removesuffix(".py").replace("/", ".")).KIND
+        broken = next((rule for rule, holds in RULES.items() if not holds(kind, name)), None)
+    except FAULTS as error:
+        failure = failure_of(error)
+        raise _refusal(name, f"{file} cannot be used: {failure.name}: {failure.message}") from None
+    if broken is not None:
+        raise _refusal(name, f"in {file} {broken}")
+    return cast(Kind[Any, Any], kind)
+
+
+# What holds for every kind, checked before a job of it starts.
+RULES: dict[str, Callable[[Kind[Any, Any], str], bool]] = {
+    "KIND must be an object of a class of Kind": lambda kind, name: isinstance(kind, Kind),
+    "name must be the file's, with hyphens": lambda kind, name: kind.name == name,
+    "params must be a class of Params": lambda kind, name: issubclass(kind.params, Params),
+    'sources must be a set of "tasks", "csv" or both': lambda kind, name: (
+        isinstance(kind.sources, set | frozenset) and bool(kind.sources) and kind.sources <= {"tasks", "csv"}
+    ),
+    "batch must be a whole number from 1": lambda kind, name: type(kind.batch) is int and kind.batch >= 1,
+    "lines_file must be a file name of letters, digits, dots, - and _, and none that a job's own file has": (
+        lambda kind, name: (
+            kind.lines_file is None
+            or (
+                bool(re.fullmatch(r"\w[\w.-]{0,99}", kind.lines_file, re.A))
+                and kind.lines_file not in RESERVED
+            )
         )
-    kind = importlib.import_module(f"kinds.{name.replace('-', '_')}").KIND
-    if not isinstance(kind, Kind) or kind.name != name:
-        raise RuntimeError(f"kinds/{name.replace('-', '_')}.py must define KIND, a Kind with the name {name}")
-    return kind
+    ),
+    "seconds_per_task must be a number from 0": lambda kind, name: (
+        math.isfinite(kind.seconds_per_task) and kind.seconds_per_task >= 0
+    ),
+    "examples must be an object of Examples": lambda kind, name: isinstance(kind.examples, Examples),
+    "the kind must have process or process_many": lambda kind, name: (
+        type(kind).process is not Kind.process or type(kind).process_many is not Kind.process_many
+    ),
+    "zero must give a value that JSON gives back as it was": lambda kind, name: bool(plain_json(kind.zero())),
+}
+
+
+def _refusal(name: str, why: str) -> InvalidJobError:
+    allowed = why.removeprefix("must be ")
+    return InvalidJobError(
+        f'kind is "{name[:100]}", but {why}.', field="kind", value=name[:100], allowed=allowed
+    )

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from fan_out.aws.storage import JobStore
-from fan_out.model.documents import encode
-from fan_out.model.outcomes import Counts, Digest
+from fan_out.model.outcomes import Counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,34 +48,4 @@ class Progress:
         return cls(**(document | {"counts": Counts(**document["counts"])}))
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "next": self.next,
-            "counts": asdict(self.counts),
-            "value": self.value,
-            "lines": self.lines,
-            "failures": self.failures,
-            "tries": self.tries,
-        }
-
-
-def partial(store: JobStore, shard: Shard, progress: Progress) -> dict[str, Any]:
-    """A shard's partial, its lines and failures written out beside it under keys made of their content."""
-
-    def written(suffix: str, lines: list[bytes]) -> str | None:
-        if not lines:
-            return None
-        body = b"\n".join(lines) + b"\n"
-        name = f"partials/{shard.index:08d}-{hashlib.sha256(body).hexdigest()[:16]}.{suffix}"
-        store.bucket.put(store.key(name), body)
-        return name
-
-    digest = Digest()
-    for entry in progress.failures:
-        digest.add(entry)
-    return {
-        "counts": asdict(progress.counts),
-        "value": progress.value,
-        "digest": digest.to_json(),
-        "lines": written("lines", sorted(line.encode() for line in progress.lines)),
-        "failures": written("failures", [encode(entry) for entry in progress.failures]),
-    }
+        return vars(self) | {"counts": asdict(self.counts)}

@@ -24,19 +24,18 @@ from fan_out.model.shard import Shard
 EXCESS = "excess/"
 # There once the noted failures have proven that the job exceeds its tolerance.
 PROOF = "excess.json"
-# About so many shards of a job add up what all have noted, however many there are: a thousand names are a page
-# of a listing, so that the pages read for a job are never more than its shards.
+# About how many shards of a job add up what all have noted. A thousand names are a page of a listing, so that
+# the pages read for a job are never more than its shards.
 SUMS = 1000
 
 
 def counts_as_failed(
-    store: JobStore, shard: Shard, committed: dict[str, Any], *, listed: int, shards: int, tolerated: float
+    store: JobStore, shard: Shard, failed: int, *, listed: int, shards: int, tolerated: float
 ) -> bool:
-    """Whether the map should count this shard, whose partial is committed, as failed.
+    """Whether the map should count this shard as failed: its partial is committed, with `failed` failures.
 
     `listed` tasks in `shards` shards are the job's, `tolerated` is its percentage.
     """
-    failed = failures(committed)
     # What is tolerated in full, or in this shard, proves nothing.
     if tolerated >= 100 or not exceeds(failed, tolerated, shard.count):
         return False
@@ -45,7 +44,9 @@ def counts_as_failed(
     store.put(f"{EXCESS}{shard.index:08d}-{failed}", {})
     if not _adds_up(shard, shards):
         return False
+    # protection: failures-are-added-up
     noted = sum(int(name.rpartition("-")[2]) for name in store.names(EXCESS))
+    # protection: only-proven-excess-counts
     if not exceeds(noted, tolerated, listed):
         return False
     store.put(PROOF, {"failed": noted, "listed": listed})

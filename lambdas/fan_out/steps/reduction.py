@@ -24,7 +24,8 @@ from fan_out.model.manifest import Manifest
 from fan_out.model.node import Node, Partial
 from fan_out.model.outcomes import Digest, Group, failure
 from fan_out.model.plan import Plan
-from fan_out.model.shard import Progress, Shard, partial
+from fan_out.model.shard import Progress, Shard
+from fan_out.steps.folding import make_partial
 from fan_out.steps.kind_merger import KindMerger
 
 FAN_IN = 64
@@ -133,7 +134,7 @@ class Reduction:
             progress.failures.append(
                 failure(task, "unprocessed", "UnprocessedError", message, shard=shard.index, attempts=0)
             )
-        made = to_shape(partial(self._store, shard, progress), Partial)
+        made = to_shape(make_partial(self._store, shard, progress), Partial)
         if tasks is None and left:
             made.digest.append(_unnamed_group(left))
         return Node(**vars(made), failed=1, problems=problems)

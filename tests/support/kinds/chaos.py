@@ -17,9 +17,18 @@ from typing import Any
 
 from pydantic import Field
 
-from fan_out.errors import ServiceUnavailableError, ThrottledError
-from fan_out.model.kind import JSON, Failure, Job, Kind, Params
-from fan_out.model.task import WRITES_PER_CALL, Task
+from fan_out import (
+    JSON,
+    WRITES_PER_CALL,
+    Examples,
+    Failure,
+    Job,
+    Kind,
+    Params,
+    ServiceUnavailableError,
+    Task,
+    ThrottledError,
+)
 
 DETAIL = "worked on by chaos"
 # How a poisoned task ends its worker: it exits, it touches memory that is not its own, the kernel ends it for taking
@@ -81,6 +90,7 @@ class Chaos(Kind[Rates, Task]):
     name = "chaos"
     params = Rates
     batch = WRITES_PER_CALL
+    examples = Examples(results=[1])
 
     def process_many(self, tasks: Sequence[Task], job: Job[Rates]) -> list[JSON | Failure]:
         rates, first = job.params, tasks[0].id

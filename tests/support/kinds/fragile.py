@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fan_out.model.kind import JSON, Failure, Job, Kind, Params
-from fan_out.model.task import WRITES_PER_CALL, Task
+from fan_out import JSON, WRITES_PER_CALL, Examples, Failure, Job, Kind, Params, Task
 
 # The world outside, for a test to break and to mend between a job and its retry.
 UNREACHABLE: set[str] = set()
@@ -19,6 +18,7 @@ class Fragile(Kind[Params, Task]):
     name = "fragile"
     params = Params
     batch = WRITES_PER_CALL
+    examples = Examples(results=[1])
 
     def process_many(self, tasks: Sequence[Task], job: Job[Params]) -> list[JSON | Failure]:
         SEEN.extend(task.id for task in tasks)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fan_out.model.kind import JSON, Job, Kind, Params, TaskError
-from fan_out.model.task import Task
+from fan_out import JSON, Examples, Job, Kind, Params, Task, TaskError
 from tests.support.machine import KilledError, TimedOutError
 
 
@@ -25,6 +24,7 @@ class Poison(Kind[Ids, Task]):
     params = Ids
     lines_file = "done.jsonl"
     batch = 1
+    examples = Examples(results=[1])
 
     def process(self, task: Task, job: Job[Ids]) -> JSON:
         """One, unless the task is a bad one."""

@@ -7,8 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
-from fan_out.model.kind import JSON, Job, Kind, Params
-from fan_out.model.task import Task
+from fan_out import JSON, Examples, Job, Kind, Params, Task
 
 
 class ProbeParams(Params):
@@ -19,6 +18,7 @@ class Probe(Kind[ProbeParams, Task]):
     name = "probe"
     params = ProbeParams
     lines_file = "spans.jsonl"
+    examples = Examples(results=[{"begun": 1.5, "ended": 2.5}])
 
     def process(self, task: Task, job: Job[ProbeParams]) -> JSON:
         begun = time.time()

@@ -17,7 +17,8 @@ from fan_out.model.documents import digest, encode
 from fan_out.model.job_input import read_input
 from fan_out.model.manifest import Manifest
 from fan_out.model.plan import Plan, make_plan
-from fan_out.model.shard import Progress, Shard, partial
+from fan_out.model.shard import Progress, Shard
+from fan_out.steps.folding import make_partial
 from tests.support import machine as machines
 from tests.support.machine import BUCKET, STARTED_AT, Machine
 
@@ -112,7 +113,7 @@ def put_manifest(store: JobStore, shards: list[Shard]) -> Manifest:
 
 
 def put_partial(store: JobStore, shard: Shard, progress: Progress) -> None:
-    store.put_once(shard.partial, partial(store, shard, progress))
+    store.put_once(shard.partial, make_partial(store, shard, progress))
 
 
 class RangedReads:

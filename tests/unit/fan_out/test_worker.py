@@ -13,10 +13,10 @@ from fan_out.aws.storage import JobStore
 from fan_out.errors import AccountingError, JobEndedError, ShardFailedError, ShardStuckError, ThrottledError
 from fan_out.model.kind import Failure, TaskError
 from fan_out.model.shard import Shard
-from fan_out.steps import kind_runner as asking
-from fan_out.steps import shard_runner as work
-from fan_out.steps.kind_runner import RETRY_BUDGET, TRIES, Clock, Pace, task_rate
-from fan_out.steps.shard_runner import DEADLY, QUARANTINES, STALLS, ShardWork
+from fan_out.steps import kind_runner, shard_runner
+from fan_out.steps.kind_runner import ATTEMPTS, RETRY_BUDGET, Clock, RateLimiter, task_rate
+from fan_out.steps.quarantine import DEADLY, QUARANTINES, STALLS
+from fan_out.steps.shard_runner import ShardRunner, run_shard
 from tests.support.machine import STARTED_AT, Call, Context, KilledError, Machine, names, put_tasks
 from tests.unit.fan_out.conftest import plan, put_manifest, put_plan, put_shard, task
 
@@ -81,8 +81,8 @@ def run_to_the_end(machine: Machine, shard: Shard, *, attempt: int = 0) -> tuple
         resume, attempt = True, 0
 
 
-def work_on(store: JobStore, shard: Shard, clock: FakeClock, **asked: Any) -> ShardWork:
-    return ShardWork(
+def work_on(store: JobStore, shard: Shard, clock: FakeClock, **asked: Any) -> ShardRunner:
+    return ShardRunner(
         store,
         plan(kind="trial", **asked),
         shard,
@@ -279,7 +279,7 @@ def test_a_throttled_task_is_tried_again_with_growing_pauses(
     answers = iter([THROTTLED, THROTTLED, THROTTLED, 1])
     trial.on["task-00000"] = lambda: next(answers)
     clock = FakeClock()
-    work_on(store, shard, clock).run(attempt=0, is_resumed=False)
+    run_shard(work_on(store, shard, clock), attempt=0, is_resumed=False)
     assert clock.sleeps == [0.4, 0.8, 1.6]
     assert committed(store, shard)["counts"]["succeeded"] == 40
 
@@ -289,7 +289,7 @@ def test_only_the_throttled_tasks_of_a_call_are_tried_again(
 ) -> None:
     answers = iter([THROTTLED, 1])
     trial.on["task-00004"] = lambda: next(answers)
-    work_on(store, shard, FakeClock()).run(attempt=0, is_resumed=False)
+    run_shard(work_on(store, shard, FakeClock()), attempt=0, is_resumed=False)
     assert trial.calls[1] == ["task-00004"]
 
 
@@ -298,20 +298,20 @@ def test_pauses_are_jittered_and_bounded(store: JobStore, shard: Shard, trial: A
     full, half, none = FakeClock(1.0), FakeClock(0.5), FakeClock(0.0)
     for number, clock in enumerate((full, half, none)):
         shard_of_own = put_shard(store, number + 1, [task(0)])
-        work_on(store, shard_of_own, clock).run(attempt=0, is_resumed=False)
-    assert len(full.sleeps) == TRIES - 1
-    assert max(full.sleeps) <= asking.LONGEST_PAUSE
+        run_shard(work_on(store, shard_of_own, clock), attempt=0, is_resumed=False)
+    assert len(full.sleeps) == ATTEMPTS - 1
+    assert max(full.sleeps) <= kind_runner.LONGEST_PAUSE
     assert half.sleeps == [pause / 2 for pause in full.sleeps]
-    assert none.sleeps == [0.0] * (TRIES - 1)
+    assert none.sleeps == [0.0] * (ATTEMPTS - 1)
 
 
 def test_a_task_that_stays_throttled_fails_with_the_number_of_its_tries(
     store: JobStore, shard: Shard, trial: Any
 ) -> None:
     trial.on["task-00000"] = THROTTLED
-    work_on(store, shard, FakeClock()).run(attempt=0, is_resumed=False)
+    run_shard(work_on(store, shard, FakeClock()), attempt=0, is_resumed=False)
     (failure,) = failures(store, shard)
-    assert (failure["error"]["name"], failure["attempts"]) == ("ThrottledError", TRIES)
+    assert (failure["error"]["name"], failure["attempts"]) == ("ThrottledError", ATTEMPTS)
 
 
 def test_a_throttled_downstream_gets_a_bounded_number_of_further_tries_from_one_call(
@@ -320,7 +320,7 @@ def test_a_throttled_downstream_gets_a_bounded_number_of_further_tries_from_one_
     put_plan(store, kind="trial")
     many = put_shard(store, 0, [task(number) for number in range(400)])
     trial.on.update({f"task-{number:05d}": THROTTLED for number in range(400)})
-    work_on(store, many, FakeClock()).run(attempt=0, is_resumed=False)
+    run_shard(work_on(store, many, FakeClock()), attempt=0, is_resumed=False)
     assert len(trial.calls) <= 40 + RETRY_BUDGET
     assert committed(store, many)["counts"]["failed"] == 400
 
@@ -335,7 +335,7 @@ def test_a_throttled_call_is_tried_again_as_a_whole(store: JobStore, shard: Shar
         return answer
 
     trial.on["task-00000"] = answer
-    work_on(store, shard, FakeClock()).run(attempt=0, is_resumed=False)
+    run_shard(work_on(store, shard, FakeClock()), attempt=0, is_resumed=False)
     assert committed(store, shard)["counts"]["succeeded"] == 40
     assert trial.calls[0] == trial.calls[1]
 
@@ -346,7 +346,7 @@ def test_a_call_that_gets_late_over_a_throttled_task_leaves_it_to_the_next(
     clock = FakeClock()
     last = "task-00039"
     trial.on[last] = lambda: Failure("ThrottledError", "slow down", retry=True)
-    late = ShardWork(
+    late = ShardRunner(
         store,
         plan(kind="trial"),
         shard,
@@ -355,10 +355,10 @@ def test_a_call_that_gets_late_over_a_throttled_task_leaves_it_to_the_next(
         is_late=lambda seconds: seconds > 0,
         clock=clock.clock,
     )
-    assert late.run(attempt=0, is_resumed=False) is None
+    assert run_shard(late, attempt=0, is_resumed=False) is None
     assert clock.sleeps == []
     del trial.on[last]
-    assert work_on(store, shard, clock).run(attempt=0, is_resumed=True) is not None
+    assert run_shard(work_on(store, shard, clock), attempt=0, is_resumed=True) is not None
     assert committed(store, shard)["counts"]["succeeded"] == 40
 
 
@@ -373,7 +373,7 @@ def test_a_long_task_is_not_begun_when_there_is_no_time_for_one_as_long_as_the_l
     while True:
         calls += 1
         began = clock.time
-        work = ShardWork(
+        work = ShardRunner(
             store,
             plan(kind="trial"),
             shard,
@@ -382,7 +382,7 @@ def test_a_long_task_is_not_begun_when_there_is_no_time_for_one_as_long_as_the_l
             is_late=lambda seconds, began=began: 900 - (clock.time - began) - seconds <= 30,
             clock=clock.clock,
         )
-        done = work.run(attempt=0, is_resumed=calls > 1)
+        done = run_shard(work, attempt=0, is_resumed=calls > 1)
         assert clock.time - began < 900
         if done is not None:
             break
@@ -390,7 +390,7 @@ def test_a_long_task_is_not_begun_when_there_is_no_time_for_one_as_long_as_the_l
     assert committed(store, shard)["counts"]["succeeded"] == 40
 
 
-# --- pace
+# --- limiter
 
 
 @given(
@@ -401,10 +401,10 @@ def test_never_do_more_tasks_start_than_the_ceiling_lets_in_any_window(
     rate: float, steps: list[tuple[int, float]]
 ) -> None:
     clock = FakeClock()
-    pace = Pace(rate, clock.clock)
+    limiter = RateLimiter(rate, clock.clock)
     starts: list[tuple[float, int]] = []
     for tasks, working in steps:
-        pace.wait(tasks)
+        limiter.wait(tasks)
         starts.append((clock.time, tasks))
         clock.time += working
     for first in range(len(starts)):
@@ -418,17 +418,17 @@ def test_never_do_more_tasks_start_than_the_ceiling_lets_in_any_window(
 @given(rate=st.floats(0.1, 1000), tasks=st.lists(st.integers(1, 20), min_size=1, max_size=30))
 def test_a_fast_worker_uses_its_ceiling_up(rate: float, tasks: list[int]) -> None:
     clock = FakeClock()
-    pace = Pace(rate, clock.clock)
+    limiter = RateLimiter(rate, clock.clock)
     for some in tasks:
-        pace.wait(some)
+        limiter.wait(some)
     assert math.isclose(clock.time, sum(tasks) / rate, rel_tol=1e-6)
 
 
 def test_without_a_ceiling_nobody_waits() -> None:
     clock = FakeClock()
-    pace = Pace(None, clock.clock)
-    pace.wait(1000)
-    assert pace.seconds_until(1000) == 0
+    limiter = RateLimiter(None, clock.clock)
+    limiter.wait(1000)
+    assert limiter.seconds_until(1000) == 0
     assert clock.sleeps == []
 
 
@@ -449,7 +449,7 @@ def test_a_shard_under_a_ceiling_takes_as_long_as_the_ceiling_says(
     store: JobStore, shard: Shard, trial: Any
 ) -> None:
     clock = FakeClock()
-    work_on(store, shard, clock, tasksPerSecond=2).run(attempt=0, is_resumed=False)
+    run_shard(work_on(store, shard, clock, tasksPerSecond=2), attempt=0, is_resumed=False)
     assert clock.time == pytest.approx(20.0)
 
 
@@ -459,14 +459,14 @@ def test_retries_of_throttled_tasks_count_towards_the_ceiling(
     answers = iter([THROTTLED] * 5)
     trial.on["task-00000"] = lambda: next(answers, 1)
     clock = FakeClock(jitter=0.0)
-    work_on(store, shard, clock, tasksPerSecond=2).run(attempt=0, is_resumed=False)
+    run_shard(work_on(store, shard, clock, tasksPerSecond=2), attempt=0, is_resumed=False)
     assert clock.time == pytest.approx(45 / 2)
 
 
 def test_under_a_low_ceiling_tasks_go_out_one_by_one_and_not_in_a_burst(
     store: JobStore, shard: Shard, trial: Any
 ) -> None:
-    work_on(store, shard, FakeClock(), tasksPerSecond=0.2).run(attempt=0, is_resumed=False)
+    run_shard(work_on(store, shard, FakeClock(), tasksPerSecond=0.2), attempt=0, is_resumed=False)
     assert {len(call) for call in trial.calls} == {1}
 
 
@@ -525,13 +525,13 @@ def test_a_long_call_saves_a_checkpoint_now_and_then(store: JobStore, shard: Sha
     clock = FakeClock()
 
     def slow() -> int:
-        clock.time += work.CHECKPOINT_SECONDS * 0.7
+        clock.time += shard_runner.CHECKPOINT_SECONDS * 0.7
         return 1
 
     trial.on.update({f"task-{number:05d}": slow for number in (0, 10, 20)})
     trial.on["task-00030"] = kill
     with pytest.raises(KilledError):
-        work_on(store, shard, clock).run(attempt=0, is_resumed=False)
+        run_shard(work_on(store, shard, clock), attempt=0, is_resumed=False)
     assert store.get(shard.checkpoint)["next"] == 20
 
 
@@ -565,7 +565,7 @@ def test_a_kind_that_kills_throughout_is_given_up_before_it_burns_more_workers(
 ) -> None:
     for number in range(40):
         trial.on[f"task-{number:05d}"] = kill
-    with pytest.raises(ShardStuckError, match=f"More than {QUARANTINES} tasks"):
+    with pytest.raises(ShardStuckError, match=f"more than {QUARANTINES} tasks"):
         run_to_the_end(machine, shard)
     saved = store.require(shard.checkpoint)
     assert saved["counts"]["quarantined"] == QUARANTINES + 1
@@ -580,13 +580,13 @@ def test_a_worker_whose_job_was_stopped_ends_at_its_next_checkpoint(
         trial.on[f"task-{number:05d}"] = lambda: clock.clock.sleep(40) or 1
     store.put("record.json", {"status": "STOPPED"})
     with pytest.raises(JobEndedError):
-        work_on(store, shard, clock).run(attempt=0, is_resumed=False)
+        run_shard(work_on(store, shard, clock), attempt=0, is_resumed=False)
     assert len(trial.calls) == 2
 
 
 def test_a_failure_of_any_type_fails_its_task_alone(store: JobStore, shard: Shard, trial: Any) -> None:
     trial.on["task-00000"] = lambda: Failure("Bad\ud800", 404)  # type: ignore[arg-type]
-    work_on(store, shard, FakeClock()).run(attempt=0, is_resumed=False)
+    run_shard(work_on(store, shard, FakeClock()), attempt=0, is_resumed=False)
     assert committed(store, shard)["counts"]["succeeded"] == 39
     assert failures(store, shard)[0]["error"] == {"name": "Bad?", "message": "404"}
 
@@ -671,7 +671,7 @@ def test_an_error_that_the_worker_raised_itself_is_nobodys_death(
 def test_a_worker_that_keeps_dying_outside_of_any_task_gives_its_shard_up(
     machine: Machine, shard: Shard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ShardWork, "_read", lambda self: kill())
+    monkeypatch.setattr(ShardRunner, "read", lambda self: kill())
     for attempt in range(STALLS + 1):
         with pytest.raises(KilledError):
             machine.call("Worker", event(shard, attempt=attempt))
@@ -798,11 +798,11 @@ def test_what_a_task_raises_is_no_death(
 def test_a_task_that_is_refused_among_others_fails_alone(store: JobStore, shard: Shard, trial: Any) -> None:
     """A kind that cannot say whose fault it was is asked for them one by one in the end."""
     trial.on["task-00004"] = ThrottledError("slow down")
-    work_on(store, shard, FakeClock()).run(attempt=0, is_resumed=False)
+    run_shard(work_on(store, shard, FakeClock()), attempt=0, is_resumed=False)
     assert [(line["task"]["id"], line["attempts"]) for line in failures(store, shard)] == [
-        ("task-00004", TRIES)
+        ("task-00004", ATTEMPTS)
     ]
-    assert sum("task-00004" in call for call in trial.calls) == TRIES
+    assert sum("task-00004" in call for call in trial.calls) == ATTEMPTS
 
 
 def test_what_succeeds_in_between_gives_back_of_the_retry_budget(
@@ -816,7 +816,7 @@ def test_what_succeeds_in_between_gives_back_of_the_retry_budget(
     for number in range(0, count, 12):
         answers = iter([THROTTLED])
         trial.on[f"task-{number:05d}"] = lambda answers=answers: next(answers, 1)
-    work_on(store, shard, FakeClock()).run(attempt=0, is_resumed=False)
+    run_shard(work_on(store, shard, FakeClock()), attempt=0, is_resumed=False)
     assert count / 12 > RETRY_BUDGET
     assert committed(store, shard)["counts"]["succeeded"] == count
 
@@ -838,7 +838,7 @@ def test_a_task_whose_throttling_takes_longer_than_a_call_fails_after_its_tries_
         calls += 1
         assert calls < 10
         began = clock.time
-        done = ShardWork(
+        runner = ShardRunner(
             store,
             plan(kind="trial"),
             shard,
@@ -846,10 +846,11 @@ def test_a_task_whose_throttling_takes_longer_than_a_call_fails_after_its_tries_
             write=None,
             is_late=lambda seconds, began=began: 900 - (clock.time - began) - seconds <= 30,
             clock=clock.clock,
-        ).run(attempt=0, is_resumed=calls > 1)
+        )
+        done = run_shard(runner, attempt=0, is_resumed=calls > 1)
         assert clock.time - began < 900
-    assert [(line["outcome"], line["attempts"]) for line in failures(store, shard)] == [("failed", TRIES)]
-    assert (calls, len(trial.calls)) == (2, TRIES)
+    assert [(line["outcome"], line["attempts"]) for line in failures(store, shard)] == [("failed", ATTEMPTS)]
+    assert (calls, len(trial.calls)) == (2, ATTEMPTS)
 
 
 def test_tasks_that_are_asked_one_by_one_keep_to_the_ceiling_too(
@@ -857,7 +858,7 @@ def test_tasks_that_are_asked_one_by_one_keep_to_the_ceiling_too(
 ) -> None:
     trial.on["task-00007"] = ValueError("no")
     clock = FakeClock()
-    work_on(store, shard, clock, tasksPerSecond=10).run(attempt=0, is_resumed=False)
+    run_shard(work_on(store, shard, clock, tasksPerSecond=10), attempt=0, is_resumed=False)
     # The ten tasks that were asked together are asked again.
     assert clock.time == pytest.approx(50 / 10)
 
@@ -929,7 +930,7 @@ def test_a_careful_worker_notices_within_a_minute_that_its_job_was_stopped(
         trial.on[f"task-{number:05d}"] = lambda: clock.clock.sleep(10) or 1
     store.put("record.json", {"status": "STOPPED"})
     # After a death, it saves behind each stretch of two tasks.
-    assert work_on(store, shard, clock).run(attempt=1, is_resumed=False) is None
+    assert run_shard(work_on(store, shard, clock), attempt=1, is_resumed=False) is None
     with pytest.raises(JobEndedError):
-        work_on(store, shard, clock).run(attempt=0, is_resumed=True)
+        run_shard(work_on(store, shard, clock), attempt=0, is_resumed=True)
     assert clock.time <= 100

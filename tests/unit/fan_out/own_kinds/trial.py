@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-from fan_out.model.kind import JSON, Failure, Job, Kind, Params
-from fan_out.model.task import Task
+from fan_out import JSON, Failure, Job, Kind, Params, Task
 
 
 class Trial(Kind[Params, Task]):

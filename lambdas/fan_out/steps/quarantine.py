@@ -1,0 +1,176 @@
+"""The search for the tasks that kill their worker. Pure: positions in a shard, and a marker that the caller stores.
+
+A first call needs none of this. A call that comes after a crash or a time-out (a *death*) does what `Search.actions`
+says. Before each stretch of tasks it stores a marker; a marker that is still in flight when the next call reads it
+names the stretch in which the worker died: the *suspects*.
+
+- Without suspects a stretch is a sixteenth of the shard. Suspects are divided by sixteen again, down to single tasks.
+- What comes before a suspect is saved, so that the suspect's next worker starts with it: a process that leaks, or
+  that another task has damaged, counts against nobody.
+- A single task that has killed DEADLY workers in a row is quarantined.
+- A death with no stretch in flight is a *stall*; after more than STALLS in a row the shard is given up.
+
+So a task is quarantined only if it kills DEADLY workers alone. With L sizes of stretches down to a single task
+(2 for a shard of 500, 4 for one of 10,000), K tasks that kill and D calls that end early for another reason, the
+shard ends within 3 + K * (L + DEADLY) + D * (L + 1) calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+# How many workers one task may kill alone before it is quarantined. With two, one worker in twenty that dies for
+# another reason would quarantine one in four hundred of the suspects.
+DEADLY = 3
+# Quarantined tasks of a shard; with one more it is the kind that kills, and the shard is given up.
+QUARANTINES = 20
+# Deaths in a row outside of any stretch.
+STALLS = 5
+# Stretches that a shard, or the suspects, are divided into.
+STRETCHES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """What a call leaves for the next: the suspects [start, end), and whether a worker is among them right now.
+
+    `deaths` counts those of a single suspect, `stalls` those in a row outside of any stretch. `is_clean` says that
+    the call ended by an exception of the worker's own, which is no death.
+    """
+
+    start: int = 0
+    end: int = 0
+    in_flight: bool = False
+    deaths: int = 0
+    stalls: int = 0
+    is_clean: bool = False
+
+    def has(self, position: int) -> bool:
+        return self.start <= position < self.end
+
+    def after_failure(self) -> Marker:
+        """The marker once the call that left it is known to have failed."""
+        if self.is_clean:
+            return replace(self, is_clean=False)
+        if not self.in_flight:
+            return replace(self, stalls=self.stalls + 1)
+        # protection: a-suspect-must-kill-alone
+        is_alone = self.end - self.start == 1
+        return replace(self, in_flight=False, stalls=0, deaths=self.deaths + is_alone)
+
+    def before_stretch(self, start: int, end: int) -> Marker:
+        """The marker to store before a worker starts on [start, end)."""
+        # protection: deaths-are-of-one-stretch
+        deaths = self.deaths if (start, end) == (self.start, self.end) else 0
+        return Marker(start, end, in_flight=True, deaths=deaths)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Store this marker."""
+
+    marker: Marker
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Work on all tasks before `end`. If time runs out: save, store `Search.interrupted()` and end the call."""
+
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Write the checkpoint."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantine:
+    """Quarantine the next task: it has killed this many workers alone."""
+
+    deaths: int
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Fail the shard; `reason` goes on "Shard N"."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Read the shard's tasks."""
+
+
+Action = Read | Mark | Work | Save | Quarantine | GiveUp
+
+
+class Search:
+    """The search in one call of the worker. `found` is the stored marker, `is_failure` whether the last call failed."""
+
+    def __init__(self, found: Marker, *, is_failure: bool):
+        self._is_failure = is_failure
+        self._is_after_death = is_failure and not found.is_clean
+        self._marker = found.after_failure() if is_failure else found
+
+    def actions(self, position: int, count: int, quarantined: int) -> Iterator[Action]:
+        """What to do with the tasks from `position` on, of `count`; the call ends behind the last action.
+
+        `quarantined` is how many tasks of the shard are quarantined already.
+        """
+        if self._marker.stalls > STALLS:
+            yield GiveUp(f"lost {self._marker.stalls} workers in a row outside of any task.")
+        if self._is_failure:
+            yield Mark(self._marker)
+        yield Read()
+        while position < count:
+            suspects = self._marker
+            if suspects.deaths >= DEADLY and suspects.has(position):
+                yield Quarantine(suspects.deaths)
+                yield Save()
+                # protection: few-tasks-of-a-shard-are-quarantined
+                if quarantined >= QUARANTINES:
+                    yield GiveUp(f"has more than {QUARANTINES} tasks that ended their workers.")
+                # Ending the call here restarts the state machine's count of retries.
+                yield from self._clear()
+                return
+            end = self._end_of_stretch(position, count)
+            if position >= suspects.start:
+                # protection: markers-after-a-death
+                yield Mark(suspects.before_stretch(position, end))
+            yield Work(end)
+            position = end
+            # protection: a-suspect-is-worked-on-first
+            if end == suspects.start:
+                yield Save()
+            if not suspects.has(end):
+                # The suspects are cleared, and what stalled is overcome.
+                yield Save()
+                # protection: retries-start-anew
+                if self._is_after_death and end < count:
+                    yield from self._clear()
+                    return
+                self._marker = Marker()
+
+    def interrupted(self) -> Marker:
+        """The marker of a call that runs out of time: it got somewhere, so the stalls in a row end."""
+        return replace(self._marker, in_flight=False, stalls=0)
+
+    def failed_cleanly(self) -> Marker:
+        """The marker of a call that ends by an exception of the worker's own."""
+        return replace(self._marker, in_flight=False, is_clean=True)
+
+    def _clear(self) -> Iterator[Action]:
+        self._marker = Marker()
+        yield Mark(self._marker)
+
+    def _end_of_stretch(self, position: int, count: int) -> int:
+        suspects = self._marker
+        if position < suspects.start:
+            # These ran well since the suspicion arose; they are not marked again.
+            return suspects.start
+        if suspects.has(position):
+            return min(position + max(1, (suspects.end - suspects.start) // STRETCHES), suspects.end)
+        return min(position + max(1, count // STRETCHES), count)

@@ -1,0 +1,217 @@
+"""The search for the tasks that kill, under every pattern of deaths, errors and re-entries."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fan_out.steps.quarantine import (
+    DEADLY,
+    QUARANTINES,
+    STALLS,
+    STRETCHES,
+    GiveUp,
+    Mark,
+    Marker,
+    Quarantine,
+    Read,
+    Save,
+    Search,
+    Work,
+)
+
+# How often the state machine repeats a call that dies or fails: `MaxAttempts` of the Worker's last retrier.
+RETRIES = 12
+# Deaths and failures in a row that no task of the shard causes, and that the retries leave room for.
+OTHERS = 5
+
+
+def most_calls(count: int, killers: int, others: int) -> int:
+    """The bound of docs/reliability.md. `others` is what else happens: deaths, failures, deadlines, refusals."""
+    levels, size = 0, count
+    while size > 1 or levels == 0:
+        size = max(1, size // STRETCHES)
+        levels += 1
+    return 3 + killers * (levels + DEADLY) + others * (levels + 1)
+
+
+class DiedError(Exception):
+    """The worker is gone."""
+
+
+class FailedError(Exception):
+    """The worker raised an exception of its own."""
+
+
+class GivenUpError(Exception):
+    """The shard was given up."""
+
+
+@dataclass
+class World:
+    """A shard, its stored objects, and what happens to its workers."""
+
+    count: int
+    killers: frozenset[int] = frozenset()
+    # What happens in a call, by the call's number, and after how many steps of it.
+    troubles: dict[int, tuple[str, int]] = field(default_factory=dict)
+    # Tasks after which a call saves in the middle of a stretch; None never.
+    save_every: int | None = None
+    marker: Marker | None = None
+    saved: tuple[str, ...] = ()
+    outcomes: list[str] = field(default_factory=list)
+    calls: int = 0
+    deaths: int = 0
+    most_attempts: int = 0
+    died_alone: Counter[int] = field(default_factory=Counter)
+    _steps: int = 0
+
+    def run(self) -> tuple[str, ...]:
+        """Call the worker as the state machine does, until the shard is done."""
+        attempt, is_resumed = 0, False
+        while True:
+            trouble, _ = self.troubles.get(self.calls, ("", 0))
+            is_refused = trouble == "refuse"
+            try:
+                done = not is_refused and self.call(attempt + is_refused, is_resumed)
+            except (DiedError, FailedError) as error:
+                done, attempt = False, attempt + 1
+                self.deaths += isinstance(error, DiedError)
+                self.most_attempts = max(self.most_attempts, attempt)
+            else:
+                attempt, is_resumed = (attempt + 1, is_resumed) if is_refused else (0, True)
+            self.calls += 1
+            if done:
+                return tuple(self.outcomes)
+
+    def call(self, attempt: int, is_resumed: bool) -> bool:
+        self._steps = 0
+        self.outcomes = list(self.saved)
+        if not attempt and (not is_resumed or self.marker is None):
+            return self.work(self.count) or self.save()
+        search = Search(self.marker or Marker(), is_failure=attempt > 0)
+        try:
+            return self.search(search)
+        except FailedError:
+            self.marker = search.failed_cleanly()
+            raise
+
+    def search(self, search: Search) -> bool:
+        quarantined = self.outcomes.count("quarantined")
+        for action in search.actions(len(self.outcomes), self.count, quarantined):
+            self.step()
+            match action:
+                case Mark(marker):
+                    self.marker = marker
+                case Save():
+                    self.save()
+                case Quarantine():
+                    self.outcomes.append("quarantined")
+                case GiveUp():
+                    raise GivenUpError
+                case Work(end):
+                    if not self.work(end):
+                        self.save()
+                        self.marker = search.interrupted()
+                        return False
+                case Read():
+                    pass
+            self.step()
+        return len(self.outcomes) == self.count
+
+    def save(self) -> bool:
+        self.saved = tuple(self.outcomes)
+        return False
+
+    def work(self, end: int) -> bool:
+        while (position := len(self.outcomes)) < end:
+            if self.step():
+                return False
+            if position in self.killers:
+                raise DiedError
+            self.outcomes.append("succeeded")
+            if self.save_every is not None and len(self.outcomes) % self.save_every == 0:
+                self.save()
+        return True
+
+    def step(self) -> bool:
+        """Whether the call's time is over here. A death of an innocent alone comes less often than is deadly."""
+        marker = self.marker
+        alone = marker.start if marker and marker.in_flight and marker.end - marker.start == 1 else None
+        trouble, steps = self.troubles.get(self.calls, ("", 0))
+        self._steps += 1
+        if self._steps != steps + 1:
+            return False
+        is_innocent = alone is not None and alone not in self.killers
+        if trouble == "die" and not (is_innocent and self.died_alone[alone or 0] == DEADLY - 1):
+            self.died_alone[alone or 0] += is_innocent
+            raise DiedError
+        if trouble == "fail":
+            raise FailedError
+        return trouble == "late"
+
+
+def expected(world: World) -> tuple[str, ...]:
+    return tuple(
+        "quarantined" if position in world.killers else "succeeded" for position in range(world.count)
+    )
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> World:
+    count = draw(st.one_of(st.integers(1, 40), st.sampled_from([100, 511, 512, 600])))
+    killers = draw(st.frozensets(st.integers(0, count - 1), max_size=6))
+    trouble = st.sampled_from(["die", "fail", "late", "refuse"])
+    steps = st.one_of(st.integers(0, 10), st.integers(0, count + 40))
+    troubles = draw(st.dictionaries(st.integers(0, 40), st.tuples(trouble, steps), max_size=OTHERS))
+    return World(count, killers, troubles, draw(st.sampled_from([None, 1, 3, 7])))
+
+
+@settings(max_examples=500)
+@given(world=worlds())
+def test_the_killers_are_quarantined_and_no_other(world: World) -> None:
+    assert world.run() == expected(world)
+    assert world.calls <= most_calls(world.count, len(world.killers), len(world.troubles))
+    assert world.most_attempts <= RETRIES
+
+
+@settings(max_examples=200)
+@given(count=st.integers(1, 20), data=st.data())
+def test_any_set_of_killers_is_found_whole(count: int, data: st.DataObject) -> None:
+    world = World(count, data.draw(st.frozensets(st.integers(0, count - 1))))
+    assert world.run() == expected(world)
+    assert world.calls <= most_calls(count, len(world.killers), 0)
+
+
+@pytest.mark.parametrize(("count", "deaths"), [(1, 4), (31, 4), (500, 5), (10_000, 7)])
+def test_a_killer_costs_as_many_workers_as_the_guide_says(count: int, deaths: int) -> None:
+    worlds = [World(count, frozenset({killer})) for killer in range(0, count, max(1, count // 20))]
+    for world in worlds:
+        world.run()
+    assert max(world.deaths for world in worlds) == deaths
+
+
+def test_a_shard_of_killers_is_given_up() -> None:
+    world = World(100, frozenset(range(0, 100, 2)))
+    with pytest.raises(GivenUpError):
+        world.run()
+    assert world.saved.count("quarantined") == QUARANTINES + 1
+    assert world.calls <= most_calls(100, QUARANTINES + 1, 0)
+
+
+def test_a_shard_that_only_stalls_is_given_up() -> None:
+    world = World(100, troubles=dict.fromkeys(range(100), ("die", 1)))
+    with pytest.raises(GivenUpError):
+        world.run()
+    assert world.calls == STALLS + 1
+
+
+def test_deaths_that_no_task_causes_quarantine_none() -> None:
+    # In every other call, at every place in turn: the shard moves on in between.
+    world = World(200, troubles={call: ("die", call % 23) for call in range(0, 400, 2)})
+    assert world.run() == expected(world)
+    assert world.most_attempts <= RETRIES
