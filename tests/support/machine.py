@@ -44,7 +44,7 @@ from moto.core.request import normalize_request
 import kinds
 import task_service.aws
 from fan_out.aws import clients as aws
-from fanout.local import shim_states
+from fanout.local.gaps import error_names, paths
 
 ROOT = Path(__file__).parent.parent.parent
 DEFINITION = ROOT / "statemachines/fan_out.asl.json"
@@ -402,24 +402,24 @@ def _number(state: Any, field: str, effective: Any) -> Any:
 
 def _map_items(original: Callable[..., Any], state: Any, data: Any, execution: Any, context: Any) -> Any:
     """The items of an inline Map, refusing a path that selects nothing, where ministack takes null for an item."""
-    shim_states.require_path(state.get("ItemsPath"), data, context, "ItemsPath")
+    paths.require_path(state.get("ItemsPath"), data, context, "ItemsPath")
     return original(state, data, execution, context)
 
 
 def _intrinsic_argument(original: Callable[..., Any], argument: Any, data: Any, context: Any) -> Any:
     """An argument of an intrinsic function, refusing a path that selects nothing, where ministack takes null."""
     if argument[0] == "path":
-        shim_states.require_path(argument[1], data, context, "intrinsic function")
+        paths.require_path(argument[1], data, context, "intrinsic function")
     return original(argument, data, context)
 
 
 # What ministack does with a path that selects nothing, corrected as the embedded AWS corrects it, and more.
 _PATH_CHECKS: dict[str, Callable[..., Any]] = {
-    "_resolve_params_obj": shim_states.resolve_template,
-    "_evaluate_rule": shim_states.evaluate_rule,
-    "_apply_input_path": shim_states.apply_input_path,
-    "_apply_output_path": shim_states.apply_output_path,
-    "_error_matches": shim_states.matches,
+    "_resolve_params_obj": paths.resolve_template,
+    "_evaluate_rule": paths.evaluate_rule,
+    "_apply_input_path": paths.apply_input_path,
+    "_apply_output_path": paths.apply_output_path,
+    "_error_matches": error_names.matches,
     "_run_map_items": _map_items,
     "_eval_intrinsic_arg": _intrinsic_argument,
 }
