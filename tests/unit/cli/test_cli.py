@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from fan_out.model.plan import JobInput, TaskFilter, read_input
+from fan_out.model.job_input import JobInput, TaskFilter, read_input
 from fanout import cli
 from fanout.client import Deployment, FanOut, JobNotFoundError, new_job_id
 from tests.support.emulator import Emulator
