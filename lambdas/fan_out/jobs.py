@@ -14,7 +14,7 @@ from typing import Any, Final
 from botocore.exceptions import ClientError, ParamValidationError
 
 from common.errors import Fault, InvalidRequestError
-from common.timestamps import utc, written
+from common.timestamps import written
 from fan_out import uploads
 from fan_out.aws import clients as aws
 from fan_out.aws.storage import RECORD, Bucket, JobStore
@@ -87,8 +87,7 @@ class Jobs:
     def _check(self, job_id: str, document: Mapping[str, Any]) -> None:
         """Refuse what the planner would refuse, before an execution starts."""
         asked = read_input(document)
-        earlier = find_retry_source(self.bucket, asked.source)
-        make_plan(job_id, utc("2000-01-01T00:00:00Z"), asked, earlier)
+        make_plan(job_id, "2000-01-01T00:00:00Z", asked, find_retry_source(self.bucket, asked.source))
         if isinstance(asked.source, CsvSource) and not self.bucket.has(asked.source.key):
             error = SourceNotFoundError(Fault("source.csv", asked.source.key, _UPLOADED).message)
             error.faults = (Fault("source.csv", asked.source.key, _UPLOADED),)
@@ -109,7 +108,7 @@ class Jobs:
             record["counts"]["listed"] = manifest.listed
             record["shards"] |= {"planned": manifest.shards} | self._shards(execution["executionArn"])
         if (status := _status(execution)) == "RUNNING":
-            return record | {"phase": _phase(manifest, record["shards"])}
+            return record | {"phase": "LISTING" if manifest is None else _phase(record["shards"])}
         message = "The execution has ended; its job record is being written."
         return record | {"status": status, "error": {"name": "AccountPendingError", "message": message}}
 
@@ -143,19 +142,19 @@ class Jobs:
 
     def _summary(self, execution: Any) -> dict[str, Any]:
         """One job of a listing. How an ended job came out only its record says, if it is there yet."""
-        status, store = _status(execution), JobStore(self.bucket, execution["name"])
-        record = store.find(RECORD, JobRecord) if status != "RUNNING" else None
-        plan = store.find("job.json", Plan) if record is None else None
+        store = JobStore(self.bucket, execution["name"])
         job = {
             "jobId": execution["name"],
-            "kind": record["kind"] if record is not None else plan.kind if plan is not None else None,
-            "status": record["status"] if record is not None else status,
+            "kind": None,
+            "status": _status(execution),
             "startedAt": written(execution["startDate"]),
         }
         if "stopDate" in execution:
             job["endedAt"] = written(execution["stopDate"])
-        if record is not None:
-            job["counts"] = record["counts"]
+        if job["status"] != "RUNNING" and (record := store.find(RECORD, JobRecord)) is not None:
+            job |= {name: record[name] for name in ("kind", "status", "counts")}
+        elif (plan := store.find("job.json", Plan)) is not None:
+            job["kind"] = plan.kind
         return job
 
     def result(self, job_id: str) -> dict[str, Any]:
@@ -177,7 +176,7 @@ class Jobs:
         result = record.get("result")
         whole = store.key("result.json")
         if result == {"resultKey": whole} and (self._length(whole) or LARGEST_RESULT + 1) <= LARGEST_RESULT:
-            result = store.find("result.json")
+            result = store.require("result.json")
         return {
             "jobId": job_id,
             "result": result,
@@ -326,10 +325,8 @@ def _status(execution: Any) -> str:
     return _STATUS.get(execution["status"], str(execution["status"]))
 
 
-def _phase(manifest: Any, shards: Mapping[str, int]) -> str:
-    """What a running job does now."""
-    if manifest is None:
-        return "LISTING"
+def _phase(shards: Mapping[str, int]) -> str:
+    """What a listed job does now."""
     return "WORKING" if shards["done"] + shards["failed"] < shards["planned"] else "REDUCING"
 
 

@@ -9,8 +9,8 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from common import models
 from common.errors import Fault, shown
+from common.models import parse
 from fan_out.errors import InvalidJobError
 from fan_out.model.task import Timestamp
 
@@ -142,6 +142,11 @@ def check_id(job_id: Any) -> str:
     raise refusal("jobId", job_id, _ID_RULE)
 
 
+def new_id() -> str:
+    """A job id that sorts by the time of its making."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+
+
 def read_input(document: Any) -> JobInput:
     """Check a job's input. Raises InvalidJobError naming the field, its value and what is allowed."""
     if not isinstance(document, dict):
@@ -165,8 +170,7 @@ def refusal(field: str, value: Any, allowed: str) -> InvalidJobError:
 
 
 def validate(model: type[M], document: Any, prefix: str) -> M:
-    """The parsed document. Raises InvalidJobError with a sentence for each wrong field."""
-    parsed = models.parse(model, document, whole=prefix.rstrip("."), prefix=prefix)
+    parsed = parse(model, document, whole=prefix.rstrip("."), prefix=prefix)
     if isinstance(parsed, list):
         raise InvalidJobError.of(parsed[:5])
     return parsed

@@ -20,7 +20,7 @@ from fan_out.aws import clients as aws
 from fan_out.aws.storage import Bucket, JobStore
 from fan_out.errors import ServiceUnavailableError, ThrottledError
 from fan_out.jobs import Jobs
-from fan_out.model.plan import check_id, new_id
+from fan_out.model.job_input import check_id, new_id
 from fan_out.uploads import LINK_SECONDS
 from tests.support.events import api_event
 from tests.support.machine import BUCKET, REGION, Context, forget_warm_state
