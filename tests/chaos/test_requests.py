@@ -22,6 +22,7 @@ from task_service import task_api
 from tests.chaos.faults import Faults, Trouble, applies, at
 from tests.chaos.scenarios import Scenario, baseline, check_account, close, disturb, read, undisturbed
 from tests.support import machine as machines
+from tests.support.events import api_request
 from tests.support.machine import (
     ACCOUNT,
     REGION,
@@ -65,27 +66,8 @@ class Reply:
 
 def send(machine: Machine, function: str, method: str, path: str, body: object = None) -> Reply:
     """A request through API Gateway."""
-    headers = {"Content-Type": "text/csv" if isinstance(body, str) else "application/json"}
-    event = {
-        "resource": path,
-        "path": path,
-        "httpMethod": method,
-        "headers": headers,
-        "multiValueHeaders": {name: [value] for name, value in headers.items()},
-        "queryStringParameters": None,
-        "multiValueQueryStringParameters": None,
-        "pathParameters": None,
-        "stageVariables": None,
-        "requestContext": {
-            "requestId": "r",
-            "stage": "prod",
-            "path": f"/prod{path}",
-            "resourcePath": path,
-            "httpMethod": method,
-        },
-        "body": body if isinstance(body, str) or body is None else json.dumps(body),
-        "isBase64Encoded": False,
-    }
+    content_type = "text/csv" if isinstance(body, str) else "application/json"
+    event = api_request(method, path, body, content_type=content_type)
     try:
         answer = machine.call(function, event)
     except KilledError:

@@ -45,6 +45,7 @@ import kinds
 import task_service.aws
 from fan_out.aws import clients as aws
 from fanout.local import shim_states
+from tests.support.context import Context
 
 ROOT = Path(__file__).parent.parent.parent
 DEFINITION = ROOT / "statemachines/fan_out.asl.json"
@@ -86,19 +87,6 @@ class CallError(Exception):
     def __init__(self, name: str, message: str = "the call failed on its way"):
         super().__init__(message)
         self.name = name
-
-
-class Context:
-    """Lambda's context. Its time only passes when a test lets it."""
-
-    aws_request_id = "request"
-    function_name = memory_limit_in_mb = invoked_function_arn = "test"
-
-    def __init__(self, milliseconds: Callable[[], int] = lambda: 900_000):
-        self._milliseconds = milliseconds
-
-    def get_remaining_time_in_millis(self) -> int:
-        return self._milliseconds()
 
 
 @dataclass

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -20,6 +19,7 @@ from fan_out.aws import clients as aws
 from fan_out.aws.storage import Bucket, JobStore
 from fan_out.errors import ServiceUnavailableError, ThrottledError
 from fan_out.jobs import LINK_SECONDS, Jobs
+from tests.support.events import api_request
 from tests.support.machine import BUCKET, REGION, Context, forget_warm_state
 from tests.unit.fan_out.conftest import put_plan
 
@@ -73,25 +73,7 @@ def send(
     query: dict[str, str] | None = None,
 ) -> tuple[int, Any]:
     """A request through API Gateway; its status and its document."""
-    event: dict[str, Any] = {
-        "resource": path,
-        "path": path,
-        "httpMethod": method,
-        "headers": None if content_type is None else {"Content-Type": content_type},
-        "multiValueHeaders": None,
-        "queryStringParameters": query,
-        "multiValueQueryStringParameters": None if query is None else {k: [v] for k, v in query.items()},
-        "pathParameters": None,
-        "stageVariables": None,
-        "requestContext": {
-            "resourcePath": path,
-            "httpMethod": method,
-            "path": f"/prod{path}",
-            "stage": "prod",
-        },
-        "body": base64.b64encode(body).decode() if isinstance(body, bytes) else body,
-        "isBase64Encoded": isinstance(body, bytes),
-    }
+    event = api_request(method, path, body, query=query, content_type=content_type)
     answer = jobs_api.handler(event, Context())
     assert answer["multiValueHeaders"]["Content-Type"] == ["application/json"]
     answer["body"].encode()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -23,23 +22,11 @@ from moto import mock_aws
 from moto.core.models import botocore_stubber
 
 from task_service import aws, list_tasks, task_api, write_tasks
+from tests.support.context import Context
+from tests.support.events import api_request
 
 TABLE = "tasks"
 SECRET = "a secret of the tests"
-
-
-@dataclass
-class Context:
-    """What Lambda tells a handler about its invocation."""
-
-    remaining_ms: int = 60_000
-    function_name: str = "function"
-    memory_limit_in_mb: int = 512
-    invoked_function_arn: str = "arn:aws:lambda:us-east-1:123456789012:function:function"
-    aws_request_id: str = "00000000-0000-0000-0000-000000000000"
-
-    def get_remaining_time_in_millis(self) -> int:
-        return self.remaining_ms
 
 
 @pytest.fixture(scope="module")
@@ -124,23 +111,8 @@ class Api:
         content_type: str | None = "application/json",
     ) -> Answer:
         text = raw if raw is not None else None if body is None else json.dumps(body)
-        if encoded and text is not None:
-            text = base64.b64encode(text.encode()).decode()
-        lists = {name: value if isinstance(value, list) else [value] for name, value in (query or {}).items()}
-        headers = {} if content_type is None else {"Content-Type": content_type}
-        event = {
-            "resource": "/tasks",
-            "path": path,
-            "httpMethod": method,
-            "headers": headers,
-            "multiValueHeaders": {name: [value] for name, value in headers.items()},
-            "queryStringParameters": {name: values[-1] for name, values in lists.items()} or None,
-            "multiValueQueryStringParameters": lists or None,
-            "pathParameters": None,
-            "requestContext": {"requestId": "r-1", "stage": "prod", "path": f"/prod{path}"},
-            "body": text,
-            "isBase64Encoded": encoded,
-        }
+        sent = text.encode() if encoded and text is not None else text
+        event = api_request(method, path, sent, query=query, content_type=content_type)
         return self.send(event)
 
     def send(self, event: Any) -> Answer:
