@@ -23,6 +23,7 @@ from fan_out.sources import batch
 from fan_out.steps import listing, reduction
 from tests.chaos.faults import Drawn, Faults, Trouble, nothing
 from tests.support import machine as machines
+from tests.support.events import execution_ended
 from tests.support.machine import BUCKET, STARTED_AT, STATES, Boundary, Context, Ended, Machine
 
 NOW = "2026-11-23T09:30:00Z"
@@ -219,8 +220,7 @@ def check_same(answer: Answer, expected: Answer) -> None:
 
 def finalize(machine: Machine, job_id: str = "job-1", status: str = "FAILED") -> str:
     """What EventBridge sets off when an execution has ended badly; the status of the record that counts."""
-    event = {"detail": {"name": job_id, "status": status, "startDate": 1795424400000}}
-    return str(finalizer.handler(event, Context())["status"])
+    return str(finalizer.handler(execution_ended(status, job_id), Context())["status"])
 
 
 def check_made_good(machine: Machine, scenario: Scenario, answer: Answer, expected: Answer) -> None:

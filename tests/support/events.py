@@ -1,4 +1,4 @@
-"""The events with which API Gateway calls a function."""
+"""The events with which AWS calls functions, as far as they are documented."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 from fan_out import jobs_api
 from task_service import task_api
 
+# 2026-11-23T09:00:00.123Z
+STARTED_MS = 1_795_424_400_123
 STAGE = "v1"
 CATCH_ALL = "/{proxy+}"
 
@@ -60,4 +62,23 @@ def api_event(
         },
         "body": base64.b64encode(body).decode() if isinstance(body, bytes) else body,
         "isBase64Encoded": isinstance(body, bytes),
+    }
+
+
+def execution_ended(status: str, job_id: str = "job-1") -> dict[str, Any]:
+    """EventBridge's event of an execution that was stopped, timed out or failed."""
+    machine = "arn:aws:states:eu-central-1:123456789012:stateMachine:FanOut"
+    return {
+        "source": "aws.states",
+        "detail-type": "Step Functions Execution Status Change",
+        "detail": {
+            "executionArn": f"{machine.replace('stateMachine', 'execution')}:{job_id}",
+            "stateMachineArn": machine,
+            "name": job_id,
+            "status": status,
+            "startDate": STARTED_MS,
+            "stopDate": STARTED_MS + 5000,
+            "input": "{}",
+            "output": None,
+        },
     }

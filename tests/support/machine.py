@@ -20,7 +20,7 @@ from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 from unittest.mock import patch
 
 # Powertools reads these when a handler's module is imported.
@@ -38,13 +38,14 @@ from botocore.useragent import UserAgentString
 from ministack.services import stepfunctions as interpreter
 from moto import mock_aws
 from moto.core.botocore_stubber import BotocoreStubber, MockRawResponse
-from moto.core.exceptions import HTTPException
 from moto.core.request import normalize_request
+from werkzeug.exceptions import HTTPException
 
 import kinds
 import task_service.aws
 from fan_out.aws import clients as aws
 from fanout.local.gaps import error_names, paths
+from tests.support.context import Context
 
 ROOT = Path(__file__).parent.parent.parent
 DEFINITION = ROOT / "statemachines/fan_out.asl.json"
@@ -55,7 +56,7 @@ if str(KINDS) not in kinds.__path__:
 
 _SERIALIZER, _DESERIALIZER = TypeSerializer(), TypeDeserializer()
 ACCOUNT = "123456789012"
-REGION = "eu-central-1"
+REGION: Literal["eu-central-1"] = "eu-central-1"
 BUCKET = "jobs-bucket"
 TABLE = "tasks"
 STATES = ("Planner", "Lister", "Manifest", "Worker", "Reducer")
@@ -77,7 +78,7 @@ class TimedOutError(KilledError):
 
 
 class StoppedError(BaseException):
-    """Somebody stops the execution: nothing of it goes on, but a function that is running runs to its end."""
+    """The execution is stopped: no further state or call of it starts."""
 
 
 class CallError(Exception):
@@ -86,19 +87,6 @@ class CallError(Exception):
     def __init__(self, name: str, message: str = "the call failed on its way"):
         super().__init__(message)
         self.name = name
-
-
-class Context:
-    """Lambda's context. Its time only passes when a test lets it."""
-
-    aws_request_id = "request"
-    function_name = memory_limit_in_mb = invoked_function_arn = "test"
-
-    def __init__(self, milliseconds: Callable[[], int] = lambda: 900_000):
-        self._milliseconds = milliseconds
-
-    def get_remaining_time_in_millis(self) -> int:
-        return self._milliseconds()
 
 
 @dataclass
@@ -242,11 +230,11 @@ class Machine:
         try:
             return self.around(boundary, lambda: self.call(function, event))
         except (KilledError, CallError) as error:
-            name, said = error.name, str(error) or getattr(error, "message", "")
+            failure, said = error.name, str(error) or getattr(error, "message", "")
         except Exception as error:
-            name, said = type(error).__name__, str(error)
+            failure, said = type(error).__name__, str(error)
         raise interpreter._ExecutionError(
-            name, json.dumps({"errorMessage": said, "errorType": name, "stackTrace": ["secret place"]})
+            failure, json.dumps({"errorMessage": said, "errorType": failure, "stackTrace": ["secret place"]})
         )
 
     def _next(self) -> int:
@@ -254,15 +242,16 @@ class Machine:
         return self.boundaries - 1
 
     def _send(self, stubber: BotocoreStubber, event_name: str, request: AWSPreparedRequest, **_: Any) -> Any:
-        """Stands where a client would send a request; `None` lets the client fail on a network that is not there."""
-        _, service, operation = event_name.split(".")
+        """Answers a client's request in the place of the network."""
+        service, operation = event_name.split(".")[1:]
         if not self._running:
             return _answer(service, request)
         process = self._running[-1]
         if process.is_dead:
             raise KilledError
         # Such as "attempt=2; max=5", which standard mode tells every service.
-        told = request.headers.get("amz-sdk-request", b"attempt=1")
+        headers: Any = request.headers
+        told = headers.get("amz-sdk-request", b"attempt=1")
         tried = re.search(r"attempt=(\d+)", told.decode() if isinstance(told, bytes) else told)
         attempt = int(tried.group(1)) if tried else 1
         number = self._next() if attempt == 1 else self.boundaries - 1
@@ -283,7 +272,7 @@ class Machine:
         """Lambda's answer to a synchronous call."""
         function = re.search(r"/functions/([^/]+)/invocations", request.url).group(1)  # type: ignore[union-attr]
         try:
-            answer = self.call(function.replace("%3A", ":"), json.loads(request.body))
+            answer = self.call(function.replace("%3A", ":"), json.loads(cast("bytes", request.body)))
         except KilledError as error:
             return function_error(request, error.name, error.message)
         except Exception as error:
@@ -353,8 +342,7 @@ class Machine:
             for name, check in _PATH_CHECKS.items():
                 original = getattr(interpreter, name)
                 stack.enter_context(patch.object(interpreter, name, functools.partial(check, original)))
-            from fan_out.steps import reduction
-            from fan_out.steps import shard_runner as work
+            from fan_out.steps import kind_runner, reduction, shard_runner
 
             def sent(stubber: BotocoreStubber, event_name: str, request: Any, **more: Any) -> Any:
                 return self._send(stubber, event_name, request, **more)
@@ -366,16 +354,16 @@ class Machine:
                 self._quotas.append(quota)
 
             clock = functools.partial(
-                work.Clock,
+                kind_runner.Clock,
                 now=lambda: self.clock.now(),
                 sleep=lambda seconds: self.clock.sleep(seconds),
                 jitter=lambda: 1.0,
             )
             stack.enter_context(patch.object(BotocoreStubber, "__call__", sent))
             stack.enter_context(patch.object(botocore.retries.quota.RetryQuota, "__init__", remembered))
-            stack.enter_context(patch.object(work, "Clock", clock))
+            stack.enter_context(patch.object(shard_runner, "Clock", clock))
             stack.enter_context(patch.object(reduction, "ThreadPoolExecutor", _OneAfterAnother))
-            # It takes a tenth of a run's time to tell nobody which Python and which platform this is.
+            # Making the user agent's text takes a tenth of a run's time.
             stack.enter_context(patch.object(UserAgentString, "to_string", lambda agent: "tests"))
             # The SDK and the Task Service pause between their tries.
             stack.enter_context(patch.object(time, "sleep", lambda seconds: None))
@@ -468,7 +456,7 @@ def function_error(request: AWSPreparedRequest, name: str, message: str) -> AWSR
 @functools.cache
 def _routes(service: str) -> list[tuple[re.Pattern[str], Any]]:
     name = {"secrets-manager": "secretsmanager", "sfn": "stepfunctions"}.get(service, service)
-    backends = moto.backends.get_backend(name)[ACCOUNT]
+    backends = moto.backends.get_backend(cast("Any", name))[ACCOUNT]
     backend = backends["us-east-1" if "us-east-1" in backends else "aws"]
     return [(re.compile(url), method) for url, method in backend.urls.items()]
 

@@ -158,11 +158,6 @@ def read_input(document: Any) -> JobInput:
     return validate(JobInput, document, "")
 
 
-def new_id() -> str:
-    """A job id that sorts by the time of its making."""
-    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
-
-
 def refusal(field: str, value: Any, allowed: str) -> InvalidJobError:
     if isinstance(value, BaseModel):
         value = value.model_dump(by_alias=True, exclude_none=True)

@@ -68,36 +68,35 @@ def following(state: Fields) -> list[str]:
 
 
 def write(fields: Fields) -> str:
-    """The text of a definition in its form: members share a line up to WIDTH, and each of these begins its own:
-    a comment, a state, a retrier, and what does not fit into a line.
+    """The text of a definition in its form.
+
+    Members share a line up to WIDTH. A comment, a state, and what does not fit into a line begin one; a retrier
+    is always one line.
     """
-    return _layout(fields, "") + "\n"
+    return _layout(None, fields, "") + "\n"
 
 
-def _layout(node: Any, indent: str, *, is_divided: bool = False) -> str:
-    if isinstance(node, list):
-        members = [("", each) for each in node]
-        start, end = "[", "]"
-    else:
-        members = [(f"{json.dumps(name)}: ", value) for name, value in node.items()]
-        start, end = "{", "}"
-    inner = indent + "  "
+def _layout(name: str | None, node: Any, indent: str) -> str:
+    """A list or an object over several lines; `name` is the member that it is."""
+    members = [(None, each) for each in node] if isinstance(node, list) else list(node.items())
     lines: list[str] = []
     is_open = False
-    for number, (name, value) in enumerate(members):
-        comma = "," if number + 1 < len(members) else ""
-        one = name + json.dumps(value, ensure_ascii=False) + comma
-        is_apart = is_divided or name == '"Comment": '
-        is_large = name in ('"Retry": ', '"States": ') or len(inner + one) > WIDTH
-        if isinstance(value, dict | list) and is_large and not (is_divided and isinstance(node, list)):
-            divides = name in ('"Retry": ', '"States": ')
-            lines.append(inner + name + _layout(value, inner, is_divided=divides) + comma)
-            is_open = False
-        elif is_open and not is_apart and len(f"{lines[-1]} {one}") <= WIDTH:
-            lines[-1] += " " + one
+    for number, (member, value) in enumerate(members):
+        key = "" if member is None else f"{json.dumps(member)}: "
+        comma = "" if number + 1 == len(members) else ","
+        text = f"{indent}  {key}{json.dumps(value, ensure_ascii=False)}{comma}"
+        is_large = member in ("States", "Retry") or (len(text) > WIDTH and name != "Retry")
+        is_apart = member == "Comment" or name in ("States", "Retry")
+        if isinstance(value, dict | list) and is_large:
+            text = f"{indent}  {key}{_layout(member, value, indent + '  ')}{comma}"
+            is_apart = True
+        shared = f"{lines[-1]} {text.lstrip()}" if is_open else ""
+        if is_open and not is_apart and len(shared) <= WIDTH:
+            lines[-1] = shared
         else:
-            lines.append(inner + one)
+            lines.append(text)
             is_open = not is_apart
+    start, end = "[]" if isinstance(node, list) else "{}"
     return "\n".join([start, *lines, indent + end])
 
 

@@ -7,11 +7,11 @@ import pytest
 
 from fan_out.aws.storage import JobStore
 from fan_out.errors import ServiceUnavailableError
+from tests.support.events import execution_ended
 from tests.support.machine import Call, Context, KilledError, Machine, make_tasks, names, put_tasks
 from tests.unit.fan_out.conftest import put_plan, task
 
 # 2026-11-23T09:00:00.123Z, as EventBridge says it.
-STARTED_MS = 1795424400123
 ENDINGS = {
     "ABORTED": ("STOPPED", "JobStoppedError"),
     "TIMED_OUT": ("FAILED", "JobTimedOutError"),
@@ -20,24 +20,7 @@ ENDINGS = {
 
 
 def call(machine: Machine, status: str, job_id: str = "job-1") -> Any:
-    """The event of EventBridge, as far as it is documented."""
-    return machine.call(
-        "Finalizer",
-        {
-            "source": "aws.states",
-            "detail-type": "Step Functions Execution Status Change",
-            "detail": {
-                "executionArn": f"arn:aws:states:eu-central-1:123456789012:execution:FanOut:{job_id}",
-                "stateMachineArn": "arn:aws:states:eu-central-1:123456789012:stateMachine:FanOut",
-                "name": job_id,
-                "status": status,
-                "startDate": STARTED_MS,
-                "stopDate": STARTED_MS + 5000,
-                "input": "{}",
-                "output": None,
-            },
-        },
-    )
+    return machine.call("Finalizer", execution_ended(status, job_id))
 
 
 class StoppedError(BaseException):

@@ -22,24 +22,11 @@ from moto import mock_aws
 from moto.core.models import botocore_stubber
 
 from task_service import aws, list_tasks, task_api, write_tasks
+from tests.support.context import Context
 from tests.support.events import api_event
 
 TABLE = "tasks"
 SECRET = "a secret of the tests"
-
-
-@dataclass
-class Context:
-    """What Lambda tells a handler about its invocation."""
-
-    remaining_ms: int = 60_000
-    function_name: str = "function"
-    memory_limit_in_mb: int = 512
-    invoked_function_arn: str = "arn:aws:lambda:us-east-1:123456789012:function:function"
-    aws_request_id: str = "00000000-0000-0000-0000-000000000000"
-
-    def get_remaining_time_in_millis(self) -> int:
-        return self.remaining_ms
 
 
 @pytest.fixture(scope="module")
