@@ -16,21 +16,17 @@ from typing import Any
 from ministack.services import s3
 from ministack.services import stepfunctions as sf
 
-from . import replace
 from .execution_history import (
-    Control,
     Data,
     HaltedError,
     add_event,
-    controls,
-    current,
     error,
     fail_execution,
     finish,
     lock,
 )
-from .executions import walk
-from .stop_execution import abort_map_runs
+from .executions import run_to_the_end
+from .paths import number
 
 # Children of one map run that this machine works on at once, however large the state's own bound is: each
 # holds a thread here and, usually, a Lambda process.
@@ -57,24 +53,16 @@ logger = logging.getLogger("fanout.states")
 class DistributedMap:
     """One map run: its children, their counts, and its end."""
 
-    def __init__(self, state: Data, effective: Any, iterator: Data, execution: Data, ctx: Data) -> None:
+    def __init__(
+        self, state: Data, effective: Any, items: list[Any], bound: int, execution: Data, ctx: Data
+    ) -> None:
         if "ItemBatcher" in state:
             raise error("States.Runtime", "The embedded AWS has no ItemBatcher.")
-        self.state, self.effective, self.iterator, self.parent, self.ctx = (
-            state,
-            effective,
-            iterator,
-            execution,
-            ctx,
-        )
-        if state.get("ItemReader"):
-            items = sf._read_map_items(state["ItemReader"], effective, ctx)
-        else:
-            items = sf._resolve_path_or_ctx(state.get("ItemsPath", "$"), effective, ctx)
-        self.items: list[Any] = items if isinstance(items, list) else [items]
-        self.bound = int(self._number("MaxConcurrency", 0))
-        self.tolerated_percentage = self._number("ToleratedFailurePercentage", None)
-        self.tolerated_count = self._number("ToleratedFailureCount", None)
+        self.state, self.effective, self.items, self.bound = state, effective, items, bound
+        self.parent, self.ctx = execution, ctx
+        self.iterator = state.get("ItemProcessor") or state["Iterator"]
+        self.tolerated_percentage = number(state, "ToleratedFailurePercentage", effective, ctx)
+        self.tolerated_count = number(state, "ToleratedFailureCount", effective, ctx)
         self.children: list[Data | None] = [None] * len(self.items)
         self.running: dict[int, Data] = {}
         self.peak = 0
@@ -82,20 +70,6 @@ class DistributedMap:
         self.left: Iterator[int] = iter(range(len(self.items)))
         self.run = self._record()
         sf._map_runs[self.run["mapRunArn"]] = self.run
-
-    def _number(self, name: str, default: float | None) -> Any:
-        """A field of the state, or what its ...Path form selects from the state's input."""
-        path = self.state.get(f"{name}Path")
-        if path is None:
-            return self.state.get(name, default)
-        value = sf._resolve_path_or_ctx(path, self.effective, self.ctx)
-        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-            raise error(
-                "States.Runtime",
-                f"The value of {name}Path must be a number that is not negative, but '{path}' selects "
-                f"{json.dumps(value)}.",
-            )
-        return value
 
     def _record(self) -> Data:
         parts = self.parent["stateMachineArn"].split(":")
@@ -165,7 +139,6 @@ class DistributedMap:
                     self._count("running", -1)
                     self._count("aborted", 1)
                     del self.running[index]
-                    abort_map_runs(child["executionArn"])
             self.changed.notify_all()
 
     def _exceeded(self) -> Any:
@@ -237,32 +210,26 @@ class DistributedMap:
         return sf._resolve_params_obj(selector, self.effective, ctx)
 
     def _run_child(self, child: Data) -> None:
-        arn = child["executionArn"]
         try:
             data = self._child_input(child.pop("_index"))
-            child["input"] = json.dumps(data)
-            # A child is an execution of its own: $$.Execution is the child's, and there is no $$.Map.
-            ctx = {
-                "QueryLanguage": self.ctx.get("QueryLanguage", "JSONPath"),
-                "Execution": {**self.ctx["Execution"], "Id": arn, "Name": child["name"], "Input": data}
-                | {"StartTime": child["startDate"]},
-                "StateMachine": {**self.ctx["StateMachine"], "Id": self.child_machine},
-                "variables": {},
-            }
-            control = controls[arn] = Control(child)
-            current.set(control)
-            output = walk(self.iterator["States"], self.iterator["StartAt"], data, child, ctx)
-            text = json.dumps(output)
-            finish(child, "SUCCEEDED", "ExecutionSucceeded", {"output": text}, output=text)
-        except HaltedError:
-            logger.debug("%s is %s", arn, child["status"])
         except sf._ExecutionError as failure:
             fail_execution(child, failure.error, failure.cause)
-        except Exception as failure:
-            logger.exception("Child execution %s", arn)
-            fail_execution(child, "States.Runtime", str(failure))
-        finally:
-            controls.pop(arn, None)
+            return
+        child["input"] = json.dumps(data)
+        # A child is an execution of its own: $$.Execution is the child's, and there is no $$.Map.
+        own = {
+            "Id": child["executionArn"],
+            "Name": child["name"],
+            "Input": data,
+            "StartTime": child["startDate"],
+        }
+        ctx = {
+            "QueryLanguage": self.ctx.get("QueryLanguage", "JSONPath"),
+            "Execution": self.ctx["Execution"] | own,
+            "StateMachine": self.ctx["StateMachine"] | {"Id": self.child_machine},
+            "variables": {},
+        }
+        run_to_the_end(child, self.iterator, data, ctx)
 
     def _outputs(self) -> list[Any]:
         return [json.loads(child["output"]) if child and child["output"] else None for child in self.children]
@@ -283,9 +250,9 @@ class DistributedMap:
         files: dict[str, list[Data]] = {"FAILED": [], "PENDING": [], "SUCCEEDED": []}
         for status, listed in files.items():
             records = list(self._records(status))
-            for number, start in enumerate(range(0, len(records), RESULT_FILE_EXECUTIONS)):
+            for part, start in enumerate(range(0, len(records), RESULT_FILE_EXECUTIONS)):
                 body = json.dumps(records[start : start + RESULT_FILE_EXECUTIONS]).encode()
-                key = f"{folder}/{status}_{number}.json"
+                key = f"{folder}/{status}_{part}.json"
                 self._put(bucket, key, body)
                 listed.append({"Key": key, "Size": len(body)})
             if status != "PENDING":
@@ -343,15 +310,3 @@ class DistributedMap:
         path = Path(os.environ["FANOUT_MAP_RUNS"])
         with lock, path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-
-
-def run_distributed_map(
-    state: Data, raw_input: Any, effective: Any, iterator: Data, execution: Data, ctx: Data
-) -> tuple[Any, str | None]:
-    result = DistributedMap(state, effective, iterator, execution, ctx).execute()
-    output = sf._apply_result_path(state, raw_input, sf._apply_result_selector(state, result))
-    return sf._apply_output_path(state, output, ctx), sf._next_or_end(state)
-
-
-def close() -> None:
-    replace(sf, "_run_distributed_map", run_distributed_map)
