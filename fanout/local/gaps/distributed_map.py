@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextvars
 import json
-import logging
 import os
 import re
 import threading
@@ -16,15 +15,7 @@ from typing import Any
 from ministack.services import s3
 from ministack.services import stepfunctions as sf
 
-from .execution_history import (
-    Data,
-    HaltedError,
-    add_event,
-    error,
-    fail_execution,
-    finish,
-    lock,
-)
+from .execution_history import Data, HaltedError, add_event, error, fail_execution, finish, lock
 from .executions import run_to_the_end
 from .paths import number
 
@@ -34,20 +25,7 @@ MAX_PARALLEL_CHILDREN = 100
 # Executions per result file. AWS splits by bytes, far beyond a test's data; split early, so that whoever reads
 # them meets several files.
 RESULT_FILE_EXECUTIONS = 1000
-COUNTS = (
-    "pending",
-    "running",
-    "succeeded",
-    "failed",
-    "timedOut",
-    "aborted",
-    "total",
-    "resultsWritten",
-    "failuresNotRedrivable",
-    "pendingRedrive",
-)
-
-logger = logging.getLogger("fanout.states")
+COUNTS = "pending running succeeded failed timedOut aborted total resultsWritten failuresNotRedrivable pendingRedrive"
 
 
 class DistributedMap:
@@ -77,7 +55,7 @@ class DistributedMap:
         label = self.state.get("Label") or re.sub(r"[^A-Za-z0-9]", "", self.ctx["State"]["Name"])[:40]
         self.child_machine = f"arn:aws:states:{region}:{account}:stateMachine:{machine}/{label}"
         self.child_prefix = f"arn:aws:states:{region}:{account}:execution:{machine}/{label}:"
-        counts = dict.fromkeys(COUNTS, 0)
+        counts = dict.fromkeys(COUNTS.split(), 0)
         counts |= {"total": len(self.items), "pending": len(self.items)}
         return {
             "mapRunArn": f"arn:aws:states:{region}:{account}:mapRun:{machine}/{label}:{sf.new_uuid()}",
@@ -118,7 +96,11 @@ class DistributedMap:
         self._note_peak()
         if self.run["status"] == "ABORTED":
             raise HaltedError
-        result = self._write_results() if "ResultWriter" in self.state else self._outputs()
+        result: Any = [
+            json.loads(child["output"]) if child and child["output"] else None for child in self.children
+        ]
+        if "ResultWriter" in self.state:
+            result = self._write_results()
         if self.run["status"] == "FAILED":
             add_event(
                 self.parent, "MapRunFailed", {"mapRunFailedEventDetails": {"error": self._exceeded().error}}
@@ -231,9 +213,6 @@ class DistributedMap:
         }
         run_to_the_end(child, self.iterator, data, ctx)
 
-    def _outputs(self) -> list[Any]:
-        return [json.loads(child["output"]) if child and child["output"] else None for child in self.children]
-
     def _write_results(self) -> Data:
         """Write AWS's manifest and result files; the state's result names the manifest."""
         writer = self.state["ResultWriter"]
@@ -266,28 +245,17 @@ class DistributedMap:
         """The executions of one result file: aborted ones count as failed, as on AWS."""
         for index, child in enumerate(self.children):
             status = child["status"] if child else "PENDING"
-            if {"SUCCEEDED": "SUCCEEDED", "PENDING": "PENDING"}.get(status, "FAILED") != file:
+            if (status if status in ("SUCCEEDED", "PENDING") else "FAILED") != file:
                 continue
-            if child is None:
-                yield {"Input": json.dumps(self._child_input(index)), "InputDetails": {"Included": True}} | {
-                    "Status": "PENDING"
-                }
-                continue
-            record = {
-                "ExecutionArn": child["executionArn"],
-                "Input": child["input"],
-                "InputDetails": {"Included": True},
-                "Name": child["name"],
-                "RedriveCount": 0,
-                "StartDate": child["startDate"],
-                "StateMachineArn": child["stateMachineArn"],
-                "Status": status,
-                "StopDate": child["stopDate"],
-            }
-            if status == "SUCCEEDED":
+            data = child["input"] if child else json.dumps(self._child_input(index))
+            record: Data = {"Input": data, "InputDetails": {"Included": True}, "Status": status}
+            if child:
+                names = ("executionArn", "name", "startDate", "stateMachineArn", "stopDate")
+                record |= {name[0].upper() + name[1:]: child[name] for name in names} | {"RedriveCount": 0}
+            if status == "SUCCEEDED" and child:
                 record |= {"Output": child["output"], "OutputDetails": {"Included": True}}
                 record |= {"RedriveStatus": "NOT_REDRIVABLE"}
-            else:
+            elif child:
                 record |= {"Error": child.get("error"), "Cause": child.get("cause")}
                 record |= {"RedriveStatus": "REDRIVABLE_BY_MAP_RUN"}
             yield record

@@ -57,15 +57,6 @@ class ServiceError(Exception):
     """Lambda itself has failed: what was to be invoked did not run, or nothing is known of it."""
 
 
-class InitError(Exception):
-    """The function's process started but could not load its handler; carries Lambda's error payload."""
-
-    def __init__(self, payload: dict[str, Any], log: str) -> None:
-        super().__init__(payload["errorMessage"])
-        self.payload = payload
-        self.log = log
-
-
 class Process(popen_forkserver.Popen):
     """A forked environment. Raises ServiceError if the fork server dies meanwhile; the next one finds it started anew.
 
@@ -167,11 +158,8 @@ class Worker:
         payload."""
         with self._lock:
             try:
-                if not self._is_ready():
-                    self._spawn()
-                return self._invoke(event, request_id, arn, trace_id)
-            except InitError as error:
-                return {"body": error.payload, "error": True, "log": error.log}
+                failed = None if self._is_ready() else self._spawn()
+                return failed or self._invoke(event, request_id, arn, trace_id)
             except ServiceError as error:
                 self._retire()
                 return _failed(SERVICE_ERROR, str(error))
@@ -212,8 +200,8 @@ class Worker:
         self._retire()
         return _failed(kind, message, f"{log}\n{message}")
 
-    def _spawn(self) -> None:
-        """Start the process and let it load its handler; raises InitError or ServiceError."""
+    def _spawn(self) -> dict[str, Any] | None:
+        """Start the process and let it load its handler; the invocation's outcome if it cannot."""
         self._retire()
         code_dir = unpacked(self.code_zip)
         self._folder = Path(tempfile.mkdtemp(prefix="lambda-"))
@@ -229,16 +217,13 @@ class Worker:
         with theirs:
             self._proc = Process(init, theirs)
         answer = self._ask("init", time.time() + INIT_SECONDS)
-        if not answer or "error" in answer:
-            if answer:
-                payload = answer["error"]
-            else:
-                timed_out = f"Init timed out after {INIT_SECONDS:.2f} seconds"
-                last = timed_out if answer is None else self._last_words()
-                payload = {"errorType": "Runtime.ExitError", "errorMessage": f"Error: {last}"}
-            log = self._logged()
-            self._retire()
-            raise InitError(payload, log)
+        if answer and "error" not in answer:
+            return None
+        timed_out = f"Init timed out after {INIT_SECONDS:.2f} seconds"
+        last = "" if answer else timed_out if answer is None else self._last_words()
+        failed = _failed("Runtime.ExitError", f"Error: {last}", self._logged())
+        self._retire()
+        return failed | {"body": answer["error"]} if answer else failed
 
     def _ask(self, call_id: str, deadline: float, question: bytes = b"") -> dict[str, Any] | None:
         """Send the question and return the answer to this call; empty if the process died or sent anything else,

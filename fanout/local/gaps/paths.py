@@ -91,18 +91,18 @@ def evaluate_rule(original: Callable[..., bool], rule: Data, data: Any, ctx: Dat
     return original(rule, data, ctx)
 
 
-def apply_input_path(original: Callable[..., Any], state: Data, data: Any, ctx: Data | None = None) -> Any:
-    require_path(state.get("InputPath"), data, ctx, "InputPath")
-    return original(state, data, ctx)
+def requiring(field: str) -> Callable[..., Any]:
+    """The function that applies this field, InputPath or OutputPath, refusing a path that selects nothing."""
 
+    def apply(original: Callable[..., Any], state: Data, data: Any, ctx: Data | None = None) -> Any:
+        require_path(state.get(field), data, ctx, field)
+        return original(state, data, ctx)
 
-def apply_output_path(original: Callable[..., Any], state: Data, data: Any, ctx: Data | None = None) -> Any:
-    require_path(state.get("OutputPath"), data, ctx, "OutputPath")
-    return original(state, data, ctx)
+    return apply
 
 
 def close() -> None:
     replace(sf, "_resolve_params_obj", resolve_template, wraps=True)
     replace(sf, "_evaluate_rule", evaluate_rule, wraps=True)
-    replace(sf, "_apply_input_path", apply_input_path, wraps=True)
-    replace(sf, "_apply_output_path", apply_output_path, wraps=True)
+    replace(sf, "_apply_input_path", requiring("InputPath"), wraps=True)
+    replace(sf, "_apply_output_path", requiring("OutputPath"), wraps=True)
