@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 import os
-import time
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import boto3
 import botocore.session
 from botocore.config import Config
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, WaiterError
 
 from .server import ACCESS_KEY_ID, ACCOUNT_ID, REGION, SECRET_ACCESS_KEY, Say
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
     from mypy_boto3_s3 import S3Client
 
-STACK_SECONDS = 120.0
+STACK_SECONDS = 120
 # CDK's newest bootstrap version; the template only asks that there be one that is new enough.
 BOOTSTRAP_PARAMETER = "/cdk-bootstrap/hnb659fds/version"
 BOOTSTRAP_VERSION = "30"
@@ -169,54 +168,47 @@ def deploy(assembly: Assembly, endpoint_url: str, *, say: Say = lambda _: None) 
     url = f"{endpoint_url}/{_template_bucket(assembly)}/{key}"
     say(f"Deploying stack {assembly.stack} ({len(assembly.template['Resources'])} resources)")
     _apply(cloudformation, assembly.stack, url)
-    return _await(cloudformation, assembly.stack)
+    outputs = _described(cloudformation, assembly.stack).get("Outputs", [])
+    return {output["OutputKey"]: output["OutputValue"] for output in outputs}
 
 
 def _template_bucket(assembly: Assembly) -> str:
     return assembly.assets[0].bucket if assembly.assets else f"cdk-hnb659fds-assets-{ACCOUNT_ID}-{REGION}"
 
 
-def _apply(cloudformation: CloudFormationClient, stack: str, template_url: str) -> None:
-    status = _status(cloudformation, stack)
+def _apply(cloudformation: Any, stack: str, template_url: str) -> None:
+    """Create or update the stack and wait until it is done; raises DeployError."""
+    patience = {"StackName": stack, "WaiterConfig": {"Delay": 0.1, "MaxAttempts": 10 * STACK_SECONDS}}
+    status = _described(cloudformation, stack).get("StackStatus")
     if status is not None and status.endswith(FAILED_STATES) and not status.startswith("UPDATE_ROLLBACK"):
         # Such a stack can only be deleted.
         cloudformation.delete_stack(StackName=stack)
-        _until_settled(cloudformation, stack)
+        cloudformation.get_waiter("stack_delete_complete").wait(**patience)
         status = None
     change = cloudformation.create_stack if status is None else cloudformation.update_stack
+    done = cloudformation.get_waiter(f"stack_{'create' if status is None else 'update'}_complete")
     try:
         change(
             StackName=stack, TemplateURL=template_url, Capabilities=["CAPABILITY_NAMED_IAM", "CAPABILITY_IAM"]
         )
+        done.wait(**patience)
     except ClientError as error:
         if "No updates are to be performed" not in str(error):
             raise DeployError(f"The stack {stack} was refused: {error}") from error
+    except WaiterError as error:
+        status = _described(cloudformation, stack).get("StackStatus", "gone")
+        reasons = _reasons(cloudformation, stack)
+        raise DeployError(f"The stack {stack} is {status}.\n{reasons}".rstrip()) from error
 
 
-def _status(cloudformation: CloudFormationClient, stack: str) -> str | None:
+def _described(cloudformation: CloudFormationClient, stack: str) -> dict[str, Any]:
+    """The stack's description; empty if there is none."""
     try:
-        return cloudformation.describe_stacks(StackName=stack)["Stacks"][0]["StackStatus"]
+        return dict(cloudformation.describe_stacks(StackName=stack)["Stacks"][0])
     except ClientError as error:
         if "does not exist" in str(error):
-            return None
+            return {}
         raise
-
-
-def _until_settled(cloudformation: CloudFormationClient, stack: str) -> str | None:
-    deadline = time.monotonic() + STACK_SECONDS
-    while (status := _status(cloudformation, stack)) is not None and status.endswith("_IN_PROGRESS"):
-        if time.monotonic() > deadline:
-            raise DeployError(f"The stack {stack} is still {status} after {STACK_SECONDS:.0f} seconds.")
-        time.sleep(0.1)
-    return status
-
-
-def _await(cloudformation: CloudFormationClient, stack: str) -> dict[str, str]:
-    status = _until_settled(cloudformation, stack)
-    if status not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
-        raise DeployError(f"The stack {stack} is {status}.\n{_reasons(cloudformation, stack)}".rstrip())
-    outputs = cloudformation.describe_stacks(StackName=stack)["Stacks"][0].get("Outputs", [])
-    return {output["OutputKey"]: output["OutputValue"] for output in outputs}
 
 
 def _reasons(cloudformation: CloudFormationClient, stack: str) -> str:

@@ -1,8 +1,9 @@
 """The server process of the embedded AWS: ministack with its gaps closed.
 
-`python -m fanout.local.emulator FD TOKEN [LIFELINE]` serves on the listening socket FD. `TOKEN` marks the process in
+`main` with the arguments FD TOKEN [LIFELINE] serves on the listening socket FD. `TOKEN` marks the process in
 the process table as one of ours. If the file descriptor LIFELINE is given, the server ends when the process that
-holds its other end does. server.py builds the environment that this module and ministack read.
+holds its other end does. It is started with `python -c`: a main module that is a file would be imported into every
+process that the fork server makes. server.py builds the environment that this module and ministack read.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ import os
 import resource
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from .gaps import IncompatibleMinistackError, close_all
@@ -61,8 +64,11 @@ def _end_with(lifeline: int) -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def main(arguments: list[str]) -> NoReturn:
-    listener, _token, *rest = arguments
+def main() -> NoReturn:
+    listener, _token, *rest = sys.argv[1:]
+    # Nothing is written to where the project is.
+    sys.path[0] = str(Path.cwd())
+    os.chdir(tempfile.gettempdir())
     # Requests come in bursts of as many connections as there are workers.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     # macOS names a hard limit that it then refuses.
@@ -70,7 +76,10 @@ def main(arguments: list[str]) -> NoReturn:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if rest:
         threading.Thread(target=_end_with, args=(int(rest[0]),), daemon=True).start()
-    close_all()
+    try:
+        close_all()
+    except IncompatibleMinistackError as error:
+        sys.exit(f"The embedded AWS cannot start. {error}")
     app = importlib.import_module("ministack.app")
     hypercorn = importlib.import_module("hypercorn.asyncio")
     config = importlib.import_module("hypercorn.config").Config()
@@ -79,11 +88,6 @@ def main(arguments: list[str]) -> NoReturn:
     config.graceful_timeout = 0.5
     config.loglevel = "WARNING"
     asyncio.run(hypercorn.serve(local_only(app.app), config))
+    # The functions' processes end with it.
+    os.killpg(0, signal.SIGKILL)
     sys.exit(0)
-
-
-if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except IncompatibleMinistackError as error:
-        sys.exit(f"The embedded AWS cannot start. {error}")

@@ -202,7 +202,8 @@ def _launch(home: Path, listener: socket.socket, lifeline: int | None, wait_scal
     port = listener.getsockname()[1]
     token = f"fanout-{secrets.token_hex(8)}"
     fds = [listener.fileno()] + ([] if lifeline is None else [lifeline])
-    command = [sys.executable, "-m", "fanout.local.emulator", str(fds[0]), token, *map(str, fds[1:])]
+    program = "from fanout.local.emulator import main; main()"
+    command = [sys.executable, "-c", program, str(fds[0]), token, *map(str, fds[1:])]
     # Not the file of an earlier start, which others may be able to read.
     (home / "server.log").unlink(missing_ok=True)
     with (home / "server.log").open("wb") as log:
@@ -249,6 +250,8 @@ def _environment(home: Path, port: int, wait_scale: float) -> dict[str, str]:
         # The quota of a new AWS account; ministack would derive it from this machine's memory.
         "LAMBDA_ACCOUNT_CONCURRENCY": "1000",
         "SFN_WAIT_SCALE": str(wait_scale),
+        # macOS refuses to fork a process in which certain system libraries have been used.
+        "OBJC_DISABLE_INITIALIZE_FORK_SAFETY": "YES",
         "SFTP_ENABLED": "0",
         "IOT_MTLS_ENABLED": "0",
         # No container is ever started; without this ministack looks for a daemon.

@@ -111,14 +111,93 @@ def test_a_map_run_tolerates_the_failures_that_the_path_says(
     assert ended.get("error") == (None if status == "SUCCEEDED" else "States.ExceedToleratedFailureThreshold")
 
 
-@pytest.mark.parametrize("value", [-1, "3", None, True])
-def test_a_path_field_of_a_map_that_selects_no_number_fails_the_execution(
-    emulator: Emulator, value: object
+@pytest.mark.parametrize("mode", ["DISTRIBUTED", "INLINE"])
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("MaxConcurrency", -1, "MaxConcurrency cannot be negative."),
+        (
+            "MaxConcurrency",
+            "3",
+            'The MaxConcurrencyPath field refers to value "3" which is not a valid integer: $.n',
+        ),
+        (
+            "MaxConcurrency",
+            None,
+            'The MaxConcurrencyPath field refers to value "null" which is not a valid integer',
+        ),
+        (
+            "MaxConcurrency",
+            True,
+            'The MaxConcurrencyPath field refers to value "true" which is not a valid integer',
+        ),
+        (
+            "MaxConcurrency",
+            1.5,
+            'The MaxConcurrencyPath field refers to value "1.5" which is not a valid integer',
+        ),
+    ],
+)
+def test_a_path_to_no_number_fails_a_map(
+    emulator: Emulator, mode: str, field: str, value: object, said: str
 ) -> None:
-    shards = distributed({"Done": DONE}, MaxConcurrencyPath="$.bound")
-    ended = emulator.run({"Shards": shards}, {"items": [1], "bound": value})
+    shards = distributed({"Done": DONE}, **{f"{field}Path": "$.n"})
+    shards["ItemProcessor"]["ProcessorConfig"]["Mode"] = mode
+    ended = emulator.run({"Shards": shards}, {"items": [1], "n": value})
     assert (ended["status"], ended["error"]) == ("FAILED", "States.Runtime")
-    assert "MaxConcurrencyPath" in ended["cause"]
+    place = "An error occurred while executing the state 'Shards' (entered at the event id #2). "
+    assert ended["cause"].startswith(place + said)
+
+
+@pytest.mark.parametrize(
+    ("percentage", "said"),
+    [
+        (100.5, "cannot be greater than 100."),
+        (-1, "cannot be negative."),
+        ("x", 'refers to value "x" which is no'),
+    ],
+)
+def test_a_percentage_that_is_none_fails_a_map(emulator: Emulator, percentage: object, said: str) -> None:
+    shards = distributed({"Done": DONE}, ToleratedFailurePercentagePath="$.n")
+    ended = emulator.run({"Shards": shards}, {"items": [1], "n": percentage})
+    assert (ended["status"], ended["error"]) == ("FAILED", "States.Runtime")
+    assert f"ToleratedFailurePercentage{'Path field' if percentage == 'x' else ''} {said}" in ended["cause"]
+
+
+def test_a_failed_iteration_ends_an_inline_map_at_once(emulator: Emulator, echo: str) -> None:
+    slow = {"Type": "Choice", "Choices": [{"Variable": "$.fail", "BooleanEquals": True, "Next": "Failed"}]}
+    states = {
+        "Asked": slow | {"Default": "Work"},
+        "Failed": FAIL,
+        "Work": task(echo, Next="More"),
+        "More": DONE,
+    }
+    inline = {
+        "Type": "Map",
+        "ItemsPath": "$.items",
+        "ItemProcessor": {"StartAt": "Asked", "States": states},
+        "End": True,
+    }
+    started = time.monotonic()
+    ended = emulator.run({"Segments": inline}, {"items": [{"fail": False, "sleep": 6}, {"fail": True}]})
+    assert (ended["error"], ended["cause"]) == ("TaskError", "as asked")
+    assert time.monotonic() - started < 5
+    types = [event["type"] for event in emulator.history(ended["executionArn"])]
+    assert types[-3:] == ["MapIterationFailed", "MapStateFailed", "ExecutionFailed"]
+
+
+def test_items_that_are_no_list_fail_a_map(emulator: Emulator) -> None:
+    bucket = emulator.bucket()
+    emulator.client("s3").put_object(Bucket=bucket, Key="k", Body=b'{"no": "list"}')
+    reader = {
+        "Resource": "arn:aws:states:::s3:getObject",
+        "ReaderConfig": {"InputType": "JSON"},
+        "Parameters": {"Bucket": bucket, "Key": "k"},
+    }
+    ended = emulator.run({"Shards": distributed({"Done": DONE}, ItemReader=reader)}, items(1))
+    assert (ended["status"], ended["error"]) == ("FAILED", "States.ItemReaderFailed")
+    ended = emulator.run({"Shards": distributed({"Done": DONE})}, {"items": 3})
+    assert (ended["status"], ended["error"]) == ("FAILED", "States.Runtime")
 
 
 def test_a_map_run_over_its_threshold_starts_no_more_children_and_aborts_those_that_run(
@@ -242,16 +321,50 @@ def test_a_machine_that_runs_into_its_timeout_is_timed_out_and_says_so_on_the_ev
     assert emulator.describe(execution)["status"] == "TIMED_OUT", "a task that fails later changes nothing"
 
 
-def test_a_state_whose_output_exceeds_256_kib_fails_the_execution_past_every_catch(
-    emulator: Emulator,
-) -> None:
+def test_a_task_result_over_256_kib_is_caught(emulator: Emulator) -> None:
     large = emulator.function("def handler(event, context): return 'x' * event")
     catch = [{"ErrorEquals": ["States.ALL"], "Next": "Caught"}]
     states = {"Work": task(large, Catch=catch), "Caught": DONE}
     limit = 256 * 1024
-    assert emulator.run(states, limit - 100)["status"] == "SUCCEEDED"
+    assert json.loads(emulator.run(states, limit - 100)["output"]) == "x" * (limit - 100)
     ended = emulator.run(states, limit)
+    assert ended["status"] == "SUCCEEDED"
+    assert json.loads(ended["output"]) == {
+        "Error": "States.DataLimitExceeded",
+        "Cause": "The state/task 'lambda' returned a result with a size exceeding the maximum number of bytes service "
+        "limit.",
+    }
+
+
+def test_a_state_output_over_256_kib_is_not_caught(emulator: Emulator) -> None:
+    """What a function may return, twice, in the output of the state."""
+    large = emulator.function("def handler(event, context): return 'x' * 200_000")
+    both = {"a.$": "$.Payload", "b.$": "$.Payload"}
+    catch = [{"ErrorEquals": ["States.ALL"], "Next": "Caught"}]
+    work = task(large, Catch=catch, ResultSelector=both, OutputPath="$")
+    ended = emulator.run({"Work": work, "Caught": DONE}, {})
     assert (ended["status"], ended["error"]) == ("FAILED", "States.DataLimitExceeded")
+
+
+def test_a_task_that_times_out_has_no_cause(emulator: Emulator, echo: str) -> None:
+    states = {"Work": task(echo, TimeoutSeconds=1)}
+    ended = emulator.run(states, {"sleep": 2})
+    assert (ended["error"], ended.get("cause")) == ("States.Timeout", None)
+    types = [event["type"] for event in emulator.history(ended["executionArn"])]
+    assert types[-2:] == ["TaskTimedOut", "ExecutionFailed"]
+    catch = [{"ErrorEquals": ["States.Timeout"], "Next": "Caught"}]
+    ended = emulator.run({"Work": task(echo, TimeoutSeconds=1, Catch=catch), "Caught": DONE}, {"sleep": 2})
+    assert json.loads(ended["output"]) == {"Error": "States.Timeout", "Cause": ""}
+
+
+def test_a_fail_state_without_error_gives_none(emulator: Emulator) -> None:
+    ended = emulator.run({"Failed": {"Type": "Fail"}})
+    assert (ended["status"], ended.get("error"), ended.get("cause")) == ("FAILED", None, None)
+
+
+def test_a_number_equals_no_boolean(emulator: Emulator) -> None:
+    for value, status in ((True, "FAILED"), (1, "SUCCEEDED")):
+        assert emulator.run(FAIL_IF_ASKED, {"fail": value})["status"] == status
 
 
 def test_an_execution_fails_at_25_000_events(emulator: Emulator) -> None:
@@ -261,7 +374,7 @@ def test_an_execution_fails_at_25_000_events(emulator: Emulator) -> None:
     assert len(emulator.history(ended["executionArn"])) == 25_000
 
 
-def test_the_history_of_an_inline_map_has_the_events_of_its_iterations(emulator: Emulator, echo: str) -> None:
+def test_an_inline_map_has_the_events_of_its_iterations(emulator: Emulator, echo: str) -> None:
     inline = {
         "Type": "Map",
         "ItemsPath": "$.items",
@@ -272,6 +385,7 @@ def test_the_history_of_an_inline_map_has_the_events_of_its_iterations(emulator:
     assert [event["type"] for event in emulator.history(ended["executionArn"])] == [
         "ExecutionStarted",
         "MapStateEntered",
+        "MapStateStarted",
         "MapIterationStarted",
         "TaskStateEntered",
         "TaskScheduled",
@@ -279,6 +393,7 @@ def test_the_history_of_an_inline_map_has_the_events_of_its_iterations(emulator:
         "TaskSucceeded",
         "TaskStateExited",
         "MapIterationSucceeded",
+        "MapStateSucceeded",
         "MapStateExited",
         "ExecutionSucceeded",
     ]
@@ -614,17 +729,17 @@ def test_a_forked_child_that_returns_answers_nothing(damages: str, emulator: Emu
     assert [emulator.invoke(damages, {"way": "well"})[1] for _ in range(3)] == [2, 3, 4]
 
 
-def zygote_of(emulator: Emulator) -> int:
+def kill_the_fork_server(emulator: Emulator) -> None:
     shown = subprocess.run(
-        ["pgrep", "-g", str(emulator.server.pid), "-P", str(emulator.server.pid), "-f", "lambda_worker"],
+        ["pgrep", "-P", str(emulator.server.pid), "-f", "multiprocessing.forkserver"],
         capture_output=True,
         text=True,
         check=True,
     )
-    return int(shown.stdout)
+    os.kill(int(shown.stdout), signal.SIGKILL)
 
 
-def test_a_killed_zygote_is_a_service_error_and_is_replaced(emulator: Emulator) -> None:
+def test_a_killed_fork_server_is_a_service_error_and_is_replaced(emulator: Emulator) -> None:
     """What runs in its environments is retried by a state machine, as a failure of Lambda itself."""
     function = emulator.function("import time\ndef handler(event, context): time.sleep(event['seconds'])")
     retry = [{"ErrorEquals": ["Lambda.ServiceException"], "IntervalSeconds": 1, "MaxAttempts": 9}]
@@ -632,7 +747,7 @@ def test_a_killed_zygote_is_a_service_error_and_is_replaced(emulator: Emulator) 
     execution = emulator.start(machine, {"seconds": 1})
     caught = emulator.start(emulator.machine({"Work": task(function)}), {"seconds": 1})
     time.sleep(0.7)
-    os.kill(zygote_of(emulator), signal.SIGKILL)
+    kill_the_fork_server(emulator)
     assert emulator.wait(execution)["status"] == "SUCCEEDED"
     assert emulator.wait(caught)["error"] == "Lambda.ServiceException"
 
@@ -644,7 +759,7 @@ def test_a_service_error_of_an_invocation_is_a_500(emulator: Emulator) -> None:
     with ThreadPoolExecutor(1) as pool:
         working = pool.submit(once.invoke, FunctionName=function)
         time.sleep(0.7)
-        os.kill(zygote_of(emulator), signal.SIGKILL)
+        kill_the_fork_server(emulator)
         with pytest.raises(ClientError, match="ServiceException") as refused:
             working.result()
     assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 500
@@ -921,7 +1036,8 @@ def test_a_wrong_or_late_presigned_address_is_refused(emulator: Emulator, versio
     bucket = emulator.bucket()
     emulator.client("s3").put_object(Bucket=bucket, Key="a b/ü", Body=b"1")
     s3 = session().client("s3", endpoint_url=emulator.endpoint_url, config=Config(signature_version=version))
-    url = s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "a b/ü"}, ExpiresIn=1)
+    place = {"Bucket": bucket, "Key": "a b/ü"}
+    url, late = (s3.generate_presigned_url("get_object", Params=place, ExpiresIn=n) for n in (60, 1))
     with urllib.request.urlopen(url) as answer:
         assert answer.read() == b"1"
     for wrong in (
@@ -933,7 +1049,7 @@ def test_a_wrong_or_late_presigned_address_is_refused(emulator: Emulator, versio
             urllib.request.urlopen(wrong)
     time.sleep(2.1)
     with pytest.raises(urllib.error.HTTPError, match="403"):
-        urllib.request.urlopen(url)
+        urllib.request.urlopen(late)
 
 
 def test_a_request_signed_by_a_role_needs_its_permission(emulator: Emulator, api: str) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 MINISTACK_VERSION = "1.5.33"
 
 GAPS = (
-    "distributed_map",
+    "map_states",
     "executions",
     "execution_history",
     "payload_limit",

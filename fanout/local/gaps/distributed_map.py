@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextvars
 import json
-import logging
 import os
 import re
 import threading
@@ -16,21 +15,9 @@ from typing import Any
 from ministack.services import s3
 from ministack.services import stepfunctions as sf
 
-from . import replace
-from .execution_history import (
-    Control,
-    Data,
-    HaltedError,
-    add_event,
-    controls,
-    current,
-    error,
-    fail_execution,
-    finish,
-    lock,
-)
-from .executions import walk
-from .stop_execution import abort_map_runs
+from .execution_history import Data, HaltedError, add_event, error, fail_execution, finish, lock
+from .executions import run_to_the_end
+from .paths import number
 
 # Children of one map run that this machine works on at once, however large the state's own bound is: each
 # holds a thread here and, usually, a Lambda process.
@@ -38,43 +25,22 @@ MAX_PARALLEL_CHILDREN = 100
 # Executions per result file. AWS splits by bytes, far beyond a test's data; split early, so that whoever reads
 # them meets several files.
 RESULT_FILE_EXECUTIONS = 1000
-COUNTS = (
-    "pending",
-    "running",
-    "succeeded",
-    "failed",
-    "timedOut",
-    "aborted",
-    "total",
-    "resultsWritten",
-    "failuresNotRedrivable",
-    "pendingRedrive",
-)
-
-logger = logging.getLogger("fanout.states")
+COUNTS = "pending running succeeded failed timedOut aborted total resultsWritten failuresNotRedrivable pendingRedrive"
 
 
 class DistributedMap:
     """One map run: its children, their counts, and its end."""
 
-    def __init__(self, state: Data, effective: Any, iterator: Data, execution: Data, ctx: Data) -> None:
+    def __init__(
+        self, state: Data, effective: Any, items: list[Any], bound: int, execution: Data, ctx: Data
+    ) -> None:
         if "ItemBatcher" in state:
             raise error("States.Runtime", "The embedded AWS has no ItemBatcher.")
-        self.state, self.effective, self.iterator, self.parent, self.ctx = (
-            state,
-            effective,
-            iterator,
-            execution,
-            ctx,
-        )
-        if state.get("ItemReader"):
-            items = sf._read_map_items(state["ItemReader"], effective, ctx)
-        else:
-            items = sf._resolve_path_or_ctx(state.get("ItemsPath", "$"), effective, ctx)
-        self.items: list[Any] = items if isinstance(items, list) else [items]
-        self.bound = int(self._number("MaxConcurrency", 0))
-        self.tolerated_percentage = self._number("ToleratedFailurePercentage", None)
-        self.tolerated_count = self._number("ToleratedFailureCount", None)
+        self.state, self.effective, self.items, self.bound = state, effective, items, bound
+        self.parent, self.ctx = execution, ctx
+        self.iterator = state.get("ItemProcessor") or state["Iterator"]
+        self.tolerated_percentage = number(state, "ToleratedFailurePercentage", effective, ctx)
+        self.tolerated_count = number(state, "ToleratedFailureCount", effective, ctx)
         self.children: list[Data | None] = [None] * len(self.items)
         self.running: dict[int, Data] = {}
         self.peak = 0
@@ -83,27 +49,13 @@ class DistributedMap:
         self.run = self._record()
         sf._map_runs[self.run["mapRunArn"]] = self.run
 
-    def _number(self, name: str, default: float | None) -> Any:
-        """A field of the state, or what its ...Path form selects from the state's input."""
-        path = self.state.get(f"{name}Path")
-        if path is None:
-            return self.state.get(name, default)
-        value = sf._resolve_path_or_ctx(path, self.effective, self.ctx)
-        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-            raise error(
-                "States.Runtime",
-                f"The value of {name}Path must be a number that is not negative, but '{path}' selects "
-                f"{json.dumps(value)}.",
-            )
-        return value
-
     def _record(self) -> Data:
         parts = self.parent["stateMachineArn"].split(":")
         region, account, machine = parts[3], parts[4], parts[6]
         label = self.state.get("Label") or re.sub(r"[^A-Za-z0-9]", "", self.ctx["State"]["Name"])[:40]
         self.child_machine = f"arn:aws:states:{region}:{account}:stateMachine:{machine}/{label}"
         self.child_prefix = f"arn:aws:states:{region}:{account}:execution:{machine}/{label}:"
-        counts = dict.fromkeys(COUNTS, 0)
+        counts = dict.fromkeys(COUNTS.split(), 0)
         counts |= {"total": len(self.items), "pending": len(self.items)}
         return {
             "mapRunArn": f"arn:aws:states:{region}:{account}:mapRun:{machine}/{label}:{sf.new_uuid()}",
@@ -144,7 +96,11 @@ class DistributedMap:
         self._note_peak()
         if self.run["status"] == "ABORTED":
             raise HaltedError
-        result = self._write_results() if "ResultWriter" in self.state else self._outputs()
+        result: Any = [
+            json.loads(child["output"]) if child and child["output"] else None for child in self.children
+        ]
+        if "ResultWriter" in self.state:
+            result = self._write_results()
         if self.run["status"] == "FAILED":
             add_event(
                 self.parent, "MapRunFailed", {"mapRunFailedEventDetails": {"error": self._exceeded().error}}
@@ -165,7 +121,6 @@ class DistributedMap:
                     self._count("running", -1)
                     self._count("aborted", 1)
                     del self.running[index]
-                    abort_map_runs(child["executionArn"])
             self.changed.notify_all()
 
     def _exceeded(self) -> Any:
@@ -237,35 +192,26 @@ class DistributedMap:
         return sf._resolve_params_obj(selector, self.effective, ctx)
 
     def _run_child(self, child: Data) -> None:
-        arn = child["executionArn"]
         try:
             data = self._child_input(child.pop("_index"))
-            child["input"] = json.dumps(data)
-            # A child is an execution of its own: $$.Execution is the child's, and there is no $$.Map.
-            ctx = {
-                "QueryLanguage": self.ctx.get("QueryLanguage", "JSONPath"),
-                "Execution": {**self.ctx["Execution"], "Id": arn, "Name": child["name"], "Input": data}
-                | {"StartTime": child["startDate"]},
-                "StateMachine": {**self.ctx["StateMachine"], "Id": self.child_machine},
-                "variables": {},
-            }
-            control = controls[arn] = Control(child)
-            current.set(control)
-            output = walk(self.iterator["States"], self.iterator["StartAt"], data, child, ctx)
-            text = json.dumps(output)
-            finish(child, "SUCCEEDED", "ExecutionSucceeded", {"output": text}, output=text)
-        except HaltedError:
-            logger.debug("%s is %s", arn, child["status"])
         except sf._ExecutionError as failure:
             fail_execution(child, failure.error, failure.cause)
-        except Exception as failure:
-            logger.exception("Child execution %s", arn)
-            fail_execution(child, "States.Runtime", str(failure))
-        finally:
-            controls.pop(arn, None)
-
-    def _outputs(self) -> list[Any]:
-        return [json.loads(child["output"]) if child and child["output"] else None for child in self.children]
+            return
+        child["input"] = json.dumps(data)
+        # A child is an execution of its own: $$.Execution is the child's, and there is no $$.Map.
+        own = {
+            "Id": child["executionArn"],
+            "Name": child["name"],
+            "Input": data,
+            "StartTime": child["startDate"],
+        }
+        ctx = {
+            "QueryLanguage": self.ctx.get("QueryLanguage", "JSONPath"),
+            "Execution": self.ctx["Execution"] | own,
+            "StateMachine": self.ctx["StateMachine"] | {"Id": self.child_machine},
+            "variables": {},
+        }
+        run_to_the_end(child, self.iterator, data, ctx)
 
     def _write_results(self) -> Data:
         """Write AWS's manifest and result files; the state's result names the manifest."""
@@ -283,9 +229,9 @@ class DistributedMap:
         files: dict[str, list[Data]] = {"FAILED": [], "PENDING": [], "SUCCEEDED": []}
         for status, listed in files.items():
             records = list(self._records(status))
-            for number, start in enumerate(range(0, len(records), RESULT_FILE_EXECUTIONS)):
+            for part, start in enumerate(range(0, len(records), RESULT_FILE_EXECUTIONS)):
                 body = json.dumps(records[start : start + RESULT_FILE_EXECUTIONS]).encode()
-                key = f"{folder}/{status}_{number}.json"
+                key = f"{folder}/{status}_{part}.json"
                 self._put(bucket, key, body)
                 listed.append({"Key": key, "Size": len(body)})
             if status != "PENDING":
@@ -299,28 +245,17 @@ class DistributedMap:
         """The executions of one result file: aborted ones count as failed, as on AWS."""
         for index, child in enumerate(self.children):
             status = child["status"] if child else "PENDING"
-            if {"SUCCEEDED": "SUCCEEDED", "PENDING": "PENDING"}.get(status, "FAILED") != file:
+            if (status if status in ("SUCCEEDED", "PENDING") else "FAILED") != file:
                 continue
-            if child is None:
-                yield {"Input": json.dumps(self._child_input(index)), "InputDetails": {"Included": True}} | {
-                    "Status": "PENDING"
-                }
-                continue
-            record = {
-                "ExecutionArn": child["executionArn"],
-                "Input": child["input"],
-                "InputDetails": {"Included": True},
-                "Name": child["name"],
-                "RedriveCount": 0,
-                "StartDate": child["startDate"],
-                "StateMachineArn": child["stateMachineArn"],
-                "Status": status,
-                "StopDate": child["stopDate"],
-            }
-            if status == "SUCCEEDED":
+            data = child["input"] if child else json.dumps(self._child_input(index))
+            record: Data = {"Input": data, "InputDetails": {"Included": True}, "Status": status}
+            if child:
+                names = ("executionArn", "name", "startDate", "stateMachineArn", "stopDate")
+                record |= {name[0].upper() + name[1:]: child[name] for name in names} | {"RedriveCount": 0}
+            if status == "SUCCEEDED" and child:
                 record |= {"Output": child["output"], "OutputDetails": {"Included": True}}
                 record |= {"RedriveStatus": "NOT_REDRIVABLE"}
-            else:
+            elif child:
                 record |= {"Error": child.get("error"), "Cause": child.get("cause")}
                 record |= {"RedriveStatus": "REDRIVABLE_BY_MAP_RUN"}
             yield record
@@ -343,15 +278,3 @@ class DistributedMap:
         path = Path(os.environ["FANOUT_MAP_RUNS"])
         with lock, path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-
-
-def run_distributed_map(
-    state: Data, raw_input: Any, effective: Any, iterator: Data, execution: Data, ctx: Data
-) -> tuple[Any, str | None]:
-    result = DistributedMap(state, effective, iterator, execution, ctx).execute()
-    output = sf._apply_result_path(state, raw_input, sf._apply_result_selector(state, result))
-    return sf._apply_output_path(state, output, ctx), sf._next_or_end(state)
-
-
-def close() -> None:
-    replace(sf, "_run_distributed_map", run_distributed_map)

@@ -14,7 +14,7 @@ from .execution_history import error
 
 # Neither is ever matched by a Retry or a Catch, States.ALL included:
 # https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html
-UNCATCHABLE = {"States.DataLimitExceeded", "States.Runtime"}
+UNCATCHABLE = {"States.Runtime"}
 
 
 def matches(original: Callable[[list[str], str], bool], error_equals: list[str], name: str) -> bool:

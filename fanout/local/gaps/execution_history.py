@@ -13,6 +13,7 @@ from ministack.services import stepfunctions as sf
 from . import replace
 
 MAX_EVENTS = 25_000
+TIMEOUT = "States.Timeout"
 ENDED = {"ExecutionSucceeded", "ExecutionFailed", "ExecutionAborted", "ExecutionTimedOut"}
 Data = dict[str, Any]
 
@@ -27,6 +28,13 @@ class Control:
 
     execution: Data
     halted: threading.Event = field(default_factory=threading.Event)
+    # Of its inline Maps.
+    inner: list[Control] = field(default_factory=list)
+
+    def halt(self) -> None:
+        self.halted.set()
+        for control in self.inner:
+            control.halt()
 
 
 current: contextvars.ContextVar[Control | None] = contextvars.ContextVar("fanout_execution", default=None)
@@ -41,7 +49,7 @@ def error(name: str, cause: str) -> Exception:
 
 
 def finish(execution: Data, status: str, event: str, details: Data | None = None, **fields: object) -> bool:
-    """End an execution, once: False, and nothing changed, if it had ended already."""
+    """End an execution and its map runs, once: False, and nothing changed, if it had ended already."""
     with lock:
         if execution["status"] != "RUNNING":
             return False
@@ -50,7 +58,11 @@ def finish(execution: Data, status: str, event: str, details: Data | None = None
         add_event(execution, event, {key: details or {}})
         control = controls.get(execution["executionArn"])
     if control is not None:
-        control.halted.set()
+        control.halt()
+    if status != "SUCCEEDED":
+        for run in list(sf._map_runs.values()):
+            if run["executionArn"] == execution["executionArn"] and run["status"] == "RUNNING":
+                run["_map"].abort("ABORTED")
     if "mapRunArn" not in execution:
         sf._emit_execution_status_event(execution)
     return True
@@ -64,13 +76,23 @@ def add_event(execution: Data, event_type: str, details: Data | None = None) -> 
     """
     with lock:
         if event_type not in ENDED:
-            if execution.get("status", "RUNNING") != "RUNNING":
+            control = current.get()
+            is_halted = control is not None and control.execution is execution and control.halted.is_set()
+            if is_halted or execution.get("status", "RUNNING") != "RUNNING":
                 raise HaltedError
             if len(execution["events"]) >= MAX_EVENTS - 1:
                 raise error(
                     "States.Runtime",
                     f"The execution reached the maximum number of history events ({MAX_EVENTS}).",
                 )
+        if (
+            event_type == "TaskFailed"
+            and (failed := details or {})["taskFailedEventDetails"]["error"] == TIMEOUT
+        ):
+            event_type, details = (
+                "TaskTimedOut",
+                {"taskTimedOutEventDetails": failed["taskFailedEventDetails"]},
+            )
         events: list[Data] = execution["events"]
         event: Data = {
             "id": len(events) + 1,
@@ -85,13 +107,14 @@ def add_event(execution: Data, event_type: str, details: Data | None = None) -> 
         return event
 
 
-def fail_execution(execution: Data, name: str, cause: str) -> None:
+def fail_execution(execution: Data, name: str | None, cause: str | None) -> None:
     """End as FAILED, unless the execution has been stopped or timed out meanwhile."""
+    name, cause = name or None, cause or None
     finish(
         execution,
         "FAILED",
         "ExecutionFailed",
-        {"error": name, "cause": cause},
+        {key: value for key, value in (("error", name), ("cause", cause)) if value},
         error=name,
         cause=cause,
         output=json.dumps({"Error": name, "Cause": cause}),

@@ -23,10 +23,26 @@ from .execution_history import (
     fail_execution,
     finish,
 )
+from .paths import require_path
 from .payload_limit import limited
-from .stop_execution import abort_map_runs
 
 logger = logging.getLogger("fanout.states")
+
+
+def step(state: Data, data: Any, execution: Data, ctx: Data) -> tuple[Any, str | None]:
+    """Run one state: its output and the next state's name."""
+    kind = state["Type"]
+    if kind == "Succeed":
+        return sf._apply_output_path(state, sf._apply_input_path(state, data, ctx), ctx), None
+    if kind == "Fail":
+        for field in ("ErrorPath", "CausePath"):
+            require_path(state.get(field), data, ctx, field)
+        name, cause = sf._fail_state_error(state, data, ctx)
+        raise error(name if {"Error", "ErrorPath"} & state.keys() else "", cause)
+    run = getattr(sf, f"_execute_{kind.lower()}")
+    arguments = (execution, ctx) if kind in ("Task", "Parallel", "Map") else (ctx,)
+    output: tuple[Any, str | None] = run(state, data, *arguments)
+    return output
 
 
 def walk(states: Data, start: str | None, data: Any, execution: Data, ctx: Data) -> Any:
@@ -39,20 +55,16 @@ def walk(states: Data, start: str | None, data: Any, execution: Data, ctx: Data)
         kind = state["Type"]
         ctx["State"] = {"Name": name, "EnteredTime": sf.now_iso(), "RetryCount": 0}
         entered = {"name": name, "input": limited(data, name)}
-        add_event(execution, f"{kind}StateEntered", {"stateEnteredEventDetails": entered})
-        following: str | None = None
-        if kind == "Succeed":
-            data = sf._apply_output_path(state, sf._apply_input_path(state, data, ctx), ctx)
-        elif kind == "Fail":
-            raise error(*sf._fail_state_error(state, data, ctx))
-        elif kind in ("Task", "Parallel", "Map"):
-            run = {"Task": sf._execute_task, "Parallel": sf._execute_parallel, "Map": sf._execute_map}[kind]
-            data, following = run(state, data, execution, ctx)
-        elif kind in ("Pass", "Choice", "Wait"):
-            step = {"Pass": sf._execute_pass, "Choice": sf._execute_choice, "Wait": sf._execute_wait}[kind]
-            data, following = step(state, data, ctx)
-        else:
-            raise error("States.Runtime", f"Unknown state type: {kind}")
+        event = add_event(execution, f"{kind}StateEntered", {"stateEnteredEventDetails": entered})
+        try:
+            data, following = step(state, data, execution, ctx)
+        except sf._ExecutionError as failure:
+            cause = f"An error occurred while executing the state '{name}' (entered at the event id #{event['id']}). "
+            is_own = failure.error == "States.Runtime" and state.get("Error") != "States.Runtime"
+            # An iteration of a Map has said so already.
+            if not is_own or failure.cause.startswith("An error occurred while"):
+                raise
+            raise error(failure.error, cause + failure.cause) from failure
         exited = {"name": name, "output": limited(data, name)}
         add_event(execution, f"{kind}StateExited", {"stateExitedEventDetails": exited})
         name = following
@@ -60,15 +72,8 @@ def walk(states: Data, start: str | None, data: Any, execution: Data, ctx: Data)
 
 
 def run_branch(states: Data, start: str, data: Any, execution: Data, ctx: Data) -> Any:
-    """One iteration of an inline Map or one branch of a Parallel: its events are in the execution's history."""
-    item = ctx.get("Map", {}).get("Item")
-    if item is None:
-        return walk(states, start, copy.deepcopy(data), execution, ctx)
-    details = {"name": ctx["State"]["Name"], "index": item["Index"]}
-    add_event(execution, "MapIterationStarted", {"mapIterationStartedEventDetails": details})
-    output = walk(states, start, copy.deepcopy(data), execution, ctx)
-    add_event(execution, "MapIterationSucceeded", {"mapIterationSucceededEventDetails": details})
-    return output
+    """One branch of a Parallel: its events are in the execution's history."""
+    return walk(states, start, copy.deepcopy(data), execution, ctx)
 
 
 def run_execution(arn: str) -> None:
@@ -96,14 +101,23 @@ def run_execution(arn: str) -> None:
         "StateMachine": {"Id": execution["stateMachineArn"], "Name": machine["name"]},
         "variables": {},
     }
-    control = controls[arn] = Control(execution)
-    current.set(control)
     timer = None
     if "TimeoutSeconds" in definition:
         context = contextvars.copy_context()
-        timer = threading.Timer(definition["TimeoutSeconds"], context.run, (time_out, execution))
+        ended = (finish, execution, "TIMED_OUT", "ExecutionTimedOut")
+        timer = threading.Timer(definition["TimeoutSeconds"], context.run, ended)
         timer.daemon = True
         timer.start()
+    run_to_the_end(execution, definition, data, ctx)
+    if timer is not None:
+        timer.cancel()
+
+
+def run_to_the_end(execution: Data, definition: Data, data: Any, ctx: Data) -> None:
+    """Run an execution, or a child of a map run, in the calling thread, and end it."""
+    arn = execution["executionArn"]
+    control = controls[arn] = Control(execution)
+    current.set(control)
     try:
         output = walk(definition["States"], definition["StartAt"], data, execution, ctx)
         text = json.dumps(output)
@@ -116,16 +130,7 @@ def run_execution(arn: str) -> None:
         logger.exception("Execution %s", arn)
         fail_execution(execution, "States.Runtime", str(failure))
     finally:
-        if timer is not None:
-            timer.cancel()
         controls.pop(arn, None)
-
-
-def time_out(execution: Data) -> None:
-    if finish(
-        execution, "TIMED_OUT", "ExecutionTimedOut", {"error": "States.Timeout"}, error="States.Timeout"
-    ):
-        abort_map_runs(execution["executionArn"])
 
 
 def close() -> None:

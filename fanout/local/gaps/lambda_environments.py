@@ -1,23 +1,27 @@
-"""Lambda's execution environments for Python functions, and the errors they report."""
+"""Lambda's execution environments for Python functions, and the errors they report.
+
+Python's own fork server forks them from an interpreter that has imported what nearly every function imports.
+"""
 
 from __future__ import annotations
 
+import compileall
 import contextlib
-import errno
 import hashlib
 import io
 import json
+import multiprocessing
 import os
-import select
 import shutil
 import signal
 import socket
-import subprocess
 import tempfile
 import threading
 import time
 import zipfile
 from collections.abc import Awaitable, Callable
+from multiprocessing import forkserver, popen_forkserver
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +29,11 @@ from ministack.core import lambda_runtime
 from ministack.core.responses import error_response_json
 from ministack.services import lambda_svc
 
-from . import replace
-from .lambda_zygote import SERVICE_ERROR, Process, ServiceError, Zygote
+from . import lambda_worker, replace
 
 # Lambda gives a function ten seconds to initialize and then tries again. Forty of them starting at once on
 # two cores may need longer, which says nothing about the function.
 INIT_SECONDS = 60.0
-# How soon the death of a process is noticed whose child holds the channel.
-DEATH_SECONDS = 0.5
 # More than Lambda takes as an answer (6 MB, as JSON of ASCII only).
 MAX_ANSWER_BYTES = 40 * 1024 * 1024
 # Kept of what one invocation wrote to its log.
@@ -40,20 +41,49 @@ MAX_LOG_BYTES = 1024 * 1024
 # A function may not set these; see https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
 RESERVED = ("AWS_LAMBDA_", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION")
 
+# What a Task of a state machine catches when Lambda itself, not the function, has failed.
+SERVICE_ERROR = "Lambda.ServiceException"
+LOST = "The process that starts Lambda environments has died."
+
+_forking = threading.Lock()
+_reaping = threading.Lock()
+_forks = multiprocessing.get_context("forkserver")
+_forks.set_forkserver_preload([f"{__package__}.lambda_preload", f"{__package__}.lambda_worker"])
 
 Answer = tuple[int, dict[str, str], bytes]
 
 
-class InitError(Exception):
-    """The function's process started but could not load its handler; carries Lambda's error payload."""
-
-    def __init__(self, payload: dict[str, Any], log: str) -> None:
-        super().__init__(payload["errorMessage"])
-        self.payload = payload
-        self.log = log
+class ServiceError(Exception):
+    """Lambda itself has failed: what was to be invoked did not run, or nothing is known of it."""
 
 
-zygote = Zygote()
+class Process(popen_forkserver.Popen):
+    """A forked environment. Raises ServiceError if the fork server dies meanwhile; the next one finds it started anew.
+
+    It is multiprocessing's own, without its list of children, which several threads may not use.
+    """
+
+    # Whether it was lost with the fork server, which is no fault of its function.
+    is_lost = False
+
+    def __init__(self, init: dict[str, Any], channel: socket.socket) -> None:
+        with _forking:
+            try:
+                super().__init__(_forks.Process(target=lambda_worker.serve, args=(init, channel)))
+            except (OSError, EOFError) as error:
+                raise ServiceError(LOST) from error
+
+    def poll(self, _flag: int = 0) -> int | None:
+        with _reaping:
+            if self.returncode is None and wait([self.sentinel], 0):
+                try:
+                    self.returncode = forkserver.read_signed(self.sentinel)
+                except (OSError, EOFError):
+                    self.kill()
+                    self.is_lost, self.returncode = True, -signal.SIGKILL
+        return self.returncode
+
+
 _unpacking = threading.Lock()
 
 
@@ -67,6 +97,8 @@ def unpacked(code_zip: bytes) -> Path:
                 archive.extractall(draft)
             folder.parent.mkdir(exist_ok=True)
             draft.rename(folder)
+            # Once, here, or each of forty environments that start together compiles the same files.
+            compileall.compile_dir(folder, quiet=2, workers=1)
     return folder
 
 
@@ -116,34 +148,34 @@ class Worker:
         self.last_used = time.time()
         self._lock = threading.Lock()
         self._proc: Process | None = None
-        self._private: Path | None = None
+        self._folder: Path | None = None
+        # What the function prints.
+        self._log = Path(os.devnull)
         self._channel: socket.socket | None = None
-        self._log_fd = -1
-        self._log = bytearray()
 
     def run(self, event: object, request_id: str, arn: str, trace_id: str | None) -> dict[str, Any]:
         """One invocation: `{"body", "log"}`, with `"error": True` if it failed, the body then Lambda's error
         payload."""
         with self._lock:
-            self._log.clear()
             try:
-                if not self._is_ready():
-                    self._spawn()
-                return self._invoke(event, request_id, arn, trace_id)
-            except InitError as error:
-                return {"body": error.payload, "error": True, "log": error.log}
+                failed = None if self._is_ready() else self._spawn()
+                return failed or self._invoke(event, request_id, arn, trace_id)
             except ServiceError as error:
                 self._retire()
                 return _failed(SERVICE_ERROR, str(error))
 
     def _is_ready(self) -> bool:
         """Whether the process lives and has sent nothing since its last answer."""
-        if self._proc is None or self._proc.poll() is not None or self._channel is None:
-            return False
-        return not select.select([self._channel], [], [], 0)[0]
+        return self._proc is not None and self._channel is not None and not self._wait(0)
+
+    def _wait(self, seconds: float) -> list[Any]:
+        """Wait for the channel or the end of the process: a child of it may hold the channel open for longer."""
+        assert self._channel is not None
+        assert self._proc is not None
+        return wait([self._channel, self._proc.sentinel], max(0.0, seconds))
 
     def _invoke(self, event: object, request_id: str, arn: str, trace_id: str | None) -> dict[str, Any]:
-        process, timeout = self._proc, float(self.config.get("Timeout", 3))
+        timeout = float(self.config.get("Timeout", 3))
         deadline = time.time() + timeout
         call = {
             "event": event,
@@ -152,133 +184,88 @@ class Worker:
             "deadline": deadline,
             "traceId": trace_id,
         }
-        try:
-            assert self._channel is not None
-            # The process can be gone since its last invocation; then nothing is there to answer.
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                self._channel.sendall(json.dumps(call).encode() + b"\n")
-            answer = self._receive(request_id, deadline)
-        except (AssertionError, AttributeError, OSError):
-            # Another deployment has retired this environment in the middle of its work.
-            answer = {}
+        with contextlib.suppress(OSError):
+            os.truncate(self._log, 0)
+        answer = self._ask(request_id, deadline, json.dumps(call).encode() + b"\n")
         if answer:
             self.last_used = time.time()
             if "error" in answer:
                 return {"body": answer["error"], "error": True, "log": self._logged()}
             return {"body": answer["result"], "log": self._logged()}
-        if process is not None and process.is_lost:
-            raise ServiceError("The process that starts Lambda environments has died.")
         if answer is None:
             kind, last = "Sandbox.Timedout", f"Task timed out after {timeout:.2f} seconds"
         else:
             kind, last = "Runtime.ExitError", self._last_words()
+        message, log = f"RequestId: {request_id} Error: {last}", self._logged()
         self._retire()
-        message = f"RequestId: {request_id} Error: {last}"
-        return _failed(kind, message, f"{self._logged()}\n{message}")
+        return _failed(kind, message, f"{log}\n{message}")
 
-    def _spawn(self) -> None:
-        """Start the process and let it load its handler; raises InitError or ServiceError."""
+    def _spawn(self) -> dict[str, Any] | None:
+        """Start the process and let it load its handler; the invocation's outcome if it cannot."""
         self._retire()
         code_dir = unpacked(self.code_zip)
-        self._private = Path(tempfile.mkdtemp(prefix="lambda-"))
+        self._folder = Path(tempfile.mkdtemp(prefix="lambda-"))
+        self._log, private = self._folder / "log", self._folder / "tmp"
+        private.mkdir()
         init = {
             "codeDir": str(code_dir),
             "handler": self.config["Handler"],
-            "env": environment_of(self.config, code_dir, self._private),
+            "env": environment_of(self.config, code_dir, private),
+            "log": str(self._log),
         }
         self._channel, theirs = socket.socketpair()
-        self._log_fd, write_end = os.pipe()
-        os.set_blocking(self._log_fd, False)
         with theirs:
-            try:
-                self._proc = zygote.fork(init, theirs, write_end)
-            finally:
-                os.close(write_end)
-        answer = self._receive("init", time.time() + INIT_SECONDS)
-        if not answer and self._proc.is_lost:
-            raise ServiceError("The process that starts Lambda environments has died.")
-        if not answer or "error" in answer:
-            last = (
-                f"Init timed out after {INIT_SECONDS:.2f} seconds" if answer is None else self._last_words()
-            )
-            payload = (answer or {}).get("error") or _failed("Runtime.ExitError", f"Error: {last}")["body"]
-            self._retire()
-            raise InitError(payload, self._logged())
+            self._proc = Process(init, theirs)
+        answer = self._ask("init", time.time() + INIT_SECONDS)
+        if answer and "error" not in answer:
+            return None
+        timed_out = f"Init timed out after {INIT_SECONDS:.2f} seconds"
+        last = "" if answer else timed_out if answer is None else self._last_words()
+        failed = _failed("Runtime.ExitError", f"Error: {last}", self._logged())
+        self._retire()
+        return failed | {"body": answer["error"]} if answer else failed
 
-    def _receive(self, call_id: str, deadline: float) -> dict[str, Any] | None:
-        """The process's answer to this call; empty if it died or sent anything else, None if the deadline passed.
-        Collects the log meanwhile: a full pipe would stop the function."""
-        assert self._channel is not None
-        assert self._proc is not None
-        answers, logs = self._channel.fileno(), self._log_fd
-        poll = select.poll()
-        poll.register(answers, select.POLLIN)
-        poll.register(logs, select.POLLIN)
-        line = bytearray()
-        while True:
-            left = deadline - time.time()
-            # A child of the process may hold the channel open, so that its end does not tell of the process's.
-            has_died = self._proc.poll() is not None
-            ready = {fd for fd, _ in poll.poll(0 if has_died else max(0.0, min(left, DEATH_SECONDS)) * 1000)}
-            if logs in ready and not self._collect_log():
-                poll.unregister(logs)
-            if answers in ready:
-                try:
-                    part = self._channel.recv(1 << 18)
-                except ConnectionResetError:
-                    part = b""
+    def _ask(self, call_id: str, deadline: float, question: bytes = b"") -> dict[str, Any] | None:
+        """Send the question and return the answer to this call; empty if the process died or sent anything else,
+        which ends it, None if the deadline passed."""
+        line = b""
+        # Another deployment may retire this environment in the middle of its work.
+        with contextlib.suppress(OSError, ValueError, AttributeError, AssertionError):
+            assert self._channel is not None
+            # The process can be gone since its last invocation; then nothing is there to answer.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                self._channel.sendall(question)
+            while not line.endswith(b"\n"):
+                ready = self._wait(deadline - time.time())
+                if not ready:
+                    return None
+                part = self._channel.recv(1 << 18) if self._channel in ready else b""
                 line += part
                 if not part or len(line) > MAX_ANSWER_BYTES:
-                    return self._parsed(b"", call_id)
-                if line.endswith(b"\n"):
-                    return self._parsed(bytes(line), call_id)
-            elif has_died:
-                return {}
-            elif left <= 0:
-                return None
-
-    def _parsed(self, line: bytes, call_id: str) -> dict[str, Any]:
-        """The answer in the line; empty, and the process killed, if it is none to this call."""
-        answered, _, text = line.partition(b" ")
-        with contextlib.suppress(ValueError):
-            answer = json.loads(text)
-            if answered == call_id.encode() and isinstance(answer, dict):
+                    break
+            answered, _, text = line.partition(b" ")
+            answer = json.loads(text) if answered == call_id.encode() else None
+            if isinstance(answer, dict):
                 return answer
         if line and self._proc is not None:
             self._proc.kill()
         return {}
 
-    def _collect_log(self) -> bool:
-        """Read what is there; False once the log has been closed at its other end."""
-        while True:
-            try:
-                part = os.read(self._log_fd, 1 << 16)
-            except OSError as error:
-                return error.errno == errno.EAGAIN
-            if not part:
-                return False
-            self._log += part
-            del self._log[:-MAX_LOG_BYTES]
-
     def _logged(self) -> str:
-        if self._log_fd >= 0:
-            self._collect_log()
-        return self._log.decode("utf-8", "replace").rstrip("\n")
+        with contextlib.suppress(FileNotFoundError):
+            return self._log.read_bytes()[-MAX_LOG_BYTES:].decode("utf-8", "replace").rstrip("\n")
+        return ""
 
     def _last_words(self) -> str:
-        """How Lambda words the end of a process."""
+        """How Lambda words the end of a process; raises ServiceError if it is not the function's fault."""
         process = self._proc
-        try:
-            code = process.wait(5) if process is not None else 0
-        except subprocess.TimeoutExpired:
+        code = process.wait(5) if process is not None else 0
+        if process is not None and process.is_lost:
+            raise ServiceError(LOST)
+        if not code:
             return "Runtime exited without providing a reason"
-        if code == 0:
-            return "Runtime exited without providing a reason"
-        if code > 0:
-            return f"Runtime exited with error: exit status {code}"
-        return f"Runtime exited with error: signal: {signal.strsignal(-code) or -code}".lower().replace(
-            "runtime", "Runtime", 1
-        )
+        reason = f"exit status {code}" if code > 0 else f"signal: {signal.strsignal(-code) or -code}".lower()
+        return f"Runtime exited with error: {reason}"
 
     def _retire(self) -> None:
         process, self._proc = self._proc, None
@@ -287,16 +274,12 @@ class Worker:
         self._discard_tmpdir()
 
     def _discard_tmpdir(self) -> None:
-        if self._log_fd >= 0:
-            self._collect_log()
-            os.close(self._log_fd)
-            self._log_fd = -1
-        if self._channel is not None:
-            self._channel.close()
-            self._channel = None
-        if self._private is not None:
-            shutil.rmtree(self._private, ignore_errors=True)
-            self._private = None
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.close()
+        folder, self._folder = self._folder, None
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _failed(kind: str, message: str, log: str = "") -> dict[str, Any]:
@@ -332,8 +315,15 @@ async def invoke(original: Callable[..., Awaitable[Answer]], *arguments: Any, **
     return status, headers, body
 
 
+def _warm() -> None:
+    with _forking:
+        forkserver.ensure_running()
+
+
 def close() -> None:
+    # The address of a Unix socket has 104 characters at most, so the fork server's is relative.
+    vars(multiprocessing.current_process())["_config"]["tempdir"] = os.curdir
     replace(lambda_svc, "_invoke", invoke, wraps=True)
     replace(lambda_runtime, "Worker", Worker)
     replace(lambda_svc, "_execute_function_warm", execute_function)
-    zygote.warm()
+    threading.Thread(target=_warm, daemon=True).start()

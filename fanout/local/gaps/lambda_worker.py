@@ -1,63 +1,31 @@
-"""The program in which the embedded AWS runs Python Lambda functions.
+"""One execution environment of Lambda: a forked process that answers one invocation at a time.
 
-The server starts it once, as `python -I lambda_worker.py FD`. It imports what nearly every function
-imports, then forks one process per execution environment, which takes milliseconds where a fresh
-interpreter that imports boto3 and pydantic takes most of a second of CPU. Each forked process gets the
-environment variables, the import path and the working folder of its function, imports the handler and
-answers one invocation at a time, as an environment on Lambda does.
-
-FD is a Unix socket. A request is four bytes of length and a JSON object, with two file descriptors: the
-environment's channel (a JSON line for each invocation; a line of its id and JSON for each answer) and its log.
-Answers on FD are JSON lines: `{"pid": n}` for a fork, `{"exit": n, "status": s}` for an ended process. When FD closes,
-the server is gone: every environment is killed and the program ends.
-
-It knows nothing of the project: a function must find here only what Lambda gives it.
+It gets the environment variables, the import path and the working folder of its function, imports the handler and
+reads a JSON line for each invocation from its channel. Each answer is a line of the invocation's id and JSON.
+Nothing of the project is left in it: a function finds here only what Lambda gives it.
 """
 
 from __future__ import annotations
 
-import compileall
-import contextlib
-import gc
+import ctypes
 import importlib
 import json
 import logging
+import multiprocessing
 import os
-import select
 import signal
 import socket
-import struct
 import sys
 import time
 import traceback
 from collections.abc import Callable
 from decimal import Decimal
-from types import FrameType
 from typing import Any, NoReturn
 
-# Imported before the fork. Nothing here may read the function's environment variables while it is imported:
-# aws_xray_sdk does (it picks its context by LAMBDA_TASK_ROOT), so it is left to the function.
-PRELOADED = (
-    "asyncio",
-    "concurrent.futures",
-    "csv",
-    "uuid",
-    "zoneinfo",
-    "boto3",
-    "boto3.dynamodb.types",
-    "botocore.config",
-    "botocore.endpoint",
-    "botocore.httpsession",
-    "botocore.signers",
-    "pydantic",
-    "aws_lambda_powertools",
-    "aws_lambda_powertools.event_handler",
-    "aws_lambda_powertools.logging.correlation_paths",
-    "aws_lambda_powertools.metrics",
-    "aws_lambda_powertools.utilities.typing",
-)
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html: a synchronous answer.
 MAX_RESPONSE_BYTES = 6_291_556
+
+PR_SET_PDEATHSIG = 1
 
 
 class Context:
@@ -88,28 +56,21 @@ def _error(kind: str, message: str, trace: list[str], request_id: str = "") -> d
     return payload | {"stackTrace": trace}
 
 
-def _load(handler: str) -> Callable[[Any, Context], Any]:
-    """Import `package/module.function`; raises what Lambda reports as a failed init."""
+def _load(handler: str) -> Callable[[Any, Context], Any] | dict[str, Any]:
+    """The function `package/module.name`, or what Lambda reports as a failed init."""
     path, _, name = handler.rpartition(".")
-    module = importlib.import_module(path.replace("/", "."))
-    function: Callable[[Any, Context], Any] = getattr(module, name)
-    return function
-
-
-def _load_or_explain(handler: str) -> Callable[[Any, Context], Any] | dict[str, Any]:
-    module, _, name = handler.rpartition(".")
     try:
-        return _load(handler)
+        function: Callable[[Any, Context], Any] = getattr(
+            importlib.import_module(path.replace("/", ".")), name
+        )
+        return function
     except ImportError as error:
-        return _error("Runtime.ImportModuleError", f"Unable to import module '{module}': {error}", [])
-    except AttributeError as error:
-        if error.name == name:
-            message = f"Handler '{name}' missing on module '{module}'"
-            return _error("Runtime.HandlerNotFound", message, [])
-        return _error("AttributeError", str(error), _trace(error))
+        return _error("Runtime.ImportModuleError", f"Unable to import module '{path}': {error}", [])
     except SyntaxError as error:
-        return _error("Runtime.UserCodeSyntaxError", f"Syntax error in module '{module}': {error}", [])
+        return _error("Runtime.UserCodeSyntaxError", f"Syntax error in module '{path}': {error}", [])
     except Exception as error:
+        if isinstance(error, AttributeError) and error.name == name:
+            return _error("Runtime.HandlerNotFound", f"Handler '{name}' missing on module '{path}'", [])
         return _error(type(error).__name__, str(error), _trace(error))
 
 
@@ -149,29 +110,40 @@ def _answer(handler: Callable[[Any, Context], Any], call: dict[str, Any]) -> byt
     return answer
 
 
-def _become(init: dict[str, Any], log: int) -> None:
+def _become(init: dict[str, Any]) -> None:
     """Turn the forked process into the environment that Lambda would give to the function."""
+    if sys.platform == "linux":
+        # It ends with the fork server, as that does with the server; elsewhere when its function has returned.
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     os.environ.clear()
     os.environ.update(init["env"])
     time.tzset()
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
-    sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+    log = os.open(init["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        os.dup2(log, number)
+        stream = open(number, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+        setattr(sys, name, stream)
+    os.close(log)
     # As Lambda's runtime: the root logger writes to the function's log, warnings and above.
     logging.getLogger().addHandler(logging.StreamHandler(sys.stdout))
     sys.argv = ["/var/runtime/bootstrap"]
-    sys.path.insert(0, init["codeDir"])
+    # Only the interpreter's own library and the installed packages: on AWS there is no checkout to import from.
+    roots = (sys.prefix + os.sep, sys.base_prefix + os.sep)
+    sys.path[:] = [init["codeDir"], *(path for path in sys.path if path.startswith(roots))]
+    for name in [name for name in sys.modules if name.partition(".")[0] == "fanout"]:
+        del sys.modules[name]
+    multiprocessing.set_start_method(None, force=True)
     os.chdir(init["codeDir"])
 
 
-def _serve(init: dict[str, Any], channel: socket.socket, log: int) -> NoReturn:
-    _become(init, log)
+def serve(init: dict[str, Any], channel: socket.socket) -> NoReturn:
+    """The life of an environment; ends when the server closes the channel."""
+    _become(init)
     # A process that the function starts neither holds the channel nor answers on it.
     null = os.open(os.devnull, os.O_RDWR)
     os.set_inheritable(channel.fileno(), False)
     os.register_at_fork(after_in_child=lambda: os.dup2(null, channel.fileno(), inheritable=False))
-    loaded = _load_or_explain(init["handler"])
+    loaded = _load(init["handler"])
     if isinstance(loaded, dict):
         channel.sendall(b"init " + json.dumps({"error": loaded}).encode() + b"\n")
         sys.exit(1)
@@ -183,98 +155,5 @@ def _serve(init: dict[str, Any], channel: socket.socket, log: int) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
         channel.sendall(answer + b"\n")
-    # The server closed the channel. Threads that the function left must not keep the process alive.
+    # Threads that the function left must not keep the process alive.
     os._exit(0)
-
-
-def _preload() -> None:
-    # Only the interpreter's own library and the installed packages: on AWS there is no checkout to import from.
-    roots = (sys.prefix + os.sep, sys.base_prefix + os.sep)
-    sys.path[:] = [path for path in sys.path if path.startswith(roots)]
-    for name in PRELOADED:
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
-    import boto3
-    import botocore.session
-    from botocore import UNSIGNED
-    from botocore.config import Config
-
-    # Reading the model of an AWS service takes up to a tenth of a second of CPU. What this one loader has read
-    # before the fork, every session of every environment shares.
-    loader = botocore.session.create_loader()
-    setattr(botocore.session, "create_loader", lambda _path=None: loader)  # noqa: B010
-    for service in ("dynamodb", "lambda", "s3", "stepfunctions", "secretsmanager"):
-        boto3.Session().client(service, region_name="us-east-1", config=Config(signature_version=UNSIGNED))
-    gc.collect()
-    gc.freeze()
-
-
-def _receive(control: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
-    """One request and its two file descriptors; None when the server is gone."""
-    header, fds, _, _ = socket.recv_fds(control, 4, 2)
-    body = b""
-    size = struct.unpack("!I", header)[0] if len(header) == 4 else 0
-    while len(body) < size:
-        part = control.recv(size - len(body))
-        if not part:
-            return None
-        body += part
-    return (json.loads(body), fds) if size else None
-
-
-def main() -> NoReturn:
-    control = socket.socket(fileno=int(sys.argv[1]))
-    _preload()
-    ended, wake = os.pipe()
-    os.set_blocking(ended, False)
-    os.set_blocking(wake, False)
-    compiled: set[str] = set()
-    children: set[int] = set()
-
-    def on_child(_signal: int, _frame: FrameType | None) -> None:
-        """Only wakes the loop below, through the pipe."""
-
-    signal.signal(signal.SIGCHLD, on_child)
-    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-    while True:
-        ready, _, _ = select.select([control.fileno(), ended], [], [])
-        if ended in ready:
-            os.read(ended, 4096)
-            while children:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-                if not pid:
-                    break
-                children.discard(pid)
-                control.sendall(json.dumps({"exit": pid, "status": status}).encode() + b"\n")
-        if control.fileno() not in ready:
-            continue
-        try:
-            request = _receive(control)
-        except OSError:
-            request = None
-        if request is None:
-            for pid in children:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            os._exit(0)
-        init, (channel, log) = request
-        if init["codeDir"] not in compiled:
-            # Once, here, or each of forty environments that start together compiles the same files.
-            compileall.compile_dir(init["codeDir"], quiet=2, workers=1)
-            compiled.add(init["codeDir"])
-        pid = os.fork()
-        if pid == 0:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            for fd in (ended, wake):
-                os.close(fd)
-            control.close()
-            _serve(init, socket.socket(fileno=channel), log)
-        children.add(pid)
-        os.close(channel)
-        os.close(log)
-        control.sendall(json.dumps({"pid": pid}).encode() + b"\n")
-
-
-if __name__ == "__main__":
-    main()

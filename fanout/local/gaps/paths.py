@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,11 +12,32 @@ from ministack.services import stepfunctions as sf
 from . import replace
 from .execution_history import Data, error
 
+# A path that may select several values: if there are none, it selects an empty list.
+INDEFINITE = re.compile(r"\*|\.\.|\[\?|\[[^]']*:")
+
+
+def number(state: Data, name: str, data: Any, ctx: Data) -> Any:
+    """A field of a Map, or what its ...Path form selects from the state's input; None if it has neither."""
+    path = state.get(f"{name}Path")
+    value = state.get(name) if path is None else sf._resolve_path_or_ctx(path, data, ctx)
+    kind, types = ("float", (int, float)) if name.endswith("Percentage") else ("integer", (int,))
+    if path is not None and (isinstance(value, bool) or not isinstance(value, types)):
+        shown = value if isinstance(value, str) else json.dumps(value)
+        raise error(
+            "States.Runtime",
+            f'The {name}Path field refers to value "{shown}" which is not a valid {kind}: {path}',
+        )
+    if value is not None and value < 0:
+        raise error("States.Runtime", f"{name} cannot be negative.")
+    if kind == "float" and value is not None and value > 100:
+        raise error("States.Runtime", f"{name} cannot be greater than 100.")
+    return value
+
 
 def is_present(path: str, data: Any) -> bool:
     """Whether a reference path selects something, null included."""
     found = sf._resolve_path(path, data)
-    if found is not None or not path.startswith("$"):
+    if found is not None or not path.startswith("$") or INDEFINITE.search(path):
         return True
     tokens = sf._parse_jsonpath_tokens(path)
     if tokens is None:
@@ -30,9 +52,13 @@ def is_present(path: str, data: Any) -> bool:
 
 
 def require_path(path: Any, data: Any, ctx: Data | None, what: str) -> None:
+    """Raise States.Runtime if the path selects nothing for the field `what`."""
     if not isinstance(path, str) or not path.startswith("$"):
         return
-    present = is_present(path[1:], ctx or {}) if path.startswith("$$.") else is_present(path, data)
+    present = is_present(path[1:], ctx or {}) if path.startswith("$$") else is_present(path, data)
+    if not present and what in ("InputPath", "OutputPath"):
+        steps = "".join(f"['{value}']" for _, value in sf._parse_jsonpath_tokens(path) or ())
+        raise error("States.Runtime", f"Invalid path '{path}' : No results for path: ${steps}")
     if not present:
         raise error(
             "States.Runtime",
@@ -47,28 +73,36 @@ def resolve_template(original: Callable[..., Any], template: Any, data: Any, ctx
         for key, value in template.items():
             if key.endswith(".$"):
                 require_path(value, data, ctx, key)
-    return original(template, data, ctx)
+    resolved = original(template, data, ctx)
+    if isinstance(template, dict):
+        for key, path in template.items():
+            if key.endswith(".$") and resolved[key[:-2]] is None and INDEFINITE.search(path):
+                resolved[key[:-2]] = []
+    return resolved
 
 
 def evaluate_rule(original: Callable[..., bool], rule: Data, data: Any, ctx: Data | None = None) -> bool:
-    """A Choice rule, refusing a variable that is not there, where ministack says false."""
+    """A Choice rule: a variable that is not there fails the state, and a number equals no boolean."""
     if "Variable" in rule and "IsPresent" not in rule:
         require_path(rule["Variable"], data, ctx, "Variable")
+    # In Python, 1 equals True.
+    if "BooleanEquals" in rule and not isinstance(sf._resolve_path_or_ctx(rule["Variable"], data, ctx), bool):
+        return False
     return original(rule, data, ctx)
 
 
-def apply_input_path(original: Callable[..., Any], state: Data, data: Any, ctx: Data | None = None) -> Any:
-    require_path(state.get("InputPath"), data, ctx, "InputPath")
-    return original(state, data, ctx)
+def requiring(field: str) -> Callable[..., Any]:
+    """The function that applies this field, InputPath or OutputPath, refusing a path that selects nothing."""
 
+    def apply(original: Callable[..., Any], state: Data, data: Any, ctx: Data | None = None) -> Any:
+        require_path(state.get(field), data, ctx, field)
+        return original(state, data, ctx)
 
-def apply_output_path(original: Callable[..., Any], state: Data, data: Any, ctx: Data | None = None) -> Any:
-    require_path(state.get("OutputPath"), data, ctx, "OutputPath")
-    return original(state, data, ctx)
+    return apply
 
 
 def close() -> None:
     replace(sf, "_resolve_params_obj", resolve_template, wraps=True)
     replace(sf, "_evaluate_rule", evaluate_rule, wraps=True)
-    replace(sf, "_apply_input_path", apply_input_path, wraps=True)
-    replace(sf, "_apply_output_path", apply_output_path, wraps=True)
+    replace(sf, "_apply_input_path", requiring("InputPath"), wraps=True)
+    replace(sf, "_apply_output_path", requiring("OutputPath"), wraps=True)

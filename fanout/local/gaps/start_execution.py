@@ -39,6 +39,8 @@ def start_execution(original: Callable[[Data], Any], data: Data) -> Any:
         running = sf._executions.get(arn)
         if running is not None and running["status"] == "RUNNING" and running["input"] == text:
             return sf.json_response({"executionArn": arn, "startDate": running["startDate"]})
+        if running is not None:
+            return sf.error_response_json("ExecutionAlreadyExists", f"Execution Already Exists: '{arn}'", 400)
     return original(data)
 
 

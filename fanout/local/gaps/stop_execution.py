@@ -19,16 +19,9 @@ def stop_execution(data: Data) -> Any:
         return sf.error_response_json("ExecutionDoesNotExist", cause, 400)
     reason = {"error": data.get("error"), "cause": data.get("cause")}
     details = {key: value or "" for key, value in reason.items()}
-    if finish(execution, "ABORTED", "ExecutionAborted", details, **reason):
-        abort_map_runs(execution["executionArn"])
+    finish(execution, "ABORTED", "ExecutionAborted", details, **reason)
     # Stopping what has ended is no error and changes nothing.
     return sf.json_response({"stopDate": execution["stopDate"]})
-
-
-def abort_map_runs(parent_arn: str) -> None:
-    for run in list(sf._map_runs.values()):
-        if run["executionArn"] == parent_arn and run["status"] == "RUNNING":
-            run["_map"].abort("ABORTED")
 
 
 def close() -> None:

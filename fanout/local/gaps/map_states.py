@@ -1,0 +1,101 @@
+"""Map: the first failed iteration ends an inline Map at once, MaxConcurrencyPath, items that are no list, and AWS's
+events."""
+
+from __future__ import annotations
+
+import contextvars
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from typing import Any
+
+from ministack.services import stepfunctions as sf
+
+from . import replace
+from .distributed_map import DistributedMap
+from .execution_history import Control, Data, add_event, current, error
+from .executions import walk
+from .paths import number
+
+Output = tuple[Any, str | None]
+
+
+def execute_map(state: Data, raw_input: Any, execution: Data, ctx: Data) -> Output:
+    """A Map state with its Retry and Catch."""
+    without_catch = {name: value for name, value in state.items() if name != "Catch"}
+    try:
+        return sf._with_retry_and_catch(  # type: ignore[no-any-return]
+            without_catch, raw_input, ctx, lambda: run_items(state, raw_input, execution, ctx)
+        )
+    except sf._ExecutionError as failure:
+        if failure.error == "States.Runtime":
+            raise
+        add_event(execution, "MapStateFailed")
+        catcher = sf._find_matching_catcher(state.get("Catch", []), failure.error)
+        if catcher is None:
+            raise
+        caught = {"Error": failure.error, "Cause": failure.cause}
+        return sf._apply_catcher(catcher, raw_input, ctx, "JSONPath", caught), catcher["Next"]
+
+
+def run_items(state: Data, raw_input: Any, execution: Data, ctx: Data) -> Output:
+    data = sf._apply_input_path(state, raw_input, ctx)
+    processor = state.get("ItemProcessor") or state.get("Iterator") or {}
+    if reader := state.get("ItemReader"):
+        items = sf._read_map_items(reader, data, ctx)
+        if not isinstance(items, list):
+            raise error("States.ItemReaderFailed", "Attempting to map over non-iterable node.")
+    else:
+        items = sf._resolve_path_or_ctx(state.get("ItemsPath", "$"), data, ctx)
+        if not isinstance(items, list):
+            raise error(
+                "States.Runtime", f"Reference path '{state.get('ItemsPath', '$')}' must point to array."
+            )
+    bound = number(state, "MaxConcurrency", data, ctx) or 0
+    add_event(execution, "MapStateStarted", {"mapStateStartedEventDetails": {"length": len(items)}})
+    if processor.get("ProcessorConfig", {}).get("Mode") == "DISTRIBUTED":
+        result = DistributedMap(state, data, items, bound, execution, ctx).execute()
+    else:
+        result = _run_inline(state, data, items, bound, execution, ctx)
+    add_event(execution, "MapStateSucceeded")
+    output = sf._apply_result_path(state, raw_input, sf._apply_result_selector(state, result))
+    return sf._apply_output_path(state, output, ctx), sf._next_or_end(state)
+
+
+def _run_inline(
+    state: Data, data: Any, items: list[Any], bound: int, execution: Data, ctx: Data
+) -> list[Any]:
+    outer = current.get()
+    inner = Control(execution)
+    if outer is not None:
+        outer.inner.append(inner)
+
+    def run(index: int) -> Any:
+        current.set(inner)
+        details = {"mapIterationStartedEventDetails": {"name": ctx["State"]["Name"], "index": index}}
+        add_event(execution, "MapIterationStarted", details)
+        own = {**ctx, "Map": {"Item": {"Index": index, "Value": items[index]}}}
+        selector = state.get("ItemSelector") or state.get("Parameters")
+        item = sf._resolve_params_obj(selector, data, own) if selector else items[index]
+        processor = state.get("ItemProcessor") or state["Iterator"]
+        try:
+            output = walk(processor["States"], processor["StartAt"], item, execution, own)
+        except sf._ExecutionError:
+            add_event(execution, "MapIterationFailed")
+            inner.halt()
+            raise
+        add_event(execution, "MapIterationSucceeded")
+        return output
+
+    pool = ThreadPoolExecutor(bound or len(items) or 1)
+    runs = [pool.submit(contextvars.copy_context().run, run, index) for index in range(len(items))]
+    wait(runs, return_when=FIRST_EXCEPTION)
+    pool.shutdown(wait=False, cancel_futures=True)
+    failures = [run.exception() for run in runs if run.done() and not run.cancelled() and run.exception()]
+    # Those that were halted because another one failed are no reason.
+    for failure in sorted(failures, key=lambda failure: not isinstance(failure, sf._ExecutionError)):
+        assert failure is not None
+        raise failure
+    return [run.result() for run in runs]
+
+
+def close() -> None:
+    replace(sf, "_execute_map", execute_map)
