@@ -10,7 +10,9 @@ unexport PYTHONDONTWRITEBYTECODE
 # uv must work on this checkout's environment, whatever the caller's shell has active.
 unexport VIRTUAL_ENV
 export UV_PROJECT_ENVIRONMENT := .venv
-FAST := tests/unit/fan_out tests/unit/task_service tests/unit/test_documents.py tests/contract/test_state_machine.py
+# Without the files whose tests take longest.
+FAST := tests/unit/fan_out tests/unit/task_service tests/unit/test_documents.py tests/contract/test_[^e]*.py \
+	$(addprefix --ignore=tests/unit/task_service/test_,write_tasks.py list_tasks.py)
 
 .PHONY: help setup demo test check format lint types tests test-fast fix soak soak-one lock bench deploy clean
 

@@ -605,7 +605,7 @@ def test_the_alarms_watch_jobs_accounts_throttles_and_the_api(template: Template
     } == {
         "JobFailed": ("ExecutionsFailed", {"StateMachineArn": "<Machine>"}),
         "JobTimedOut": ("ExecutionsTimedOut", {"StateMachineArn": "<Machine>"}),
-        "ClosingAccountMissing": (
+        "JobRecordMissing": (
             "ApproximateNumberOfMessagesVisible",
             {"QueueName": "<DeadLetters.QueueName>"},
         ),
