@@ -140,7 +140,8 @@ def test_the_commands_of_the_readme_exist_in_the_makefile() -> None:
     for document in DOCUMENTS:
         asked = set(re.findall(r"(?:`|^\$ |^)make ([a-z-]+)", document.read_text(), flags=re.M))
         assert asked <= targets, document.name
-    assert "make test" in (ROOT / ".ci/run").read_text()
+    for gate in (".ci/run", ".github/workflows/check.yml"):
+        assert "make test\n" in (ROOT / gate).read_text()
 
 
 @pytest.mark.parametrize("module", ["fanout.sample", "infra.cdk"])
