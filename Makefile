@@ -10,13 +10,16 @@ unexport PYTHONDONTWRITEBYTECODE
 # uv must work on this checkout's environment, whatever the caller's shell has active.
 unexport VIRTUAL_ENV
 export UV_PROJECT_ENVIRONMENT := .venv
+# Without the files whose tests take longest.
+FAST := tests/unit/fan_out tests/unit/task_service tests/unit/test_documents.py tests/contract/test_[^e]*.py \
+	$(addprefix --ignore=tests/unit/task_service/test_,write_tasks.py list_tasks.py)
 
-.PHONY: help setup demo test check format lint types tests soak bench deploy clean
+.PHONY: help setup demo test check format lint types tests test-fast fix soak soak-one lock bench deploy clean
 
 help:  ## What can be done here
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /make \1\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /make \1\t/' | expand -t 17
 
-setup: .venv/.ready
+setup: .venv/.ready  ## Make .venv, with everything that the project needs
 
 .venv/.ready: pyproject.toml uv.lock
 	@$(PYTHON) -c 'import sys; sys.exit("Fan Out needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
@@ -32,17 +35,24 @@ test: check  ## Set up and run the whole gate
 
 check: setup format lint types tests  ## The gate: format, lint, types, every test
 
-format: setup
+format: setup  ## Is the code formatted? (`make fix` does it)
 	$(BIN)/ruff format --check .
 
-lint: setup
+lint: setup  ## ruff
 	$(BIN)/ruff check .
 
-types: setup
+types: setup  ## mypy, strict, over code and tests
 	$(BIN)/mypy
 
-tests: setup
-	$(BIN)/pytest -n 3 --dist loadfile -m "not aws and not soak"
+tests: setup  ## Every test but the long ones, with the branch coverage of lambdas/
+	$(BIN)/pytest -n 3 --dist loadfile -m "not soak" --cov --cov-report=term
+
+test-fast: setup  ## The tests that need no embedded AWS and no synthesis; half a minute
+	$(BIN)/pytest -n 3 --dist worksteal -m "not soak" $(FAST)
+
+fix: setup  ## Format the code and repair what ruff can repair
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 soak: setup  ## Long fault-injection runs, bounded in time
 	$(BIN)/pytest -n 2 --dist loadgroup -m soak --timeout 3600
@@ -52,6 +62,10 @@ lock: setup  ## Write uv.lock and infra/pylock.toml, the packages of the functio
 	$(BIN)/uv export --quiet --frozen --only-group functions --no-emit-project --prune botocore --no-header \
 		--format pylock.toml --output-file infra/pylock.toml
 
+soak-one: setup  ## The long runs whose name contains NAME: make soak-one NAME=...
+	@test -n "$(NAME)" || { echo 'NAME is missing: make soak-one NAME=part_of_a_name' >&2; exit 2; }
+	$(BIN)/pytest -n 0 -m soak --timeout 3600 -k "$(NAME)"
+
 bench: setup  ## Speed and memory, as ratios and scaling tables
 	$(BIN)/python -m bench
 
@@ -60,4 +74,4 @@ deploy: setup  ## Deploy to the AWS account of the current credentials
 
 clean:  ## Remove what this project leaves in its folder
 	@test ! -x $(BIN)/fanout || $(BIN)/fanout down
-	rm -rf .venv .fanout cdk.out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .fanout .coverage cdk.out dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

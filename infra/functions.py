@@ -31,9 +31,9 @@ class Function:
     signs_pages: bool = False
     """May read the secret that signs page tokens."""
     reads: tuple[str, ...] = ()
-    """Patterns of the objects it reads; whoever reads may also tell a missing object from a forbidden one."""
+    """Patterns of the objects it reads; a reader can also tell a missing object from a forbidden one."""
     writes: tuple[str, ...] = ()
-    """Patterns of the objects it writes. Nobody deletes: objects expire by the bucket's rules."""
+    """Patterns of the objects it writes. No function deletes: objects expire by the bucket's rules."""
     calls: tuple[str, ...] = ()
     """Names of the functions that it invokes."""
     machine: tuple[str, ...] = ()
@@ -117,7 +117,7 @@ _FUNCTIONS = (
     Function(
         name="Reducer",
         module="fan_out.reducer",
-        purpose="Folds a job's partials, checks its account, writes its result",
+        purpose="Folds a job's partials, checks its tally, writes its result and record",
         timeout=900,
         memory=2048,
         reads=(JOB_OBJECTS,),
@@ -143,7 +143,7 @@ _FUNCTIONS = (
     Function(
         name="Finalizer",
         module="fan_out.finalizer",
-        purpose="Writes the closing account of a job that ended before its reducer",
+        purpose="Finalizes a job that ended before its reducer: writes its record",
         timeout=900,
         memory=2048,
         reads=(JOB_OBJECTS,),

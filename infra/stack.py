@@ -18,7 +18,7 @@ LAMBDAS = Path(__file__).resolve().parent.parent / "lambdas"
 class FanOutStack(cdk.Stack):
     """Deployable to any account and region: nothing is looked up and no name is fixed but the stack's.
 
-    `lambdas` is the folder of the functions; another one than the project's may bring kinds of its own.
+    `lambdas` is the folder of the functions; another folder than the project's may hold more kinds.
     Context: `removal` is `retain` (default) or `destroy`, for table and bucket when the stack is deleted (a
     bucket that is not empty stays in any case); `jobsKept` is for how many days the objects of a job are kept (90),
     or `forever`; `alarmTopicArn` is an SNS topic that hears of the alarms.
@@ -30,7 +30,7 @@ class FanOutStack(cdk.Stack):
         super().__init__(
             scope,
             id_,
-            description="Fan Out: jobs over a million tasks, with an exact account of every one",
+            description="Fan Out: jobs over a million tasks, each task with its outcome",
             # `cdk deploy` checks the bootstrap stack itself, before it uploads anything; without the rule the
             # template takes no parameters.
             synthesizer=cdk.DefaultStackSynthesizer(generate_bootstrap_version_rule=False),

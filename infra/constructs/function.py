@@ -60,7 +60,7 @@ def add_function(
         scope,
         f"{row.name}Log",
         retention=LOG_RETENTION,
-        # A job's account is in the bucket, which is kept; the log goes with the function that wrote it.
+        # A job's record is in the bucket, which is kept; the log goes with the function that wrote it.
         removal_policy=cdk.RemovalPolicy.DESTROY,
     )
     role = iam.Role(

@@ -38,9 +38,9 @@ class Observability(Construct):
             self._alarm("JobFailed", failed, "A job failed: its record says why."),
             self._alarm("JobTimedOut", timed_out, "A job took longer than the machine allows."),
             self._alarm(
-                "ClosingAccountMissing",
+                "JobRecordMissing",
                 letters,
-                "A job that ended early has no closing account: the dead-letter queue holds its event.",
+                "A job that ended early has no record: the dead-letter queue holds its event.",
             ),
             # A throttled call is repeated and costs a second; 15 minutes of them ask for a higher quota.
             self._alarm(

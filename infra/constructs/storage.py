@@ -69,7 +69,7 @@ class Storage(Construct):
         acknowledge(
             self.bucket,
             "S1",
-            "Only this project's own roles read and write here, and what they did is in the jobs' accounts; "
+            "Only this project's own roles read and write here, and what they did is in the jobs' records; "
             "who needs every request logged turns on CloudTrail data events.",
         )
         acknowledge(

@@ -1,4 +1,4 @@
-"""Fan Out: the state machine, the functions that its states run, and what starts and closes its jobs."""
+"""Fan Out: the state machine, the functions that its states run, and what starts and finalizes its jobs."""
 
 from pathlib import Path
 
@@ -27,6 +27,8 @@ RESULTS = "jobs/*/results/*"
 # of that map. https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsstepfunctions.html
 JOB = ("execution", ":*")
 MAP_RUN = ("mapRun", "/*:*")
+# protection: every-early-end
+ENDED_EARLY = ["ABORTED", "TIMED_OUT", "FAILED"]
 _ACTS_ON = {
     "StartExecution": None,
     "ListExecutions": None,
@@ -38,7 +40,7 @@ _ACTS_ON = {
 
 
 class Workflow(Construct):
-    """`machine` runs the jobs; `functions` by name; `dead_letters` has what the Finalizer could not account."""
+    """`machine` runs the jobs; `functions` by name; `dead_letters` gets events that the Finalizer could not handle."""
 
     def __init__(
         self,
@@ -78,7 +80,7 @@ class Workflow(Construct):
             storage=storage,
             dead_letters=destinations.SqsDestination(self.dead_letters),
         )
-        self._close_jobs_that_end_early()
+        self._finalize_jobs_that_end_early()
         self._let_functions_call(task_functions)
         self._let_functions_drive_the_machine()
 
@@ -135,7 +137,7 @@ class Workflow(Construct):
             machine,
             "SF1",
             "Errors are logged. All events would log a million transitions a job, which the execution "
-            "history and the job's account in the bucket hold already.",
+            "history and the job's record in the bucket hold already.",
         )
         return machine
 
@@ -151,21 +153,21 @@ class Workflow(Construct):
                 iam.PolicyStatement(actions=[f"states:{a}" for a in actions], resources=[resource])
             )
 
-    def _close_jobs_that_end_early(self) -> None:
-        """Have the Finalizer write the account of every job that was stopped, timed out or failed.
+    def _finalize_jobs_that_end_early(self) -> None:
+        """Have the Finalizer write the record of every job that was stopped, timed out or failed.
 
         Delivery is repeated for a day, the call itself twice; what still fails is in `dead_letters`.
         """
         rule = events.Rule(
             self,
             "JobEndedEarly",
-            description="A job was stopped, timed out or failed: the Finalizer writes its account",
+            description="A job was stopped, timed out or failed: the Finalizer writes its record",
             event_pattern=events.EventPattern(
                 source=["aws.states"],
                 detail_type=["Step Functions Execution Status Change"],
                 detail={
                     "stateMachineArn": [self.machine.state_machine_arn],
-                    "status": ["ABORTED", "TIMED_OUT", "FAILED"],
+                    "status": ENDED_EARLY,
                 },
             ),
         )

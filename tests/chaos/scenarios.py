@@ -23,8 +23,9 @@ from fan_out.sources import batch
 from fan_out.steps import listing, reduction
 from tests.chaos.faults import Drawn, Faults, Trouble, nothing
 from tests.support import machine as machines
+from tests.support.context import Context
 from tests.support.events import execution_ended
-from tests.support.machine import BUCKET, STARTED_AT, STATES, Boundary, Context, Ended, Machine
+from tests.support.machine import BUCKET, STARTED_AT, STATES, Boundary, Ended, Machine
 
 NOW = "2026-11-23T09:30:00Z"
 # Nothing that goes from state to state comes near the limit of 256 KiB.

@@ -26,11 +26,13 @@ class Template:
         return {k: r for k, r in self.resources.items() if r["Type"] == kind}
 
     def one(self, kind: str) -> dict[str, Any]:
+        resource: dict[str, Any]
         (resource,) = self.all(kind).values()
         return resource
 
     def properties(self, kind: str) -> dict[str, Any]:
-        return self.one(kind)["Properties"]
+        properties: dict[str, Any] = self.one(kind)["Properties"]
+        return properties
 
     @property
     def functions(self) -> dict[str, dict[str, Any]]:
@@ -76,11 +78,11 @@ class Template:
         match value:
             case str():
                 return value
-            case {"Ref": name}:
+            case {"Ref": str(name)}:
                 return f"<{self.name_of(name)}>"
             case {"Fn::GetAtt": [name, attribute]}:
                 return f"<{self.name_of(name)}.{attribute}>"
-            case {"Fn::Join": [separator, parts]}:
+            case {"Fn::Join": [str(separator), parts]}:
                 return separator.join(self.flat(part) for part in parts)
         raise AssertionError(json.dumps(value))
 

@@ -512,7 +512,7 @@ def api_paths(template: Template) -> dict[str, str]:
     def path(logical_id: str) -> str:
         properties = resources[logical_id]["Properties"]
         parent = properties["ParentId"].get("Ref")
-        return (path(parent) if parent else "") + "/" + properties["PathPart"]
+        return (path(parent) if parent else "") + f"/{properties['PathPart']}"
 
     return {logical_id: path(logical_id) for logical_id in resources}
 
@@ -641,7 +641,7 @@ def test_the_alarms_watch_jobs_accounts_throttles_and_the_api(template: Template
     } == {
         "JobFailed": ("ExecutionsFailed", {"StateMachineArn": "<Machine>"}),
         "JobTimedOut": ("ExecutionsTimedOut", {"StateMachineArn": "<Machine>"}),
-        "ClosingAccountMissing": (
+        "JobRecordMissing": (
             "ApproximateNumberOfMessagesVisible",
             {"QueueName": "<DeadLetters.QueueName>"},
         ),

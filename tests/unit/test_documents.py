@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fan_out.model import costs, kind
-from fan_out.model.job_input import JobInput, read_input
+from fan_out.model.job_input import JobInput, TaskFilter, TasksSource, read_input
 from fan_out.model.plan import Plan, RetrySource, make_plan
 from fan_out.model.task import Task
 from fanout import cli
@@ -19,7 +19,8 @@ from infra import functions
 
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text()
-DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+SHIPPED_KINDS = ("daily-plan", "import-tasks", "reschedule-overdue")
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -53,24 +54,33 @@ def test_the_inputs_to_paste_are_accepted() -> None:
         assert isinstance(plan, Plan)
 
 
-def test_every_field_of_the_input_is_in_the_readme_with_its_default() -> None:
-    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]*?) ?\|", README, flags=re.M))
-    for name, field in JobInput.model_fields.items():
-        documented = rows[field.alias or name].strip("`")
-        if isinstance(field.default, int | float | str) and not isinstance(field.default, bool):
-            assert (
-                documented == f"{field.default:g}" if isinstance(field.default, float) else str(field.default)
-            )
+def test_the_readme_names_each_field_with_its_default() -> None:
+    table = README.partition("### The input")[2].partition("\n### ")[0]
+    documented = dict(re.findall(r"^\| `(\w+)` \| ([^|]*?) ?\|", table, flags=re.M))
+    fields = {field.alias or name: field for name, field in JobInput.model_fields.items()}
+    assert documented.keys() == fields.keys()
+    for name, field in fields.items():
+        match default := field.get_default(call_default_factory=True):
+            case None:
+                shown = "" if name == "Comment" else "none"
+            case TasksSource():
+                shown = '`"tasks"`'
+            case TaskFilter():
+                shown = f"`{json.dumps(default.to_json())}`"
+            case str() | dict():
+                shown = f"`{default or '{}'}`"
+            case _:
+                shown = f"{default:g}"
+        assert documented[name] == shown, name
 
 
-def test_every_kind_and_each_of_its_parameters_is_documented() -> None:
+@pytest.mark.parametrize("name", SHIPPED_KINDS)
+def test_a_shipped_kind_is_documented_with_its_parameters(name: str) -> None:
     text = (ROOT / "docs/kinds.md").read_text()
-    shipped = [path.stem.replace("_", "-") for path in (ROOT / "lambdas/kinds").glob("[a-z]*.py")]
-    assert len(shipped) == 3
-    for name in shipped:
-        assert f"### `{name}`" in text
-        for parameter, field in kind.find(name).params.model_fields.items():
-            assert f"`{field.alias or parameter}`" in text
+    section = text.partition(f"### `{name}`")[2].partition("\n### ")[0]
+    assert section
+    for parameter, field in kind.find(name).params.model_fields.items():
+        assert f"`{field.alias or parameter}`" in section
 
 
 def test_the_kind_of_the_guide_works(tmp_path: Path) -> None:
@@ -126,10 +136,13 @@ def test_the_cost_examples_are_what_the_estimate_says() -> None:
 
 
 def test_the_commands_of_the_readme_exist_in_the_makefile() -> None:
-    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.M))
-    asked = re.findall(r"\bmake (\w+)", "\n".join(blocks(README, "console")))
-    assert {"demo", "test"} <= set(asked) <= targets
-    assert "make test" in (ROOT / ".ci/run").read_text()
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.M))
+    assert {"demo", "test"} <= set(re.findall(r"\bmake ([\w-]+)", "\n".join(blocks(README, "console"))))
+    for document in DOCUMENTS:
+        asked = set(re.findall(r"(?:`|^\$ |^)make ([a-z-]+)", document.read_text(), flags=re.M))
+        assert asked <= targets, document.name
+    for gate in (".ci/run", ".github/workflows/check.yml"):
+        assert "make test\n" in (ROOT / gate).read_text()
 
 
 @pytest.mark.parametrize("module", ["fanout.sample", "infra.cdk"])

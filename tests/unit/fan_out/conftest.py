@@ -11,15 +11,6 @@ import kinds
 from fan_out.aws.storage import Bucket, JobStore
 from fan_out.model import kind
 from tests.support import machine as machines
-from tests.support.factories import (  # noqa: F401
-    RangedReads,
-    plan,
-    put_manifest,
-    put_partial,
-    put_plan,
-    put_shard,
-    task,
-)
 from tests.support.machine import BUCKET, Machine
 
 # A normal run looks at the same examples every time.

@@ -10,6 +10,7 @@ import pytest
 
 from fan_out.aws import clients as aws
 from fan_out.aws.storage import JobStore
+from tests.support.factories import task
 from tests.support.machine import (
     BUCKET,
     STARTED_AT,
@@ -22,7 +23,6 @@ from tests.support.machine import (
     names,
     put_tasks,
 )
-from tests.unit.fan_out.conftest import task
 
 IMPORT = {"kind": "import-tasks", "source": {"csv": "uploads/x.csv"}, "toleratedFailurePercentage": 100}
 

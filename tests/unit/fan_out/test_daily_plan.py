@@ -14,8 +14,9 @@ from fan_out.model.job_input import read_input
 from fan_out.model.plan import make_plan
 from fan_out.model.task import Task
 from tests.support import plan as plain
+from tests.support.factories import task
 from tests.support.machine import STARTED_AT, Machine, make_tasks, put_tasks, stored
-from tests.unit.fan_out.conftest import reset, task
+from tests.unit.fan_out.conftest import reset
 
 # Whole and half hours, both hemispheres, a day line, and zones in which days begin at a change of clocks.
 ZONES = [

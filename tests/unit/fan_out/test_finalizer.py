@@ -7,9 +7,10 @@ import pytest
 
 from fan_out.aws.storage import JobStore
 from fan_out.errors import ServiceUnavailableError
+from tests.support.context import Context
 from tests.support.events import execution_ended
-from tests.support.machine import Call, Context, KilledError, Machine, make_tasks, names, put_tasks
-from tests.unit.fan_out.conftest import put_plan, task
+from tests.support.factories import put_plan, task
+from tests.support.machine import Call, KilledError, Machine, make_tasks, names, put_tasks
 
 # 2026-11-23T09:00:00.123Z, as EventBridge says it.
 ENDINGS = {

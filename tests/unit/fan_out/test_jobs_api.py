@@ -22,9 +22,10 @@ from fan_out.errors import ServiceUnavailableError, ThrottledError
 from fan_out.jobs import Jobs
 from fan_out.model.job_input import check_id, new_id
 from fan_out.uploads import LINK_SECONDS
+from tests.support.context import Context
 from tests.support.events import api_event
-from tests.support.machine import BUCKET, REGION, Context, forget_warm_state
-from tests.unit.fan_out.conftest import put_plan
+from tests.support.factories import put_plan
+from tests.support.machine import BUCKET, REGION, forget_warm_state
 
 ACCOUNT = "123456789012"
 MACHINE = f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:FanOut"

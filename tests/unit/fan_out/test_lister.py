@@ -24,8 +24,9 @@ from fan_out.model.job_input import read_input
 from fan_out.model.plan import SEGMENTS, RetrySource, make_plan
 from fan_out.sources import batch, csv
 from fan_out.steps import listing
-from tests.support.machine import Boundary, Call, Context, Machine, make_tasks, names, put_tasks
-from tests.unit.fan_out.conftest import plan, put_plan, task
+from tests.support.context import Context
+from tests.support.factories import plan, put_plan, task
+from tests.support.machine import Boundary, Call, Machine, make_tasks, names, put_tasks
 
 LATE = 5_000
 

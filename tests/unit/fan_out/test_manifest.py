@@ -13,8 +13,9 @@ from fan_out.model.documents import digest
 from fan_out.model.manifest import Manifest
 from fan_out.model.plan import SEGMENTS
 from fan_out.steps.listing import part_name
-from tests.support.machine import Context, Machine, make_tasks, put_tasks
-from tests.unit.fan_out.conftest import plan, put_plan
+from tests.support.context import Context
+from tests.support.factories import plan, put_plan
+from tests.support.machine import Machine, make_tasks, put_tasks
 
 
 def put_part(

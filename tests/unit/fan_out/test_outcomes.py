@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fan_out.model.outcomes import GROUPS, SAMPLES, Counts, Digest, exceeds, failure, normalise
-from tests.unit.fan_out.conftest import task
+from tests.support.factories import task
 
 
 def entry(

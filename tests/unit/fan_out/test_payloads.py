@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from ministack.services import stepfunctions as interpreter
 
+from tests.support.factories import task
 from tests.support.machine import Machine, put_tasks
-from tests.unit.fan_out.conftest import reset, task
+from tests.unit.fan_out.conftest import reset
 
 # Step Functions takes 256 KiB between two states; this is what we keep to.
 LARGEST = 32 * 1024

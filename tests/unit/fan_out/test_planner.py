@@ -15,8 +15,9 @@ from fan_out.model.job_input import read_input
 from fan_out.model.node import Node
 from fan_out.model.plan import SEGMENTS, Plan, make_plan
 from fan_out.steps.reduction import ROOT
-from tests.support.machine import BUCKET, STARTED_AT, Context, Machine
-from tests.unit.fan_out.conftest import plan, put_plan
+from tests.support.context import Context
+from tests.support.factories import plan, put_plan
+from tests.support.machine import BUCKET, STARTED_AT, Machine
 
 WHOLE = "a whole number from 1 to 10,000"
 SOURCE = '"tasks", {"csv": "uploads/NAME.csv"} or {"failedIn": "JOB-ID"}'

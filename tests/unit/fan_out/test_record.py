@@ -10,7 +10,7 @@ from fan_out.model.documents import encode
 from fan_out.model.manifest import Manifest
 from fan_out.model.node import Node
 from fan_out.model.outcomes import Counts
-from tests.unit.fan_out.conftest import plan
+from tests.support.factories import plan
 
 
 @pytest.mark.parametrize(

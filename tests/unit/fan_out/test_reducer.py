@@ -21,27 +21,10 @@ from fan_out.steps import kind_merger, reduction
 from fan_out.steps.finalizing import finalize
 from fan_out.steps.reduction import Cursor, Reduction
 from infra.functions import FUNCTIONS
-from tests.support.machine import (
-    BUCKET,
-    STARTED_AT,
-    Call,
-    Context,
-    KilledError,
-    Machine,
-    make_tasks,
-    names,
-    put_tasks,
-)
-from tests.unit.fan_out.conftest import (
-    RangedReads,
-    plan,
-    put_manifest,
-    put_partial,
-    put_plan,
-    put_shard,
-    reset,
-    task,
-)
+from tests.support.context import Context
+from tests.support.factories import RangedReads, plan, put_manifest, put_partial, put_plan, put_shard, task
+from tests.support.machine import BUCKET, STARTED_AT, Call, KilledError, Machine, make_tasks, names, put_tasks
+from tests.unit.fan_out.conftest import reset
 
 
 def progress(tasks: list[dict[str, Any]], *, failed: int = 0, shard: int = 0) -> Progress:

@@ -14,8 +14,8 @@ from fan_out.aws import storage
 from fan_out.aws.storage import Bucket, JobStore
 from fan_out.errors import AccountingError, ServiceUnavailableError, ThrottledError
 from fan_out.model.documents import digest, encode
+from tests.support.factories import RangedReads
 from tests.support.machine import BUCKET, Machine
-from tests.unit.fan_out.conftest import RangedReads
 
 # The smallest part that S3 takes in the middle of a multipart upload.
 SMALLEST_PART = 5 << 20

@@ -17,8 +17,9 @@ from fan_out.steps import kind_runner, shard_runner
 from fan_out.steps.kind_runner import ATTEMPTS, RETRY_BUDGET, Clock, RateLimiter, task_rate
 from fan_out.steps.quarantine import DEADLY, QUARANTINES, STALLS
 from fan_out.steps.shard_runner import ShardRunner, run_shard
-from tests.support.machine import STARTED_AT, Call, Context, KilledError, Machine, names, put_tasks
-from tests.unit.fan_out.conftest import plan, put_manifest, put_plan, put_shard, task
+from tests.support.context import Context
+from tests.support.factories import plan, put_manifest, put_plan, put_shard, task
+from tests.support.machine import STARTED_AT, Call, KilledError, Machine, names, put_tasks
 
 THROTTLED = Failure("ThrottledError", "slow down", retry=True)
 
