@@ -163,6 +163,7 @@ class App:
 
 
 def exit_code(record: JobRecord) -> int:
+    # protection: partial-has-its-exit-code
     return {"SUCCEEDED": SUCCESS, "PARTIAL": PARTIAL}.get(record["status"], FAILURE)
 
 
