@@ -163,7 +163,7 @@ class App:
 
 
 def exit_code(record: JobRecord) -> int:
-    # protection: partial-has-its-exit-code
+    # protection: partial-is-not-success
     return {"SUCCEEDED": SUCCESS, "PARTIAL": PARTIAL}.get(record["status"], FAILURE)
 
 

@@ -523,7 +523,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         Removal(
             "exit code 3",
             "fanout/cli.py",
-            (Cut("partial-has-its-exit-code", value("SUCCESS")),),
+            (Cut("partial-is-not-success", value("SUCCESS")),),
             test="test_run_prints_the_record_and_exits_by_its_status",
         ),
     ),
