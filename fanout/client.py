@@ -23,7 +23,7 @@ from functools import cached_property
 from pathlib import Path
 from stat import S_ISREG
 from threading import Event
-from typing import IO, Any, Literal, NotRequired, TypedDict, cast
+from typing import IO, Any, cast
 from urllib.parse import quote, urlencode, urlsplit
 
 import urllib3
@@ -37,7 +37,9 @@ from botocore.utils import get_environ_proxies
 from urllib3.exceptions import HTTPError, MaxRetryError, NameResolutionError
 from urllib3.response import BaseHTTPResponse
 
-Status = Literal["RUNNING", "SUCCEEDED", "PARTIAL", "FAILED", "STOPPED"]
+# A job's record as GET /jobs/{id} gives it; README.md says what is in it.
+JobRecord = dict[str, Any]
+# Gives the presigned URL of an object; called again when one has expired.
 Link = Callable[[], str]
 
 JOB_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}")
@@ -111,45 +113,6 @@ _ADVICE = {
     "JobNotFoundError": "`fanout jobs` lists the jobs there are.",
     "JobExistsError": "Choose another --job-id.",
 }
-
-
-class Counts(TypedDict):
-    """Outcomes of a job's tasks: `listed` is the sum of the other four once the job has ended."""
-
-    listed: int
-    succeeded: int
-    failed: int
-    quarantined: int
-    unprocessed: int
-
-
-class Shards(TypedDict):
-    planned: int
-    done: int
-    failed: int
-
-
-class JobRecord(TypedDict):
-    """The record of a job, as GET /jobs/{id} gives it."""
-
-    jobId: str
-    # None for a job that was refused before its kind was known.
-    kind: str | None
-    status: Status
-    counts: Counts
-    shards: Shards
-    startedAt: str
-    endedAt: NotRequired[str]
-    # While the job runs: LISTING, WORKING or REDUCING.
-    phase: NotRequired[str]
-    result: NotRequired[dict[str, Any]]
-    # A retry's tasks that no longer exist or no longer match.
-    skipped: NotRequired[int]
-    # Links that work for up to an hour.
-    resultUrl: NotRequired[str]
-    failuresUrl: NotRequired[str]
-    error: NotRequired[dict[str, str]]
-    origin: NotRequired[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,7 +189,8 @@ def new_job_id(now: datetime | None = None) -> str:
 
 def is_final(record: JobRecord) -> bool:
     """Whether the job has ended and its record is written; the record follows the end by a moment."""
-    return record["status"] != "RUNNING" and record.get("error", {}).get("name") != "AccountPendingError"
+    pending = record.get("error", {}).get("name") == "AccountPendingError"
+    return record["status"] != "RUNNING" and not pending
 
 
 class FanOut:
@@ -264,7 +228,7 @@ class FanOut:
 
     def record(self, job_id: str) -> JobRecord:
         """The job's record: the final one if the job has ended, else what is known so far."""
-        return cast(JobRecord, self._call("GET", f"/jobs/{job_id}"))
+        return self._call("GET", f"/jobs/{job_id}")
 
     def follow(self, job_id: str, lost: Callable[[str], None] = lambda _: None) -> Iterator[JobRecord]:
         """Yield the job's record again and again until it is final; the last one is, unless patience ended.

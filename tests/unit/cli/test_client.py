@@ -5,7 +5,7 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -456,7 +456,12 @@ def test_a_local_server_that_is_gone_says_what_to_do() -> None:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1/"
     gone = FanOut(Deployment(api_url=url, region="us-east-1", keys=("test", "test")))
-    for ask in (lambda: gone.record("j"), lambda: next(gone.tasks({})), lambda: next(gone.follow("j"))):
+    asks: list[Callable[[], Any]] = [
+        lambda: gone.record("j"),
+        lambda: next(gone.tasks({})),
+        lambda: next(gone.follow("j")),
+    ]
+    for ask in asks:
         with pytest.raises(UnreachableError, match="fanout up"):
             ask()
 

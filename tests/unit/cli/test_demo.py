@@ -57,4 +57,3 @@ def test_the_demo_advises_nothing_on_what_it_removes(
 def test_a_demo_that_goes_wrong_exits_1(job: str, story: FakeApi) -> None:
     story.scripts[job] = [record_of(status="FAILED", result={"reminders": 0})]
     assert demo.main() == 1
-
