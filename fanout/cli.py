@@ -115,8 +115,7 @@ class App:
         if not detach:
             return self.follow(self.following)
         job_id, self.following = self.following, None
-        if self.is_json:
-            self.screen.json({"jobId": job_id, "status": started["status"]})
+        self.screen.json({"jobId": job_id, "status": started["status"]})
         self.screen.say(f"Started job {job_id}.")
         self.screen.advise("  Follow it: ", "status", job_id, "--follow")
         self.screen.advise("  Stop it:   ", "stop", job_id)
@@ -135,24 +134,9 @@ class App:
         return record
 
     def show(self, record: JobRecord) -> None:
-        if self.is_json:
-            self.screen.json(record)
-        else:
-            self.screen.record(record)
-            self.screen.result(record)
-
-    def listed(
-        self,
-        name: str,
-        entries: Iterable[Any],
-        show: Callable[[Iterable[Any]], None],
-        rest: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Print entries as they come: in one JSON document, or as `show` shows them."""
-        if self.is_json:
-            self.screen.json_list(name, entries, rest)
-        else:
-            show(entries)
+        self.screen.json(record)
+        self.screen.record(record)
+        self.screen.result(record)
 
     def goes_on(self) -> None:
         """Say how to get back to the job that this command leaves running."""
@@ -420,8 +404,7 @@ def down(app: App) -> int:
     home = app.home()
     with _local_errors():
         was_up = local.down(home)
-    if app.is_json:
-        app.screen.json({"wasUp": was_up})
+    app.screen.json({"wasUp": was_up})
     app.screen.say("Fan Out is down." if was_up else f"Nothing was up in {home}.")
     return SUCCESS
 
@@ -476,7 +459,7 @@ def tasks_list(app: App, limit: int | None) -> int:
     $ fanout tasks list --is-complete false --due-before 2026-12-01T00:00:00Z
     $ fanout tasks list --json > tasks.json
     """
-    app.listed("tasks", app.client.tasks(app.job.get("filter", {}), limit), app.screen.tasks)
+    app.screen.entries("tasks", app.client.tasks(app.job.get("filter", {}), limit), app.screen.tasks)
     return SUCCESS
 
 
@@ -529,7 +512,7 @@ def jobs(app: App, limit: int, status: str | None) -> int:
     $ fanout jobs --status FAILED
     $ fanout jobs --limit 500 --json
     """
-    app.listed("jobs", app.client.jobs(limit, status), app.screen.jobs)
+    app.screen.entries("jobs", app.client.jobs(limit, status), app.screen.jobs)
     return SUCCESS
 
 
@@ -549,8 +532,7 @@ def status(app: App, job: str, follow: bool) -> int:
         record = app.follow(job)
         app.show(record)
         return exit_code(record)
-    if app.is_json:
-        app.screen.json(record)
+    app.screen.json(record)
     app.screen.record(record)
     return SUCCESS
 
@@ -581,12 +563,11 @@ def result(app: App, job: str, output: Path | None, whole: bool) -> int:
 
     if output is not None:
         client.download(link, output)
-        if app.is_json:
-            screen.json({"jobId": job, "output": str(output)})
+        screen.json({"jobId": job, "output": str(output)})
         screen.say(screen.safe(f"Wrote {output}."))
     elif whole:
-        lines = (json.loads(line) for line in client.lines(link))
-        app.listed("lines", lines, screen.json_lines, {"jobId": job, "result": found["result"]})
+        lines = map(json.loads, client.lines(link))
+        screen.entries("lines", lines, screen.json_lines, {"jobId": job, "result": found["result"]})
     elif app.is_json:
         screen.json(found["result"])
     else:
@@ -610,7 +591,7 @@ def failures(app: App, job: str, whole: bool) -> int:
     found = client.failures(job)
     if whole:
         lines = client.lines(lambda: client.failures(job)["failuresUrl"]) if "failuresUrl" in found else ()
-        app.listed("failures", (json.loads(line) for line in lines), screen.json_lines, {"jobId": job})
+        screen.entries("failures", map(json.loads, lines), screen.json_lines, {"jobId": job})
     elif app.is_json:
         screen.json(
             {**found, "retryCommand": screen.command("retry", job) if "retryRequest" in found else None}
@@ -647,8 +628,7 @@ def stop(app: App, job: str) -> int:
     $ fanout stop 20261123-101502-ab12cd
     """
     record = app.client.stop(job)
-    if app.is_json:
-        app.screen.json(record)
+    app.screen.json(record)
     app.screen.record(record)
     return SUCCESS
 
@@ -730,8 +710,7 @@ def main(
         if app.following is None:
             app.screen.note("\nInterrupted.")
         else:
-            if app.is_json:
-                app.screen.json({"jobId": app.following, "status": "RUNNING"})
+            app.screen.json({"jobId": app.following, "status": "RUNNING"})
             app.screen.note("")
             app.goes_on()
         return INTERRUPTED

@@ -8,7 +8,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
@@ -148,15 +148,22 @@ class Screen:
         self._err.print(Text(text, style=style))
 
     def json(self, value: Any) -> None:
-        self.stdout.write(document(value) + "\n")
+        """The document, if one is asked for."""
+        if self.is_json:
+            self.stdout.write(document(value) + "\n")
 
     def json_lines(self, entries: Iterable[Any]) -> None:
         """One JSON text a line, each made safe for a terminal."""
         for entry in entries:
             self.stdout.write(document(entry, indent=None) + "\n")
 
-    def json_list(self, name: str, entries: Iterable[Any], rest: Mapping[str, Any] | None = None) -> None:
-        """One JSON object with a list of any length in it, written as it comes. Raises ShownError."""
+    def entries(
+        self, name: str, entries: Iterable[Any], show: Callable[[Iterable[Any]], None], rest: Any = None
+    ) -> None:
+        """A list of any length, as `show` shows it; or as it comes in one JSON document. Raises ShownError."""
+        if not self.is_json:
+            show(entries)
+            return
         self.stdout.write(f"{{{json.dumps(name)}: [")
         between, extra = "\n", dict(rest or {})
         problem: Exception | None = None

@@ -80,7 +80,7 @@ def test_a_list_is_one_document_even_if_it_breaks_off() -> None:
 
     shown, out, _ = screen(is_json=True)
     with pytest.raises(ShownError) as caught:
-        shown.json_list("tasks", entries())
+        shown.entries("tasks", entries(), shown.tasks)
     assert isinstance(caught.value.cause, ValueError)
     assert json.loads(out.getvalue()) == {
         "tasks": [{"id": 1}],
@@ -90,7 +90,7 @@ def test_a_list_is_one_document_even_if_it_breaks_off() -> None:
 
 def test_an_empty_list_is_a_document() -> None:
     shown, out, _ = screen(is_json=True)
-    shown.json_list("tasks", [], {"more": 1})
+    shown.entries("tasks", [], shown.tasks, {"more": 1})
     assert json.loads(out.getvalue()) == {"tasks": [], "more": 1}
 
 
