@@ -11,7 +11,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from io import StringIO
@@ -113,7 +113,7 @@ class App:
         if started["status"] != "RUNNING":
             self.screen.note("The same job was started before; nothing new is started.")
         if not detach:
-            return self.follow(self.following)
+            return self.follow(self.following, is_new=True)
         job_id, self.following = self.following, None
         self.screen.json({"jobId": job_id, "status": started["status"]})
         self.screen.say(f"Started job {job_id}.")
@@ -121,7 +121,7 @@ class App:
         self.screen.advise("  Stop it:   ", "stop", job_id)
         return None
 
-    def follow(self, job_id: str) -> JobRecord:
+    def follow(self, job_id: str, is_new: bool = False) -> JobRecord:
         from fanout.screen import safe
 
         def lost(sentence: str) -> None:
@@ -129,7 +129,7 @@ class App:
 
         self.following = job_id
         self.screen.note(f"Job {job_id}")
-        record = self.screen.follow(self.client.follow(job_id, lost))
+        record = self.screen.follow(self.client.follow(job_id, lost, is_new=is_new))
         self.following = None
         return record
 
@@ -435,9 +435,8 @@ def tasks_import(app: App, file: str, job_id: str | None, detach: bool) -> int:
     record = app.followed(lambda new_id: client.start(job, new_id), job_id, detach)
     if record is None:
         return SUCCESS
-    lines: Iterable[bytes] = ()
-    if "failuresUrl" in record:
-        lines = client.lines(lambda: client.failures(record["jobId"])["failuresUrl"])
+    found = client.failures(record["jobId"]) if "failuresUrl" in record else {}
+    lines = client.lines(client.link(found, "failuresUrl", client.failures)) if found else ()
     rejected = [json.loads(line) for line in islice(lines, _ROWS_SHOWN)]
     if app.is_json:
         app.screen.json({**record, "rejected": rejected})
@@ -558,15 +557,12 @@ def result(app: App, job: str, output: Path | None, whole: bool) -> int:
     client, screen = app.client, app.screen
     found = client.result(job)
 
-    def link() -> str:
-        return str(client.result(job)["resultUrl"])
-
     if output is not None:
-        client.download(link, output)
+        client.download(client.link(found, "resultUrl", client.result), output)
         screen.json({"jobId": job, "output": str(output)})
         screen.say(screen.safe(f"Wrote {output}."))
     elif whole:
-        lines = map(json.loads, client.lines(link))
+        lines = map(json.loads, client.lines(client.link(found, "resultUrl", client.result)))
         screen.entries("lines", lines, screen.json_lines, {"jobId": job, "result": found["result"]})
     elif app.is_json:
         screen.json(found["result"])
@@ -590,7 +586,8 @@ def failures(app: App, job: str, whole: bool) -> int:
     client, screen = app.client, app.screen
     found = client.failures(job)
     if whole:
-        lines = client.lines(lambda: client.failures(job)["failuresUrl"]) if "failuresUrl" in found else ()
+        there = "failuresUrl" in found
+        lines = client.lines(client.link(found, "failuresUrl", client.failures)) if there else ()
         screen.entries("failures", map(json.loads, lines), screen.json_lines, {"jobId": job})
     elif app.is_json:
         screen.json(

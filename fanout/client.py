@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from stat import S_ISREG
 from threading import Event
@@ -230,40 +231,43 @@ class FanOut:
         """The job's record: the final one if the job has ended, else what is known so far."""
         return self._call("GET", f"/jobs/{job_id}")
 
-    def follow(self, job_id: str, lost: Callable[[str], None] = lambda _: None) -> Iterator[JobRecord]:
+    def follow(
+        self, job_id: str, lost: Callable[[str], None] = lambda _: None, *, is_new: bool = False
+    ) -> Iterator[JobRecord]:
         """Yield the job's record again and again until it is final; the last one is, unless patience ended.
 
-        `lost` gets a sentence when the connection is lost; following goes on as soon as there is one again.
+        `lost` gets a sentence when the connection is lost; following goes on as soon as there is one again. A job that
+        `is_new` may be unknown for a moment, because Step Functions is eventually consistent.
         """
-        lost_at: float | None = None
-        ended_at: float | None = None
+        began, lost_at, ended_at = time.monotonic(), None, None
         while True:
             try:
                 record = self.record(job_id)
-                lost_at = None
             except (UnreachableError, ProblemError) as error:
-                if isinstance(error, ProblemError) and error.status < 500 and error.status != 429:
-                    raise
                 now = time.monotonic()
-                if lost_at is None:
+                if isinstance(error, ProblemError) and error.status < 500 and error.status != 429:
+                    if error.status != 404 or not is_new or now - began >= self._patience:
+                        raise
+                elif lost_at is None and self._outage:
                     lost_at = now
-                    if self._outage:
-                        lost(str(error))
-                if now - lost_at >= self._outage:
+                    lost(str(error))
+                elif lost_at is None or now - lost_at >= self._outage:
                     raise
             else:
                 yield record
-                now = time.monotonic()
+                now, lost_at, is_new = time.monotonic(), None, False
                 if record["status"] != "RUNNING":
-                    ended_at = now if ended_at is None else ended_at
+                    ended_at = ended_at or now
                     if is_final(record) or now - ended_at >= self._patience:
                         return
             time.sleep(self._poll)
 
     def jobs(self, limit: int, status: str | None = None) -> Iterator[dict[str, Any]]:
         """The newest `limit` jobs, newest first, of one status or of all: `{jobId, kind, status, startedAt, …}`."""
-        query = {} if status is None else {"status": status}
-        return self._pages("/jobs", "jobs", query, limit, JOBS_PER_PAGE)
+        if status is None:
+            return self._pages("/jobs", "jobs", {}, limit, JOBS_PER_PAGE)
+        # Most of a page may be of another status: the largest pages are the fewest requests.
+        return islice(self._pages("/jobs", "jobs", {"status": status}, None, JOBS_PER_PAGE), limit)
 
     def stop(self, job_id: str) -> JobRecord:
         """Stop a running job and give its final record; a job that was stopped before stays so.
@@ -279,6 +283,13 @@ class FanOut:
     def result(self, job_id: str) -> dict[str, Any]:
         """`{jobId, result, resultUrl?, contentLength?, fileName?}`. Raises ProblemError if there is none (yet)."""
         return self._call("GET", f"/jobs/{job_id}/result")
+
+    def link(self, found: Mapping[str, Any], name: str, again: Callable[[str], Mapping[str, Any]]) -> Link:
+        """The link `name` of an answer of `again`, which gives a new one when it has expired. Raises JobStateError."""
+        if name not in found:
+            raise JobStateError(f"Job {found['jobId']} has no such file.")
+        first = iter([found])
+        return lambda: str((next(first, None) or again(found["jobId"]))[name])
 
     def failures(self, job_id: str) -> dict[str, Any]:
         """`{jobId, status, counts, digest, failuresUrl?, retryRequest?, retryCommand?}`."""

@@ -143,6 +143,15 @@ def test_following_an_unknown_job_ends_at_once(api: FakeApi, there: FanOut) -> N
         next(there.follow("nope"))
 
 
+def test_a_new_job_may_be_unknown_for_a_moment(api: FakeApi, there: FanOut) -> None:
+    api.jobs["j"] = [record_of()]
+    api.faults = [problem(404, "JobNotFoundError", "There is no such job.")] * 2
+    assert [record["status"] for record in there.follow("j", is_new=True)] == ["SUCCEEDED"]
+    there._patience = 0.01
+    with pytest.raises(ProblemError, match="There is no job"):
+        list(there.follow("nope", is_new=True))
+
+
 def test_a_stopped_job_gives_its_final_record(api: FakeApi, there: FanOut) -> None:
     api.jobs["j"] = [running()]
     assert there.stop("j")["status"] == "STOPPED"
@@ -171,6 +180,8 @@ def test_jobs_come_page_by_page_up_to_the_limit(api: FakeApi, there: FanOut, lim
 def test_jobs_of_a_status_are_found_on_later_pages(api: FakeApi, there: FanOut) -> None:
     api.jobs = {str(n): [record_of(str(n), "FAILED" if n < 2 else "SUCCEEDED")] for n in range(250)}
     assert [job["jobId"] for job in there.jobs(20, "FAILED")] == ["1", "0"]
+    assert len(api.requests) == 3
+    assert len(list(there.jobs(20, "SUCCEEDED"))) == 20
 
 
 # -- tasks -----------------------------------------------------------------------------------------------
