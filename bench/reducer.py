@@ -8,9 +8,11 @@ from typing import Any
 
 from bench import store
 from bench.run import Run, Table, ratio
-from fan_out.aws.storage import BLOCK, encode
-from fan_out.steps.listing import Manifest
-from fan_out.steps.reduction import FAN_IN, Cursor, Node, Reduction
+from fan_out.aws.storage import BLOCK
+from fan_out.model.documents import encode, seal
+from fan_out.model.manifest import Manifest
+from fan_out.model.node import Node
+from fan_out.steps.reduction import FAN_IN, Cursor, Reduction
 from kinds.daily_plan import GROUPS, KIND
 
 JOB = "bench-reducer"
@@ -103,7 +105,8 @@ def _fill(emulator: store.Emulator, tasks: int, shards: int) -> int:
             "bytes": count * 200,
         }
         manifest.append(entry)
-        partials.append((f"jobs/{JOB}/partials/{index:08d}.json", _partial(index, count, name)))
+        key = f"jobs/{JOB}/partials/{index:08d}.json"
+        partials.append((key, seal(key, _partial(index, count, name))))
     emulator.put(f"jobs/{JOB}/manifest.jsonl", store.in_lines(manifest))
     emulator.put_all(partials)
     return size
@@ -122,7 +125,7 @@ def _lines(index: int, count: int, shards: int) -> bytes:
     return b"\n".join(sorted(lines)) + b"\n"
 
 
-def _partial(index: int, count: int, lines: str) -> bytes:
+def _partial(index: int, count: int, lines: str) -> dict[str, Any]:
     value = KIND.zero()
     value["counts"][GROUPS[0]] = count
     for group in GROUPS:
@@ -131,7 +134,7 @@ def _partial(index: int, count: int, lines: str) -> bytes:
             entry = {"id": task["id"], "title": task["title"]}
             value["mostUrgent"][group].append(entry | {"dueAt": None, "createdAt": task["createdAt"]})
     succeeded = {"succeeded": count, "failed": 0, "quarantined": 0, "unprocessed": 0}
-    return encode({"counts": succeeded, "value": value, "digest": [], "lines": lines, "failures": None})
+    return {"counts": succeeded, "value": value, "digest": [], "lines": lines, "failures": None}
 
 
 def prepare(argument: dict[str, Any]) -> Callable[[], dict[str, Any]]:

@@ -95,7 +95,7 @@ def emulator() -> Iterator[Emulator]:
 
 
 def plan(job_id: str, kind: str, source: dict[str, Any]) -> Plan:
-    return Plan.from_json(
+    return Plan.model_validate(
         {
             "jobId": job_id,
             "kind": kind,
@@ -109,7 +109,8 @@ def plan(job_id: str, kind: str, source: dict[str, Any]) -> Plan:
             "maxCostUsd": None,
             "startedAt": STARTED_AT,
             "effectScope": job_id,
-            "rows": source["type"] == "csv",
+            "chainStartedAt": STARTED_AT,
+            "isCsv": source["type"] == "csv",
         }
     )
 

@@ -82,7 +82,7 @@ class UploadNotFoundError(FanOutError):
 
 
 class TaskServiceError(FanOutError):
-    """The Task Service refused a request, or failed in a way that trying again will not mend. Never retried."""
+    """The Task Service refused a request, or failed in a way that a retry does not fix. Never retried."""
 
 
 class CostLimitError(FanOutError):
@@ -90,7 +90,7 @@ class CostLimitError(FanOutError):
 
 
 class AccountingError(FanOutError):
-    """The job's objects contradict each other: a part or a shard is missing, or a sum is off. Never retried."""
+    """An object of the job is missing or cannot be read, or a sum is off. Never retried."""
 
 
 class ToleranceExceededError(FanOutError):
@@ -98,23 +98,23 @@ class ToleranceExceededError(FanOutError):
 
 
 class KindFailedError(FanOutError):
-    """The kind's own code could not make the job's result of what its tasks came to. Every task has its outcome."""
+    """The kind's own code made no result of the tasks' results. Every task has its outcome."""
 
 
 class ShardFailedError(FanOutError):
-    """So many of a shard's tasks failed that the shard counts as failed. Never retried: its partial is written."""
+    """The shard counts as failed because too many of its tasks did. Never retried: its partial is written."""
 
 
 class ShardStuckError(FanOutError):
-    """A shard's worker died again and again without any progress. Never retried."""
+    """A shard's workers died repeatedly without any progress. Never retried."""
 
 
 class JobEndedError(FanOutError):
-    """The job was stopped while this worker was at it. Never retried."""
+    """The job was stopped while this worker ran. Never retried."""
 
 
 class RetryableError(FanOutError):
-    """What may well succeed if it is tried again a little later."""
+    """A request that may succeed when it is retried after a pause."""
 
     status = 503
 
@@ -124,4 +124,4 @@ class ThrottledError(RetryableError):
 
 
 class ServiceUnavailableError(RetryableError):
-    """AWS or the Task Service did not answer, or answered with a fault of its own."""
+    """AWS or the Task Service did not answer, or answered with an internal error."""

@@ -14,7 +14,7 @@ from typing import Any, Final
 from botocore.exceptions import ClientError, ParamValidationError
 
 from common.errors import Fault, InvalidRequestError
-from common.timestamps import utc, written
+from common.timestamps import written
 from fan_out import uploads
 from fan_out.aws import clients as aws
 from fan_out.aws.storage import RECORD, Bucket, JobStore
@@ -27,9 +27,12 @@ from fan_out.errors import (
     SourceNotFoundError,
     ThrottledError,
 )
-from fan_out.model import record as records
-from fan_out.model.plan import CsvSource, Plan, check_id, is_upload, make_plan, new_id, read_input
-from fan_out.steps import retry_source
+from fan_out.model.job_input import CsvSource, check_id, is_upload, new_id, read_input
+from fan_out.model.manifest import Manifest
+from fan_out.model.outcomes import Group
+from fan_out.model.plan import Plan, make_plan
+from fan_out.model.record import JobRecord, running_record
+from fan_out.steps.retry_source import find_retry_source, not_ended_error
 
 # Seconds. DescribeMapRun and ListMapRuns refill at one call a second for the whole AWS account.
 PROGRESS_SECONDS: Final = 2.0
@@ -84,8 +87,7 @@ class Jobs:
     def _check(self, job_id: str, document: Mapping[str, Any]) -> None:
         """Refuse what the planner would refuse, before an execution starts."""
         asked = read_input(document)
-        earlier = retry_source.find(self.bucket, asked.source)
-        make_plan(job_id, utc("2000-01-01T00:00:00Z"), asked, earlier)
+        make_plan(job_id, "2000-01-01T00:00:00Z", asked, find_retry_source(self.bucket, asked.source))
         if isinstance(asked.source, CsvSource) and not self.bucket.has(asked.source.key):
             error = SourceNotFoundError(Fault("source.csv", asked.source.key, _UPLOADED).message)
             error.faults = (Fault("source.csv", asked.source.key, _UPLOADED),)
@@ -94,21 +96,19 @@ class Jobs:
     def get(self, job_id: str) -> dict[str, Any]:
         """The job record, with presigned links for its `s3://` addresses. Raises JobNotFoundError."""
         store = JobStore(self.bucket, check_id(job_id))
-        if (committed := store.get(RECORD)) is not None:
-            return self._linked(committed)
+        if (committed := store.find(RECORD, JobRecord)) is not None:
+            return self._linked({**committed})
         execution = self._describe(job_id)
         if execution["status"] == "SUCCEEDED":
             # It ended a moment ago, or its objects have expired.
             return self._linked(json.loads(execution["output"]))
-        stored = store.get("job.json")
-        plan = Plan.from_json(stored) if stored is not None else None
-        record = records.opened(job_id, written(execution["startDate"]), plan)
-        manifest = store.get("manifest.json")
+        record = running_record(job_id, written(execution["startDate"]), store.find("job.json", Plan))
+        manifest = store.find("manifest.json", Manifest)
         if manifest is not None:
-            record["counts"]["listed"] = manifest["listed"]
-            record["shards"] |= {"planned": manifest["shards"]} | self._shards(execution["executionArn"])
+            record["counts"]["listed"] = manifest.listed
+            record["shards"] |= {"planned": manifest.shards} | self._shards(execution["executionArn"])
         if (status := _status(execution)) == "RUNNING":
-            return record | {"phase": _phase(manifest, record["shards"])}
+            return record | {"phase": "LISTING" if manifest is None else _phase(record["shards"])}
         message = "The execution has ended; its job record is being written."
         return record | {"status": status, "error": {"name": "AccountPendingError", "message": message}}
 
@@ -142,18 +142,19 @@ class Jobs:
 
     def _summary(self, execution: Any) -> dict[str, Any]:
         """One job of a listing. How an ended job came out only its record says, if it is there yet."""
-        status, store = _status(execution), JobStore(self.bucket, execution["name"])
-        stored = store.get(RECORD if status != "RUNNING" else "job.json") or {}
+        store = JobStore(self.bucket, execution["name"])
         job = {
             "jobId": execution["name"],
-            "kind": stored.get("kind"),
-            "status": stored.get("status", status),
+            "kind": None,
+            "status": _status(execution),
             "startedAt": written(execution["startDate"]),
         }
         if "stopDate" in execution:
             job["endedAt"] = written(execution["stopDate"])
-        if "counts" in stored:
-            job["counts"] = stored["counts"]
+        if job["status"] != "RUNNING" and (record := store.find(RECORD, JobRecord)) is not None:
+            job |= {name: record[name] for name in ("kind", "status", "counts")}
+        elif (plan := store.find("job.json", Plan)) is not None:
+            job["kind"] = plan.kind
         return job
 
     def result(self, job_id: str) -> dict[str, Any]:
@@ -162,7 +163,7 @@ class Jobs:
         Raises JobNotFoundError, JobNotEndedError, ResultNotFoundError.
         """
         store = JobStore(self.bucket, check_id(job_id))
-        record = store.get(RECORD)
+        record = store.find(RECORD, JobRecord)
         if record is None:
             self._describe(job_id)
             raise JobNotEndedError(f'The job "{job_id}" has no result yet: its record is not written.')
@@ -175,7 +176,7 @@ class Jobs:
         result = record.get("result")
         whole = store.key("result.json")
         if result == {"resultKey": whole} and (self._length(whole) or LARGEST_RESULT + 1) <= LARGEST_RESULT:
-            result = store.get("result.json")
+            result = store.require("result.json")
         return {
             "jobId": job_id,
             "result": result,
@@ -191,7 +192,7 @@ class Jobs:
             "jobId": job_id,
             "status": found["status"],
             "counts": found["counts"],
-            "digest": JobStore(self.bucket, job_id).get("digest.json") or [],
+            "digest": JobStore(self.bucket, job_id).find("digest.json", list[Group]) or [],
         }
         if _is_retryable(found):
             answer["retryCommand"] = " ".join(("fanout", "retry", *self.options, job_id))
@@ -206,9 +207,9 @@ class Jobs:
         Raises JobNotFoundError, and InvalidJobError if there is nothing to retry, or not yet.
         """
         # A record outlives its execution, which AWS forgets after 90 days.
-        if not JobStore(self.bucket, check_id(job_id)).has(RECORD):
+        if JobStore(self.bucket, check_id(job_id)).find(RECORD, JobRecord) is None:
             self._describe(job_id)
-            raise retry_source.unfinished(job_id)
+            raise not_ended_error(job_id)
         if "source" in changes:
             rule = "left out: a retry works on what did not succeed in the job"
             raise InvalidJobError.of([Fault("source", changes["source"], rule)])
@@ -324,10 +325,8 @@ def _status(execution: Any) -> str:
     return _STATUS.get(execution["status"], str(execution["status"]))
 
 
-def _phase(manifest: Any, shards: Mapping[str, int]) -> str:
-    """What a running job does now."""
-    if manifest is None:
-        return "LISTING"
+def _phase(shards: Mapping[str, int]) -> str:
+    """What a listed job does now."""
     return "WORKING" if shards["done"] + shards["failed"] < shards["planned"] else "REDUCING"
 
 

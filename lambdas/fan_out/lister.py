@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fan_out.aws.runtime import Deadline, state, store
+from fan_out.aws.runtime import Deadline, job_store, state
 from fan_out.aws.settings import settings
 from fan_out.model.plan import Plan
 from fan_out.steps.listing import list_step
@@ -13,14 +13,15 @@ from fan_out.steps.listing import list_step
 @state
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """`{jobId, segment, step, cursor}` → the same for the next step, and `done`; writes shards and a part."""
-    jobs = store(event["jobId"])
-    done = list_step(
-        jobs,
-        Plan.from_json(jobs.require("job.json")),
+    store = job_store(event["jobId"])
+    part = list_step(
+        store,
+        store.require("job.json", Plan),
         segment=event["segment"],
         step=event["step"],
         cursor=event["cursor"],
         list_function=settings().list_tasks_arn,
         is_late=Deadline(context).is_late,
     )
-    return event | {"step": event["step"] + 1, "cursor": done.cursor, "done": done.is_last}
+    # protection: states-carry-no-tasks
+    return event | {"step": event["step"] + 1, "cursor": part.cursor, "done": part.is_last}

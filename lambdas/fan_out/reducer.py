@@ -1,14 +1,14 @@
-"""Reducer: folds the partials, checks the account and writes the record; it runs whatever became of the job."""
+"""Reducer: folds the partials, checks the tally and writes the record; it runs however the job's way ended."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from typing import Any
 
-from fan_out.aws.runtime import Deadline, state, store
-from fan_out.model import record as records
+from fan_out.aws.runtime import Deadline, job_store, state
+from fan_out.model.record import fail_cause, parse_error
 from fan_out.model.task import utc
-from fan_out.steps.finalizing import close
+from fan_out.steps.finalizing import finalize
 from fan_out.steps.reduction import Cursor
 
 
@@ -19,17 +19,17 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     `state` is the execution's state so far: what was caught on its way, or this handler's own last answer.
     """
     so_far = event["state"]
-    resumed = isinstance(so_far, dict) and "cursor" in so_far
-    error = so_far["error"] if resumed else records.caught(so_far)
-    reached = close(
-        store(event["jobId"]),
+    is_resumed = isinstance(so_far, dict) and "cursor" in so_far
+    error = so_far["error"] if is_resumed else parse_error(so_far)
+    reached = finalize(
+        job_store(event["jobId"]),
         utc(event["startedAt"]),
-        Cursor(**so_far["cursor"]) if resumed else Cursor(),
+        Cursor(**so_far["cursor"]) if is_resumed else Cursor(),
         Deadline(context).is_late,
         error=error,
     )
     if isinstance(reached, Cursor):
         return {"done": False, "cursor": asdict(reached), "error": error}
-    # STOPPED, too: an execution that is redriven after its stop finds the account of a stopped job.
-    ending = records.cause(reached) if reached["status"] in ("FAILED", "STOPPED") else None
-    return {"done": True, "record": reached, "error": ending}
+    # STOPPED, too: an execution that is redriven after its stop finds the record of a stopped job.
+    cause = fail_cause(reached) if reached["status"] in ("FAILED", "STOPPED") else None
+    return {"done": True, "record": reached, "error": cause}

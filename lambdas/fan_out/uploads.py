@@ -16,7 +16,7 @@ from common.models import M, Sent, parse
 from fan_out.aws import clients as aws
 from fan_out.aws.storage import Bucket
 from fan_out.errors import UploadNotFoundError
-from fan_out.model.plan import UPLOADS, new_id
+from fan_out.model.job_input import UPLOADS, new_id
 
 # Seconds. The credentials of the function that signs a link can expire before that.
 LINK_SECONDS: Final = 3600

@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import lru_cache, partial
 from typing import Any
 
-from fan_out.aws.runtime import Deadline, state, store
+from fan_out.aws import task_service
+from fan_out.aws.runtime import Deadline, job_store, state
 from fan_out.aws.settings import settings
 from fan_out.errors import ShardFailedError
-from fan_out.model import task as tasks
 from fan_out.model.plan import Plan
 from fan_out.model.shard import Shard
 from fan_out.steps import early_stop as tolerance
@@ -23,18 +23,18 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """
     plan = _plan(event["jobId"])
     shard = Shard(**event["shard"])
-    jobs = store(plan.job_id)
+    store = job_store(plan.job_id)
     work = ShardWork(
-        jobs,
+        store,
         plan,
         shard,
         workers=event["workers"],
-        write=partial(tasks.write, settings().write_tasks_arn),
+        write=partial(task_service.write, settings().write_tasks_arn),
         is_late=Deadline(context).is_late,
     )
     committed = work.run(attempt=event["attempt"], is_resumed=event["resume"])
     if committed is not None and tolerance.counts_as_failed(
-        jobs,
+        store,
         shard,
         committed,
         listed=event["listed"],
@@ -51,4 +51,4 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
 @lru_cache(maxsize=4)
 def _plan(job_id: str) -> Plan:
     """A job's plan never changes, so a warm worker reads it once."""
-    return Plan.from_json(store(job_id).require("job.json"))
+    return job_store(job_id).require("job.json", Plan)

@@ -19,6 +19,7 @@ from common import timestamps
 from fan_out import finalizer
 from fan_out.aws import clients as aws
 from fan_out.aws import storage
+from fan_out.sources import batch
 from fan_out.steps import listing, reduction
 from tests.chaos.faults import Drawn, Faults, Trouble, nothing
 from tests.support import machine as machines
@@ -98,8 +99,9 @@ class Sizes:
         with ExitStack() as stack:
             for module, name, value in (
                 (reduction, "FAN_IN", self.fan_in),
-                (listing, "PAGE", self.page),
+                (batch, "PAGE", self.page),
                 (listing, "SHARD_BYTES", self.shard_bytes),
+                (batch, "BATCH_BYTES", self.shard_bytes),
                 (storage, "BLOCK", self.block),
                 (storage, "PART", self.part),
                 (moto.s3.models, "S3_UPLOAD_PART_MIN_SIZE", 1),
@@ -167,17 +169,17 @@ def baseline(machine: Machine, scenario: Scenario) -> Answer:
         machine.wipe()
         scenario.lay_out()
         answer = read(machine.run(scenario.document()))
-        check_account(machine, answer)
+        check_tally(machine, answer)
         assert answer.record["status"] == ("PARTIAL" if answer.failures else "SUCCEEDED")
         assert not {line["error"]["name"] for line in answer.failures} - {"InvalidTaskError"}
         _baselines[scenario] = answer
     return _baselines[scenario]
 
 
-def check_account(machine: Machine, answer: Answer, job_id: str = "job-1") -> None:
+def check_tally(machine: Machine, answer: Answer, job_id: str = "job-1") -> None:
     """Every listed task has exactly one outcome, everything that says so agrees, and states stay small."""
     record, ended = answer.record, answer.ended
-    assert record is not None, "the job has no account"
+    assert record is not None, "the job has no record"
     counts = record["counts"]
     outcomes = Counter(line["outcome"] for line in answer.failures)
     assert counts["listed"] == sum(counts[name] for name in counts if name != "listed"), counts
@@ -196,7 +198,7 @@ def check_account(machine: Machine, answer: Answer, job_id: str = "job-1") -> No
         assert ended.output == record
         assert record["status"] == ("PARTIAL" if outcomes else "SUCCEEDED")
     elif ended.error != "UnaccountedJobError" and ended.status != "ABORTED":
-        # Where the account was written and the answer of its writer lost for good, it may say better.
+        # Where the record was written and the answer of its writer lost for good, it may say better.
         assert record["status"] == "FAILED"
         assert ended.error == record["error"]["name"]
     for name, size in machine.payloads:
@@ -215,7 +217,7 @@ def check_same(answer: Answer, expected: Answer) -> None:
     assert answer.tasks == expected.tasks
 
 
-def close(machine: Machine, job_id: str = "job-1", status: str = "FAILED") -> str:
+def finalize(machine: Machine, job_id: str = "job-1", status: str = "FAILED") -> str:
     """What EventBridge sets off when an execution has ended badly; the status of the record that counts."""
     event = {"detail": {"name": job_id, "status": status, "startDate": 1795424400000}}
     return str(finalizer.handler(event, Context())["status"])
@@ -237,7 +239,7 @@ def check_made_good(machine: Machine, scenario: Scenario, answer: Answer, expect
     ended = machine.run({"source": {"failedIn": "job-1"}, "toleratedFailurePercentage": 100}, "job-2")
     assert ended.status == "SUCCEEDED", (ended.error, ended.cause)
     again = read(ended, "job-2")
-    check_account(machine, again, "job-2")
+    check_tally(machine, again, "job-2")
     assert again.record["origin"] == "job-1"
     assert again.tasks == expected.tasks
     assert again.failed == expected.failed
@@ -298,7 +300,7 @@ def run_seed(machine: Machine, seed: int) -> Counter[str]:
     """One schedule of faults, decided by its seed alone; how often which trouble happened.
 
     Every other seed keeps to what the system promises to absorb: then the answer must be the same to the
-    byte. The others know no bound: then the account must be exact, and a retry must make good.
+    byte. The others know no bound: then the tally must be exact, and a retry must make good.
     """
     chance = random.Random(seed)
     scenario = Scenario(chance.choice(SCENARIOS), chance.choice([5, 9, 14]), chance.randrange(3))
@@ -325,14 +327,14 @@ def run_seed(machine: Machine, seed: int) -> Counter[str]:
             happened = run.faults.happened
             answer = run.answer
             if is_bounded:
-                check_account(machine, answer)
+                check_tally(machine, answer)
                 check_same(answer, expected)
             else:
                 if answer.record is None:
                     assert answer.ended.error == "UnaccountedJobError"
-                    close(machine)
+                    finalize(machine)
                     answer = read(answer.ended)
-                check_account(machine, answer)
+                check_tally(machine, answer)
                 check_made_good(machine, scenario, answer, expected)
     except BaseException as error:
         told = "\n  ".join([f"{scenario}, {sizes}, rate {rate}", *happened])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kinds import chaos
-from tests.chaos.scenarios import check_account, read
+from tests.chaos.scenarios import check_tally, read
 from tests.support import machine as machines
 from tests.support.machine import KilledError, Machine, make_tasks, put_tasks
 
@@ -35,7 +35,7 @@ def test_a_job_under_its_own_faults_comes_to_what_was_expected(
     answer = read(
         machine.run({"kind": "chaos", "params": params, "shardSize": 20, "toleratedFailurePercentage": 100})
     )
-    check_account(machine, answer)
+    check_tally(machine, answer)
     expected = chaos.expected(chaos.Rates(**params), [task["id"] for task in tasks])
     assert answer.record["result"] == expected["result"]
     outcomes = {line["task"]["id"]: line["outcome"] for line in answer.failures}

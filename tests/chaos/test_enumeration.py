@@ -15,8 +15,8 @@ from tests.chaos.scenarios import (
     Sizes,
     ViolationError,
     baseline,
-    check_account,
     check_same,
+    check_tally,
     disturb,
 )
 from tests.support.machine import Boundary, Machine
@@ -47,7 +47,7 @@ def check_each(
         with sizes.set():
             run = disturb(machine, scenario, at(chosen), seed=runs)
         try:
-            check_account(machine, run.answer)
+            check_tally(machine, run.answer)
             check_same(run.answer, expected)
         except AssertionError as error:
             raise ViolationError(f"{scenario} under {chosen}: {run.faults.happened}\n{error}") from error
@@ -133,6 +133,6 @@ def test_a_long_row_of_429s_is_outwaited_at_every_step(machine: Machine) -> None
         return Trouble.THROTTLE, False
 
     run = disturb(machine, scenario, throttled)
-    check_account(machine, run.answer)
+    check_tally(machine, run.answer)
     check_same(run.answer, expected)
     assert set(refused.values()) == {40}

@@ -12,7 +12,7 @@ import pytest
 
 import task_service.aws
 from tests.chaos.faults import Drawn, Faults, Trouble
-from tests.chaos.scenarios import Sizes, check_account, read, short_lived
+from tests.chaos.scenarios import Sizes, check_tally, read, short_lived
 from tests.support import machine as machines
 from tests.support.machine import Boundary, Machine, make_tasks, names, put_tasks
 
@@ -83,7 +83,7 @@ def test_tasks_that_exist_throughout_are_listed_exactly_once(
     machine.contexts["Lister"] = lambda: short_lived(chance.randrange(3))
     with Sizes(page=2).set():
         answer = read(machine.run({"shardSize": 3}))
-    check_account(machine, answer)
+    check_tally(machine, answer)
     assert answer.record["status"] == "SUCCEEDED"
     found = listed()
     assert {task_id: found[task_id] for task_id in throughout} == dict.fromkeys(throughout, 1)
@@ -155,7 +155,7 @@ def test_of_two_listers_at_once_that_see_different_tasks_one_counts(
         if crossed[0] < number:
             assert number > 10
             return
-        check_account(machine, answer)
+        check_tally(machine, answer)
         assert answer.record["status"] == "SUCCEEDED"
         found = listed()
         assert {task_id: found[task_id] for task_id in throughout} == dict.fromkeys(throughout, 1)
@@ -199,7 +199,7 @@ def test_a_user_who_edits_a_task_while_the_job_writes_it_keeps_the_edit(machine:
     machine.around = around
     document = {"kind": "reschedule-overdue", "shardSize": 10, "toleratedFailurePercentage": 100}
     answer = read(machine.run(document))
-    check_account(machine, answer)
+    check_tally(machine, answer)
     assert machines.tasks()[edited["id"]] == edited
     assert [line["error"]["name"] for line in answer.failures] == ["VersionConflictError"]
     assert answer.record["counts"]["succeeded"] == 5

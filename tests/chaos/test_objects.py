@@ -14,10 +14,10 @@ from tests.chaos.scenarios import (
     Answer,
     Scenario,
     baseline,
-    check_account,
     check_same,
-    close,
+    check_tally,
     disturb,
+    finalize,
     read,
     undisturbed,
 )
@@ -50,7 +50,7 @@ def test_stray_objects_of_dead_attempts_are_never_taken_in(machine: Machine) -> 
     for name, body in STRAYS.items():
         aws.s3().put_object(Bucket=BUCKET, Key=f"jobs/job-1/{name}", Body=body)
     answer = read(machine.run(SCENARIO.document()))
-    check_account(machine, answer)
+    check_tally(machine, answer)
     check_same(answer, expected)
 
 
@@ -108,7 +108,7 @@ def test_the_tasks_of_a_missing_partial_are_unprocessed(machine: Machine) -> Non
         machine,
         lose(lambda name: name.startswith("partials/") and name.endswith(".json"), "Reducer"),
     )
-    check_account(machine, answer)
+    check_tally(machine, answer)
     assert answer.record["status"] == "PARTIAL"
     assert answer.record["shards"]["failed"] == 1
     assert answer.record["counts"]["unprocessed"] == len(answer.failures) > 0
@@ -122,7 +122,7 @@ def test_an_object_without_which_nothing_can_be_folded_fails_the_job_by_name(
     answer, lost = run_without(machine, around)
     assert answer.ended.status == "FAILED"
     if answer.record is None:
-        close(machine)
+        finalize(machine)
         answer = read(answer.ended)
     record = answer.record
     assert record["status"] == "FAILED"
@@ -149,7 +149,7 @@ def test_a_manifest_that_lost_lines_fails_the_job(machine: Machine) -> None:
     assert answer.ended.status == "FAILED"
     undisturbed(machine)
     if answer.record is None:
-        close(machine)
+        finalize(machine)
     assert read(answer.ended).record["error"]["name"] == "AccountingError"
 
 

@@ -10,7 +10,7 @@ import pytest
 from fan_out.steps.shard_runner import DEADLY, QUARANTINES, STALLS
 from kinds import poison
 from tests.chaos.faults import DEATHS, Faults
-from tests.chaos.scenarios import Answer, check_account, read, short_lived
+from tests.chaos.scenarios import Answer, check_tally, read, short_lived
 from tests.support.machine import Boundary, CallError, KilledError, Machine, make_tasks, names, put_tasks
 
 # Each of them is found by a few deaths, and each search by a few calls more.
@@ -30,7 +30,7 @@ def run(machine: Machine, count: int, shard_size: int, **bad: Any) -> tuple[Answ
         "toleratedFailurePercentage": 100,
     }
     answer = read(machine.run(document))
-    check_account(machine, answer)
+    check_tally(machine, answer)
     return answer, [task_id for each in params.values() for task_id in each]
 
 
@@ -128,7 +128,7 @@ def test_workers_that_die_for_reasons_of_their_own_cost_no_task(machine: Machine
         machine.around = faults.around
         answer = read(machine.run({"kind": "poison", "shardSize": 5}))
         deaths += len(faults.happened)
-        check_account(machine, answer)
+        check_tally(machine, answer)
         assert answer.record["status"] == "SUCCEEDED", seed
     assert deaths > 6 * 10 * 0.05 / 2
 
@@ -150,7 +150,7 @@ def test_the_innocent_neighbours_of_a_dead_worker_are_worked_on_again_and_cleare
 
     machine.around = around
     answer = read(machine.run({"kind": "poison", "shardSize": 10}))
-    check_account(machine, answer)
+    check_tally(machine, answer)
     assert answer.record["status"] == "SUCCEEDED"
     assert answer.record["counts"]["succeeded"] == len(ids)
 
@@ -171,7 +171,7 @@ def test_a_shard_whose_workers_die_before_they_begin_is_given_up_and_accounted_f
 
     machine.around = around
     answer = read(machine.run({"kind": "poison", "shardSize": 8}))
-    check_account(machine, answer)
+    check_tally(machine, answer)
     assert answer.record["status"] == "FAILED"
     assert answer.record["counts"]["unprocessed"] == 8
     assert answer.record["shards"] == {"planned": 1, "done": 0, "failed": 1}
@@ -195,7 +195,7 @@ def test_deaths_between_which_a_long_shard_moves_on_never_make_it_stuck(machine:
 
     machine.around = around
     answer = read(machine.run({"kind": "poison", "shardSize": 40}))
-    check_account(machine, answer)
+    check_tally(machine, answer)
     assert answer.record["status"] == "SUCCEEDED"
     assert len(lost) > STALLS
 

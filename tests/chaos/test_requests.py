@@ -20,7 +20,7 @@ from fan_out import jobs_api
 from fan_out.aws import clients as aws
 from task_service import task_api
 from tests.chaos.faults import Faults, Trouble, applies, at
-from tests.chaos.scenarios import Scenario, baseline, check_account, close, disturb, read, undisturbed
+from tests.chaos.scenarios import Scenario, baseline, check_tally, disturb, finalize, read, undisturbed
 from tests.support import machine as machines
 from tests.support.events import api_event
 from tests.support.machine import (
@@ -237,11 +237,11 @@ def test_a_finalizer_that_fails_anywhere_is_called_again_and_ends_with_the_same_
     accounts = []
     for _ in each_fault(machine, prepare, act, troubles):
         answer = read(Ended("ABORTED", None))
-        check_account(machine, answer)
+        check_tally(machine, answer)
         assert answer.record["status"] == "STOPPED"
         record = {name: value for name, value in answer.record.items() if name != "endedAt"}
         accounts.append((record, answer.result, answer.failures))
         assert accounts[0] == accounts[-1]
     assert len(accounts) > 20
     assert expected.record["counts"]["listed"] == accounts[0][0]["counts"]["listed"]
-    close(machine, status="ABORTED")
+    finalize(machine, status="ABORTED")

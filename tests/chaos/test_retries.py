@@ -16,10 +16,10 @@ from tests.chaos.scenarios import (
     Answer,
     Scenario,
     baseline,
-    check_account,
     check_made_good,
-    close,
+    check_tally,
     disturb,
+    finalize,
     read,
     undisturbed,
 )
@@ -42,7 +42,7 @@ def retry(machine: Machine, origin: str, job_id: str, **changes: Any) -> Answer:
     ended = machine.run({"source": {"failedIn": origin}} | changes, job_id)
     assert ended.status == "SUCCEEDED", (ended.error, ended.cause)
     answer = read(ended, job_id)
-    check_account(machine, answer, job_id)
+    check_tally(machine, answer, job_id)
     assert answer.record["origin"] == origin
     return answer
 
@@ -55,7 +55,7 @@ def test_a_chain_of_retries_works_on_failures_alone_and_applies_every_effect_onc
     fragile.BROKEN.update(ids[4:10])
     machine_input = {"kind": "fragile", "shardSize": 4, "toleratedFailurePercentage": 100}
     first = read(machine.run(machine_input))
-    check_account(machine, first)
+    check_tally(machine, first)
     assert first.record["counts"]["failed"] == 10
 
     fragile.UNREACHABLE.intersection_update(ids[:2])
@@ -144,11 +144,11 @@ def test_a_job_stopped_anywhere_is_accounted_for_and_made_good_by_a_retry(
         ended = machine.run(scenario.document())
         undisturbed(machine)
         assert ended.status == "ABORTED"
-        close(machine, status="ABORTED")
+        finalize(machine, status="ABORTED")
         answer = read(Ended("ABORTED", None, "States.Aborted"))
         assert answer.record["status"] == "STOPPED"
         assert answer.record["error"]["name"] == "JobStoppedError"
-        check_account(machine, answer)
+        check_tally(machine, answer)
         check_made_good(machine, scenario, answer, expected)
 
 
@@ -184,9 +184,9 @@ def test_a_function_that_outlives_the_stop_of_its_job_spoils_nothing(
         undisturbed(machine)
         if is_before:
             late[0]()
-            close(machine, status="ABORTED")
+            finalize(machine, status="ABORTED")
         else:
-            close(machine, status="ABORTED")
+            finalize(machine, status="ABORTED")
             account = machines.stored("record.json")
             try:
                 late[0]()
@@ -195,7 +195,7 @@ def test_a_function_that_outlives_the_stop_of_its_job_spoils_nothing(
                 assert stopped[number].function != "Worker"
             assert machines.stored("record.json") == account
         answer = read(Ended("ABORTED", None, "States.Aborted"))
-        check_account(machine, answer)
+        check_tally(machine, answer)
         if stopped[number].function == "Planner" and not is_before:
             assert answer.record["counts"]["listed"] == 0
         check_made_good(machine, scenario, answer, expected)
@@ -218,7 +218,7 @@ def test_a_finalizer_that_races_the_reducer_agrees_with_it(machine: Machine, kin
         ) -> Any:
             if boundary.number == number and not closed:
                 closed.append("")
-                closed[0] = close(machine, status="ABORTED")
+                closed[0] = finalize(machine, status="ABORTED")
             return cross()
 
         machine.around = around

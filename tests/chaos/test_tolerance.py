@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from tests.chaos.scenarios import check_account, read
+from tests.chaos.scenarios import check_tally, read
 from tests.support.machine import Machine, make_tasks, put_tasks
 
 
@@ -13,7 +13,7 @@ def test_a_job_whose_tasks_all_fail_works_on_few_shards(machine: Machine) -> Non
     answer = read(
         machine.run({"kind": "poison", "params": {"refuse_all": True}, "shardSize": 2, "maxConcurrency": 1})
     )
-    check_account(machine, answer)
+    check_tally(machine, answer)
     counts, shards = answer.record["counts"], answer.record["shards"]
     assert answer.record["status"] == "FAILED"
     assert answer.record["error"]["name"] == "ToleranceExceededError"
@@ -28,7 +28,7 @@ def test_a_job_that_tolerates_everything_is_worked_on_to_its_end(machine: Machin
     put_tasks(make_tasks(20))
     document = {"kind": "poison", "params": {"refuse_all": True}, "shardSize": 2}
     answer = read(machine.run(document | {"toleratedFailurePercentage": 100}))
-    check_account(machine, answer)
+    check_tally(machine, answer)
     assert answer.record["status"] == "PARTIAL"
     assert answer.record["counts"]["failed"] == 20
 
@@ -51,7 +51,7 @@ def test_a_job_of_which_every_other_task_fails_is_stopped_early_too(machine: Mac
     put_tasks(tasks)
     refused = [task["id"] for task in random.Random(2).sample(tasks, 100)]
     answer = read(machine.run({"kind": "poison", "params": {"refuse": refused}, "shardSize": 5}))
-    check_account(machine, answer)
+    check_tally(machine, answer)
     counts = answer.record["counts"]
     assert answer.record["error"]["name"] == "ToleranceExceededError"
     assert 10 < counts["failed"] < 35

@@ -13,7 +13,7 @@ import pytest
 
 from fan_out import errors
 from fan_out.model.costs import LONGEST_JOB
-from fan_out.model.plan import JobInput
+from fan_out.model.job_input import JobInput
 from fan_out.steps import shard_runner as work
 from infra.constructs import workflow
 from infra.functions import FUNCTIONS, STATES

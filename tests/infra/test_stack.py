@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
+from common.rest import type_of
+from fan_out import jobs_api
 from infra.functions import FUNCTIONS
+from task_service import task_api
 from tests.infra.template import Template
 
 REPO = Path(__file__).resolve().parents[2]
@@ -516,7 +519,8 @@ def api_paths(template: Template) -> dict[str, str]:
     return {logical_id: path(logical_id) for logical_id in resources}
 
 
-def test_the_api_has_these_methods_each_answered_by_its_function(template: Template) -> None:
+def routes(template: Template) -> dict[str, str]:
+    """Every method of the API by the function that answers it."""
     paths = api_paths(template)
     found = {}
     for method in template.all("AWS::ApiGateway::Method").values():
@@ -525,7 +529,12 @@ def test_the_api_has_these_methods_each_answered_by_its_function(template: Templ
         answered_by = re.search(r"<(\w+)\.Arn>/invocations", template.flat(properties["Integration"]["Uri"]))
         assert answered_by
         found[f"{properties['HttpMethod']} {paths[properties['ResourceId']['Ref']]}"] = answered_by[1]
-    assert found == {
+    return found
+
+
+def test_each_route_is_answered_by_its_function(template: Template) -> None:
+    assert routes(template) == {
+        "ANY /{proxy+}": "TaskApi",
         "GET /tasks": "TaskApi",
         "POST /tasks": "TaskApi",
         "GET /tasks/{id}": "TaskApi",
@@ -536,9 +545,19 @@ def test_the_api_has_these_methods_each_answered_by_its_function(template: Templ
         "POST /jobs": "JobsApi",
         "GET /jobs/{id}": "JobsApi",
         "DELETE /jobs/{id}": "JobsApi",
+        "GET /jobs/{id}/result": "JobsApi",
         "GET /jobs/{id}/failures": "JobsApi",
         "POST /jobs/{id}/retry": "JobsApi",
+        "POST /uploads": "JobsApi",
+        "POST /uploads/{id}/parts": "JobsApi",
+        "POST /uploads/{id}/complete": "JobsApi",
     }
+
+
+def test_the_api_and_the_handlers_have_the_same_routes(template: Template) -> None:
+    handled = dict.fromkeys(task_api.api.routes, "TaskApi")
+    handled |= dict.fromkeys(jobs_api.api.routes, "JobsApi")
+    assert routes(template) == handled | {"ANY /{proxy+}": "TaskApi"}
 
 
 def test_every_method_asks_for_a_signature(template: Template) -> None:
@@ -568,18 +587,35 @@ def test_the_stage_is_throttled_traced_and_logs_every_request_but_no_bodies(temp
     json.loads(stage["AccessLogSetting"]["Format"])
 
 
-def test_the_gateways_own_errors_have_the_shape_of_the_functions(template: Template) -> None:
-    bodies = {}
+def test_the_gateways_own_errors_are_problem_details(template: Template) -> None:
+    titles = {}
     for response in template.all("AWS::ApiGateway::GatewayResponse").values():
         properties = response["Properties"]
         body = properties["ResponseTemplates"]["application/json"]
-        rendered = body.replace("$context.error.messageString", '"Why."')
-        bodies[properties["ResponseType"]] = json.loads(rendered)["error"]
-    assert bodies == {
-        "DEFAULT_4XX": {"name": "$context.error.responseType", "message": "Why."},
-        "DEFAULT_5XX": {"name": "InternalError", "message": "Why."},
-        "REQUEST_TOO_LARGE": {"name": "PayloadTooLargeError", "message": "Why."},
-        "THROTTLED": {"name": "ThrottledError", "message": "Why."},
+        problem = json.loads(body.replace("$context.error.messageString", '"Why."'))
+        assert problem == {
+            "type": type_of(problem["title"]),
+            "title": problem["title"],
+            "status": int(properties["StatusCode"]),
+            "detail": "Why.",
+        }
+        headers = properties["ResponseParameters"]
+        assert headers["gatewayresponse.header.Content-Type"] == "'application/problem+json'"
+        may_retry = problem["status"] in (429, 503, 504)
+        assert ("gatewayresponse.header.Retry-After" in headers) == may_retry
+        titles[properties["ResponseType"]] = (problem["status"], problem["title"])
+    assert titles == {
+        "DEFAULT_4XX": (400, "InvalidRequestError"),
+        "DEFAULT_5XX": (500, "InternalError"),
+        "ACCESS_DENIED": (403, "ForbiddenError"),
+        "EXPIRED_TOKEN": (403, "ForbiddenError"),
+        "INVALID_SIGNATURE": (403, "ForbiddenError"),
+        "MISSING_AUTHENTICATION_TOKEN": (403, "ForbiddenError"),
+        "REQUEST_TOO_LARGE": (413, "PayloadTooLargeError"),
+        "THROTTLED": (429, "ThrottledError"),
+        "QUOTA_EXCEEDED": (429, "ThrottledError"),
+        "INTEGRATION_FAILURE": (504, "ServiceUnavailableError"),
+        "INTEGRATION_TIMEOUT": (504, "ServiceUnavailableError"),
     }
 
 

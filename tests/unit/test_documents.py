@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from fan_out.model import costs, kind
-from fan_out.model.plan import JobInput, Origin, Plan, make_plan, read_input
+from fan_out.model.job_input import JobInput, read_input
+from fan_out.model.plan import Plan, RetrySource, make_plan
 from fan_out.model.task import Task
 from fanout import cli
 from infra import functions
@@ -45,7 +46,7 @@ def test_the_inputs_to_paste_are_accepted() -> None:
     examples = [json.loads(block) for block in blocks(README, "json")]
     inputs = [example for example in examples if "status" not in example]
     assert len(inputs) >= 4
-    origin = Origin(make_plan("origin", "2026-11-23T09:00:00Z", read_input({})), 10, named=1)
+    origin = RetrySource(make_plan("origin", "2026-11-23T09:00:00Z", read_input({})), 10, expected_count=1)
     for document in inputs:
         asked = read_input(document)
         plan = make_plan(

@@ -1,4 +1,4 @@
-"""What every handler of a state shares: the deadline, the logger, and how an error leaves the function."""
+"""What every handler of a state shares: the deadline, the job's objects, and the log of how a call ended."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fan_out.errors import FanOutError
 
 logger = Logger()
 
-# A call ends itself so many milliseconds before Lambda would, or with this share of its time left.
+# A call ends itself this long before Lambda would: milliseconds, or a share of its time.
 RESERVE_MS = 30_000
 RESERVE_SHARE = 0.2
 
@@ -37,7 +37,7 @@ class Deadline:
         return self._context.get_remaining_time_in_millis() - seconds * 1000 <= self._reserve
 
 
-def store(job_id: str) -> JobStore:
+def job_store(job_id: str) -> JobStore:
     return JobStore(Bucket(settings().bucket_name), job_id)
 
 

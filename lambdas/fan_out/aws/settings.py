@@ -1,4 +1,4 @@
-"""What a function is told by its environment, checked before its first event."""
+"""A function's environment, checked before its first event."""
 
 from __future__ import annotations
 

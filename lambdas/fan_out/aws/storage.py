@@ -1,19 +1,22 @@
-"""A job's objects in S3: JSON documents, commits that only the first writer makes, and streams of lines.
+"""A job's objects in S3: JSON documents, commits of which the first counts, and streams of lines.
 
-Nothing here holds more than a block of a stream in memory, whatever the size of the object.
+A stream of any size takes one block of memory.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from botocore.exceptions import ClientError
 
 from fan_out.aws import clients as aws
 from fan_out.errors import AccountingError, InvalidJobError, ServiceUnavailableError
+from fan_out.model.documents import decode, encode, named_digest, seal
+
+T = TypeVar("T")
 
 # A block is one ranged GET. Reading by blocks instead of one long body survives a slow reader:
 # S3 closes a connection that nobody reads from, and a merge leaves most of its streams waiting.
@@ -21,22 +24,15 @@ BLOCK = 1 << 20
 # Parts of a multipart upload have at least 5 MiB, and an upload at most 10,000 of them, so 80 GiB here:
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
 PART = 8 << 20
-# No line of ours comes near it; an uploaded object may be anything.
+# No line of a job's own objects comes near it; an uploaded object may be anything.
 LONGEST_LINE = 16 << 20
 
-
-# The account of a job: there is none while it runs, and one that stays once it has ended.
+# The job record: written once, when the job has ended.
 RECORD = "record.json"
 # A line for each of its tasks that did not succeed.
 FAILURES = "failures.jsonl"
-
-
-def encode(document: Any) -> bytes:
-    """The one JSON form that this project stores: compact, UTF-8, keys in the order they were put.
-
-    Raises TypeError or ValueError for what is not JSON, such as a set, NaN, or a lone surrogate.
-    """
-    return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+# Documents for people are plain JSON; all others are sealed.
+PLAIN = {"job.json", RECORD, "result.json", "digest.json"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +51,15 @@ class Bucket:
 
     def get(self, key: str) -> bytes | None:
         """The object's bytes, or None if there is no such object."""
+        found = self._get(key)
+        return None if found is None else found[0]
+
+    def _get(self, key: str) -> tuple[bytes, str] | None:
+        """The object's bytes and ETag, or None if there is no such object."""
         try:
             with aws.translated():
-                return aws.s3().get_object(Bucket=self.name, Key=key)["Body"].read()
+                answer = aws.s3().get_object(Bucket=self.name, Key=key)
+                return answer["Body"].read(), answer["ETag"]
         except ClientError as error:
             if aws.error_code(error) in {"NoSuchKey", "404"}:
                 return None
@@ -67,14 +69,32 @@ class Bucket:
         with aws.translated():
             aws.s3().put_object(Bucket=self.name, Key=key, Body=body)
 
-    def put_once(self, key: str, body: bytes) -> bytes:
-        """Write the object unless it exists; either way, the bytes that it holds now.
+    def put_once(self, key: str, body: bytes, is_fit: Callable[[bytes], bool] = lambda stored: True) -> bytes:
+        """Write the object unless a fit one exists; either way, the bytes that it holds now.
 
         This is how a step commits: of several attempts, however late, the first to get here decides.
         """
+        # protection: first-commit-counts
+        if self._put_if(key, body, IfNoneMatch="*"):
+            return body
+        found = self._get(key)
+        if found is None:
+            raise AccountingError(f"{key} exists and cannot be read.")
+        stored, etag = found
+        if is_fit(stored):
+            return stored
+        # What cannot be read is no commit. The condition lets one of several attempts replace it.
+        if self._put_if(key, body, IfMatch=etag):
+            return body
+        raise ServiceUnavailableError(
+            "Two attempts of one step replaced an unreadable object at the same moment."
+        )
+
+    def _put_if(self, key: str, body: bytes, **condition: Any) -> bool:
+        """Write the object if the condition holds; whether it did."""
         try:
             with aws.translated():
-                aws.s3().put_object(Bucket=self.name, Key=key, Body=body, IfNoneMatch="*")
+                aws.s3().put_object(Bucket=self.name, Key=key, Body=body, **condition)
         except ClientError as error:
             code = aws.error_code(error)
             if code == "ConditionalRequestConflict":
@@ -82,13 +102,11 @@ class Bucket:
                 raise ServiceUnavailableError(
                     "Two attempts of one step committed at the same moment."
                 ) from error
+            # protection: a-commit-that-exists-is-read
             if code not in {"PreconditionFailed", "412"}:
                 raise
-            stored = self.get(key)
-            if stored is None:
-                raise AccountingError(f"{key} exists and cannot be read.") from error
-            return stored
-        return body
+            return False
+        return True
 
     def etag(self, key: str) -> str | None:
         """What names this version of the object's content, or None if there is no such object."""
@@ -120,16 +138,21 @@ class Bucket:
         start: int = 0,
         etag: str | None = None,
         *,
+        digest: str | None = None,
         step: int | None = None,
         is_cut: bool = False,
     ) -> Iterator[Line]:
         """The object's lines from offset `start` on, which must be the beginning of a line.
 
-        With an `etag` they are the lines of that version. `step` is how many bytes are read at a time. Raises
-        AccountingError if there is no such object, InvalidJobError if it is another version or a line is too
-        long to be one; with `is_cut` the rest of such a line is left out instead.
+        `step` is how many bytes are read at a time. With an `etag` the lines are those of that version: raises
+        InvalidJobError if it is overwritten. An object that is read whole is checked, behind its last line, against
+        `digest` or the digest in its key. Raises AccountingError if it differs, if there is no such object, or if a
+        line is too long; with `is_cut` the rest of such a line is left out instead.
         """
         step = step or BLOCK
+        digest = digest or (named_digest(key) if not start else None)
+        content = hashlib.sha256()
+        # protection: version-of-a-source
         condition: dict[str, Any] = {} if etag is None else {"IfMatch": etag}
         position, rest, dropped, size = start, b"", 0, None
         while size is None or position < size:
@@ -156,6 +179,8 @@ class Bucket:
             size = int(answer.get("ContentRange", f"/{position + len(block)}").rpartition("/")[2])
             offset = position - len(rest) - dropped
             position += len(block)
+            if digest is not None:
+                content.update(block)
             *whole, rest = (rest + block).split(b"\n")
             # A merge holds many streams open: none of them should hold its block twice.
             del answer, block
@@ -165,25 +190,29 @@ class Bucket:
                 yield Line(text, offset)
             if len(rest) > LONGEST_LINE:
                 if not is_cut:
-                    raise InvalidJobError(f"{key} has a line of more than 16 MiB.")
+                    raise AccountingError(f"The object {key} has a line of more than 16 MiB.")
                 dropped += len(rest) - LONGEST_LINE
                 rest = rest[:LONGEST_LINE]
         if rest:
             yield Line(rest, position)
+        # protection: digest-of-lines
+        if digest is not None and content.hexdigest()[: len(digest)] != digest:
+            raise AccountingError(f"The object {key} is not what was committed.")
 
-    def put_lines(self, key: str, lines: Iterable[bytes]) -> int:
-        """Write lines, each given without its end, as one object; how many bytes it has.
+    def put_lines(self, key: str, lines: Iterable[bytes]) -> str:
+        """Write lines, each given without its end, as one object; the digest of its content.
 
         The object appears whole at the end or not at all.
         """
         upload: str | None = None
         parts: list[dict[str, Any]] = []
         buffer = bytearray()
-        total = 0
+        content = hashlib.sha256()
         client = aws.s3()
 
         def send() -> None:
             nonlocal upload
+            content.update(buffer)
             if upload is None:
                 upload = client.create_multipart_upload(Bucket=self.name, Key=key)["UploadId"]
             number = len(parts) + 1
@@ -198,10 +227,10 @@ class Bucket:
                 for line in lines:
                     buffer += line
                     buffer += b"\n"
-                    total += len(line) + 1
                     if len(buffer) >= PART:
                         send()
                 if upload is None:
+                    content.update(buffer)
                     client.put_object(Bucket=self.name, Key=key, Body=bytes(buffer))
                 else:
                     if buffer:
@@ -216,7 +245,7 @@ class Bucket:
             if upload is not None:
                 client.abort_multipart_upload(Bucket=self.name, Key=key, UploadId=upload)
             raise
-        return total
+        return content.hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,24 +258,72 @@ class JobStore:
     def key(self, name: str) -> str:
         return f"jobs/{self.job_id}/{name}"
 
-    def get(self, name: str) -> Any | None:
-        """The JSON document, or None if there is none."""
-        body = self.bucket.get(self.key(name))
-        return None if body is None else json.loads(body)
+    @overload
+    def get(self, name: str) -> Any | None: ...
+    @overload
+    def get(self, name: str, shape: type[T]) -> T | None: ...
+    def get(self, name: str, shape: Any = Any) -> Any:
+        """The document in its shape, or None if there is none.
 
-    def require(self, name: str) -> Any:
-        """The JSON document. Raises AccountingError if it is missing."""
-        document = self.get(name)
+        An object that cannot be read, has another shape or belongs to another job is lost: raises AccountingError.
+        """
+        body = self.bucket.get(self.key(name))
+        return None if body is None else self._decode(name, body, shape)
+
+    @overload
+    def find(self, name: str) -> Any | None: ...
+    @overload
+    def find(self, name: str, shape: type[T]) -> T | None: ...
+    def find(self, name: str, shape: Any = Any) -> Any:
+        """The document in its shape, or None if there is none or it is lost."""
+        try:
+            return self.get(name, shape)
+        except AccountingError:
+            return None
+
+    @overload
+    def require(self, name: str) -> Any: ...
+    @overload
+    def require(self, name: str, shape: type[T]) -> T: ...
+    def require(self, name: str, shape: Any = Any) -> Any:
+        """The document in its shape. Raises AccountingError if it is missing or lost."""
+        document = self.get(name, shape)
+        # protection: missing-object
         if document is None:
             raise AccountingError(f"The object {self.key(name)} is missing.")
         return document
 
     def put(self, name: str, document: Any) -> None:
-        self.bucket.put(self.key(name), encode(document))
+        self.bucket.put(self.key(name), self._encode(name, document))
 
-    def put_once(self, name: str, document: Any) -> Any:
-        """Commit the document unless one is there already; either way, the one that counts."""
-        return json.loads(self.bucket.put_once(self.key(name), encode(document)))
+    def put_once(self, name: str, document: Any, shape: Any = Any) -> Any:
+        """Commit the document unless a readable one is there already; either way, the one that counts."""
+
+        def is_fit(stored: bytes) -> bool:
+            try:
+                self._decode(name, stored, shape)
+            except AccountingError:
+                return False
+            return True
+
+        return self._decode(
+            name, self.bucket.put_once(self.key(name), self._encode(name, document), is_fit), shape
+        )
+
+    def _encode(self, name: str, document: Any) -> bytes:
+        return encode(document) if name in PLAIN else seal(self.key(name), document)
+
+    def _decode(self, name: str, body: bytes, shape: Any) -> Any:
+        key = self.key(name)
+        try:
+            document = decode(body, shape, key=None if name in PLAIN else key)
+        except ValueError as error:
+            raise AccountingError(f"The object {key} cannot be read: {error}.") from error
+        owner = document.get("jobId") if isinstance(document, dict) else getattr(document, "job_id", None)
+        # protection: another-jobs-object
+        if owner not in (None, self.job_id):
+            raise AccountingError(f"The object {key} belongs to job {owner}.")
+        return document
 
     def has(self, name: str) -> bool:
         return self.bucket.has(self.key(name))
@@ -255,8 +332,8 @@ class JobStore:
         """The names of the job's objects that begin with this prefix."""
         return (key.removeprefix(self.key("")) for key in self.bucket.keys(self.key(prefix)))
 
-    def lines(self, name: str, start: int = 0) -> Iterator[Line]:
-        return self.bucket.lines(self.key(name), start)
+    def lines(self, name: str, start: int = 0, *, digest: str | None = None) -> Iterator[Line]:
+        return self.bucket.lines(self.key(name), start, digest=digest)
 
-    def put_lines(self, name: str, lines: Iterable[bytes]) -> int:
+    def put_lines(self, name: str, lines: Iterable[bytes]) -> str:
         return self.bucket.put_lines(self.key(name), lines)

@@ -1,4 +1,4 @@
-"""What a job costs at the least, from the published prices, before any of its work is begun."""
+"""The least that a job costs, from the published prices, before any of its tasks is worked on."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 
 from fan_out.errors import CostLimitError, InvalidJobError
 from fan_out.model import kind as kinds
+from fan_out.model.manifest import Manifest
 from fan_out.model.plan import Plan
-from fan_out.steps.listing import Manifest
 
 # Prices of us-east-1 in US dollars, per unit: https://aws.amazon.com/step-functions/pricing/,
 # https://aws.amazon.com/lambda/pricing/ (arm64), https://aws.amazon.com/s3/pricing/
@@ -16,24 +16,24 @@ INVOCATION = 0.20e-6
 GB_SECOND = 13.3334e-6
 PUT = 5e-6
 GET = 0.40e-6
-# What one shard takes on the healthy path: the child's start and its three states, one call of the worker,
+# One shard on the healthy path: the child's start and its three states, one call of the worker,
 # four objects written (shard, partial, its lines, the map's share) and four read.
 TRANSITIONS_PER_SHARD = 4
 PUTS_PER_SHARD = 4
 GETS_PER_SHARD = 4
 SECONDS_PER_SHARD = 0.25
 WORKER_GB = 1.0
-# Listing, manifest and reduction of a job of whatever size begin with so many transitions and calls.
+# Transitions and calls of listing, manifest and reduction, which a job of any size has.
 TRANSITIONS_PER_JOB = 20
 CALLS_PER_JOB = 8
-# How many seconds the state machine gives a job: its TimeoutSeconds.
+# Seconds: TimeoutSeconds of the state machine.
 LONGEST_JOB = 604_800
 
 
 def estimate_usd(kind: str, listed: int, shards: int, waited: float = 0.0) -> float:
     """The cost of a job that needs no retry, in US dollars; the Task Service's own reads and writes come on top.
 
-    `waited` is for how many seconds its workers are there together, if a ceiling of tasks a second says so.
+    `waited` are the seconds that all its workers together run for, if a ceiling of tasks a second decides it.
     """
     seconds = shards * SECONDS_PER_SHARD + listed * kinds.find(kind).seconds_per_task
     seconds = max(seconds, waited)

@@ -1,4 +1,4 @@
-"""Outcomes and their account: counts, failures, and the digest that groups the failures of a job."""
+"""Outcomes and their tally: counts, failures, and the digest that groups the failures of a job."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
+from typing_extensions import TypedDict
 
 # A failure's message is for people; a kind may put anything into it.
 LONGEST_MESSAGE = 500
-# The digest keeps so many groups apart, the largest; the others are grouped by their error name alone, and what is
-# beyond as many again by its outcome alone.
+# The digest keeps the largest GROUPS groups. The others are merged by error name and, beyond as many again, by outcome.
 GROUPS = 200
 SAMPLES = 3
 
@@ -20,14 +22,18 @@ _QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'")
 _NUMBERS = re.compile(r"\d+(?:[.:,_/-]\d+)*")
 
 
+# A number of tasks or shards, as it is read from an object.
+Count = Annotated[int, Field(strict=True, ge=0)]
+
+
 @dataclass
 class Counts:
     """How many tasks had which outcome."""
 
-    succeeded: int = 0
-    failed: int = 0
-    quarantined: int = 0
-    unprocessed: int = 0
+    succeeded: Count = 0
+    failed: Count = 0
+    quarantined: Count = 0
+    unprocessed: Count = 0
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(
@@ -47,7 +53,7 @@ class Counts:
 
 
 def exceeds(count: int, percentage: float, total: int) -> bool:
-    """Whether so many of `total` are more than this percentage, as it is written: 2.3 is no binary fraction."""
+    """Whether `count` of `total` is more than this percentage. The percentage is decimal: 2.3 is no binary fraction."""
     return count * 100 > Fraction(str(percentage)) * total
 
 
@@ -56,6 +62,7 @@ def failure(
 ) -> dict[str, Any]:
     """A line of `failures.jsonl`."""
     # A kind may give anything for a text, and a lone surrogate could not be written as UTF-8.
+    # protection: text-is-utf-8
     name, text = (str(said).encode("utf-8", "replace").decode() for said in (name, message))
     if len(text) > LONGEST_MESSAGE:
         text = text[: LONGEST_MESSAGE - 1] + "…"
@@ -68,7 +75,36 @@ def failure(
     }
 
 
-def normalised(message: str) -> str:
+def error_text(error: BaseException) -> str:
+    """The name and the text of any exception, even of one that has no text; always fit for UTF-8, never long."""
+    name = type(error).__name__
+    # protection: text-of-any-error
+    try:
+        text = f"{name}: {error}"
+    except (Exception, SystemExit) as fault:
+        text = f"{name} (its text raised {type(fault).__name__})"
+    return text.encode("utf-8", "replace").decode()[: 2 * LONGEST_MESSAGE]
+
+
+class Sample(TypedDict):
+    """One of the failures of a group."""
+
+    task: str
+    message: str
+    shard: Count
+
+
+class Group(TypedDict):
+    """Failures of one outcome, error name and normalised message: how many, and the first few of them."""
+
+    outcome: str
+    error: str
+    message: str
+    count: Count
+    samples: list[Sample]
+
+
+def normalise(message: str) -> str:
     """A message without what differs from task to task, so that failures of one cause group together."""
     text = _IDS.sub("<id>", message)
     text = _QUOTED.sub("<text>", text)
@@ -76,13 +112,10 @@ def normalised(message: str) -> str:
 
 
 class Digest:
-    """Failures grouped by outcome, error name and normalised message: how many, and the first few of each.
+    """Failures in groups: those of a shard, or the merged groups of a node's children."""
 
-    It holds a group for each that it was given: those of a shard's failures, or of the digests of a node's children.
-    """
-
-    def __init__(self, groups: Iterable[dict[str, Any]] = ()):
-        self._groups: dict[tuple[str, str, str], dict[str, Any]] = {}
+    def __init__(self, groups: Iterable[Group] = ()):
+        self._groups: dict[tuple[str, str, str], Group] = {}
         for group in groups:
             self._put(group)
 
@@ -92,7 +125,7 @@ class Digest:
             {
                 "outcome": entry["outcome"],
                 "error": entry["error"]["name"],
-                "message": normalised(entry["error"]["message"]),
+                "message": normalise(entry["error"]["message"]),
                 "count": 1,
                 "samples": [
                     {
@@ -104,12 +137,12 @@ class Digest:
             }
         )
 
-    def to_json(self) -> list[dict[str, Any]]:
+    def to_json(self) -> list[Group]:
         """The groups, the largest first, at most about 2 * GROUPS."""
-        few = self._cut(GROUPS, lambda group: group | {"message": "…"})
-        return few._cut(2 * GROUPS, lambda group: group | {"message": "…", "error": "…"})._sorted()
+        few = self._cut(GROUPS, lambda group: {**group, "message": "…"})
+        return few._cut(2 * GROUPS, lambda group: {**group, "message": "…", "error": "…"})._sort()
 
-    def _put(self, group: dict[str, Any]) -> None:
+    def _put(self, group: Group) -> None:
         key = (group["outcome"], group["error"], group["message"])
         if (known := self._groups.get(key)) is None:
             self._groups[key] = group
@@ -117,14 +150,15 @@ class Digest:
         samples = sorted(
             [*known["samples"], *group["samples"]], key=lambda sample: (sample["shard"], sample["task"])
         )
-        self._groups[key] = known | {"count": known["count"] + group["count"], "samples": samples[:SAMPLES]}
+        count = known["count"] + group["count"]
+        self._groups[key] = {**known, "count": count, "samples": samples[:SAMPLES]}
 
-    def _cut(self, most: int, coarser: Callable[[dict[str, Any]], dict[str, Any]]) -> Digest:
-        """With the largest groups as they are, and the others put together as they are when made coarser."""
-        groups = self._sorted()
-        return Digest([*groups[:most], *map(coarser, groups[most:])])
+    def _cut(self, most: int, coarsen: Callable[[Group], Group]) -> Digest:
+        """The largest groups as they are, the others merged after `coarsen`."""
+        groups = self._sort()
+        return Digest([*groups[:most], *map(coarsen, groups[most:])])
 
-    def _sorted(self) -> list[dict[str, Any]]:
+    def _sort(self) -> list[Group]:
         return sorted(
             self._groups.values(),
             key=lambda group: (-group["count"], group["outcome"], group["error"], group["message"]),

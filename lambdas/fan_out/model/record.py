@@ -1,25 +1,60 @@
-"""The job record: what became of a job, as the execution's output, the API and the terminal show it."""
+"""The job record: how a job ended, as the execution's output, the API and the terminal show it."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any, NotRequired
 
-from fan_out.aws.storage import JobStore, encode
+from pydantic import AfterValidator
+from typing_extensions import TypedDict
+
 from fan_out.errors import AccountingError, KindFailedError, ShardStuckError, ToleranceExceededError
-from fan_out.model.outcomes import Counts, exceeds
+from fan_out.model.documents import encode
+from fan_out.model.manifest import Manifest
+from fan_out.model.node import Node
+from fan_out.model.outcomes import Count, Counts, exceeds
 from fan_out.model.plan import Plan
-from fan_out.steps.listing import Manifest
-from fan_out.steps.reduction import Node
 
-# A record travels through the state machine: what is larger stays in result.json alone.
+# A record travels through the state machine: a larger result stays in result.json alone.
 LARGEST_RESULT = 16 * 1024
 LONGEST_MESSAGE = 4_000
 
 
-def caught(state: Any) -> dict[str, str] | None:
-    """The error that the state machine caught on the job's way, with the message that its raiser gave.
+def _check_sum(counts: dict[str, int]) -> dict[str, int]:
+    if counts["listed"] != sum(counts.values()) - counts["listed"]:
+        raise ValueError("the outcomes do not add up to the tasks that were listed")
+    return counts
+
+
+class RecordCounts(TypedDict):
+    listed: Count
+    succeeded: Count
+    failed: Count
+    quarantined: Count
+    unprocessed: Count
+
+
+class JobRecord(TypedDict):
+    """The record of a job that has ended. `origin` is the earlier job that it retries."""
+
+    jobId: str
+    kind: str | None
+    status: str
+    counts: Annotated[RecordCounts, AfterValidator(_check_sum)]
+    shards: dict[str, Count]
+    startedAt: str
+    endedAt: str
+    origin: NotRequired[str]
+    skipped: NotRequired[Count]
+    result: NotRequired[dict[str, Any]]
+    resultUrl: NotRequired[str]
+    failuresUrl: NotRequired[str]
+    error: NotRequired[dict[str, str]]
+
+
+def parse_error(state: Any) -> dict[str, str] | None:
+    """The error that the state machine caught, with the message of the function that raised it.
 
     The cause of a failed function is a JSON text with a stack trace: only its message goes on.
     """
@@ -39,8 +74,8 @@ def caught(state: Any) -> dict[str, str] | None:
     return {"name": name, "message": message or "No reason was given."}
 
 
-def opened(job_id: str, started_at: str, plan: Plan | None) -> dict[str, Any]:
-    """The record of a job of which nothing is accounted for yet."""
+def running_record(job_id: str, started_at: str, plan: Plan | None) -> dict[str, Any]:
+    """The record of a job that is not listed yet."""
     record: dict[str, Any] = {
         "jobId": job_id,
         "kind": plan.kind if plan is not None else None,
@@ -49,12 +84,12 @@ def opened(job_id: str, started_at: str, plan: Plan | None) -> dict[str, Any]:
         "shards": {"planned": 0, "done": 0, "failed": 0},
         "startedAt": started_at,
     }
-    if plan is not None and plan.origin is not None:
-        record["origin"] = plan.origin
+    if plan is not None and plan.retry_of is not None:
+        record["origin"] = plan.retry_of
     return record
 
 
-def unlisted(
+def not_listed_record(
     job_id: str,
     started_at: str,
     ended_at: str,
@@ -63,46 +98,48 @@ def unlisted(
     status: str,
     error: dict[str, str] | None,
 ) -> dict[str, Any]:
-    """The record of a job that ended before its manifest stood: no task was worked on."""
-    record = opened(job_id, started_at, plan) | {"status": status, "endedAt": ended_at}
+    """The record of a job that ended before its manifest was written: no task was worked on."""
+    record = running_record(job_id, started_at, plan) | {"status": status, "endedAt": ended_at}
     if error is not None:
         record["error"] = error
     return record
 
 
-def unaccountable(
-    plan: Plan, manifest: Manifest, ended_at: str, *, status: str, message: str
+def inconsistent_record(
+    record: dict[str, Any], manifest: Manifest | None, ended_at: str, *, status: str, message: str
 ) -> dict[str, Any]:
-    """The record of a job whose objects do not add up to an account: what became of its tasks, nobody knows.
+    """The record, made from a running one, of a job that lost objects without which there is no tally.
 
     It has neither a result nor a list of failures, so that a retry lists the source anew; the keys of the
     effects are kept, and none is applied twice.
     """
-    return opened(plan.job_id, plan.started_at, plan) | {
+    listed, shards = (manifest.listed, manifest.shards) if manifest is not None else (0, 0)
+    return record | {
         "status": status,
-        "counts": {"listed": manifest.listed} | asdict(Counts(unprocessed=manifest.listed)),
-        "shards": {"planned": manifest.shards, "done": 0, "failed": manifest.shards},
+        "counts": {"listed": listed} | asdict(Counts(unprocessed=listed)),
+        "shards": {"planned": shards, "done": 0, "failed": shards},
         "endedAt": ended_at,
         "error": {"name": AccountingError.__name__, "message": message[:LONGEST_MESSAGE]},
     }
 
 
-def closed(
-    store: JobStore,
+def final_record(
     plan: Plan,
     root: Node,
     manifest: Manifest,
     ended_at: str,
     *,
+    bucket: str,
     status: str | None,
     error: dict[str, str] | None,
 ) -> dict[str, Any]:
-    """The record of a job whose every task is accounted for. `status` overrides what the account says."""
+    """The record of a job of which every task has an outcome. `status` overrides what the tally says."""
     counts = root.counts
-    problem = error if status is not None and not root.problems else _problem(plan, root, error)
+    problem = error if status is not None and not root.problems else _find_problem(plan, root, error)
     if status is None:
+        # protection: partial-is-a-status
         status = "FAILED" if problem is not None else "PARTIAL" if counts.not_succeeded else "SUCCEEDED"
-    record = opened(plan.job_id, plan.started_at, plan) | {
+    record = running_record(plan.job_id, plan.started_at, plan) | {
         "status": status,
         "counts": {"listed": manifest.listed} | asdict(counts),
         "shards": {"planned": manifest.shards, "done": root.done, "failed": root.failed},
@@ -110,32 +147,34 @@ def closed(
     }
     if manifest.skipped:
         record["skipped"] = manifest.skipped
-    if root.fault is None:
-        result = store.require("result.json")
-        record["result"] = (
-            result if len(encode(result)) <= LARGEST_RESULT else {"resultKey": store.key("result.json")}
-        )
-    if root.lines is not None or root.fault is None:
-        record["resultUrl"] = f"s3://{store.bucket.name}/{store.key(root.lines or 'result.json')}"
+    prefix = f"jobs/{plan.job_id}"
+    if root.summary is not None:
+        record["result"] = root.summary
+        # protection: a-large-result-stays-out
+        if len(encode(root.summary)) > LARGEST_RESULT:
+            record["result"] = {"resultKey": f"{prefix}/result.json"}
+    if root.lines is not None or root.summary is not None:
+        record["resultUrl"] = f"s3://{bucket}/{prefix}/{root.lines or 'result.json'}"
     if root.failures is not None:
-        record["failuresUrl"] = f"s3://{store.bucket.name}/{store.key(root.failures)}"
+        record["failuresUrl"] = f"s3://{bucket}/{prefix}/{root.failures}"
     if problem is not None:
         record["error"] = problem
     return record
 
 
-def _problem(plan: Plan, root: Node, error: dict[str, str] | None) -> dict[str, str] | None:
-    """Why the job failed, or None. The account decides; what the map ended with explains it."""
+def _find_problem(plan: Plan, root: Node, error: dict[str, str] | None) -> dict[str, str] | None:
+    """Why the job failed, or None. The tally decides; the error that ended the map explains it."""
     if root.problems:
         return {"name": AccountingError.__name__, "message": " ".join(root.problems)[:LONGEST_MESSAGE]}
     counts = root.counts
+    # protection: no-shard-finished
     if root.failed and not root.done:
         message = (
             f"None of the job's {root.failed} shards could be finished; the workers' log has the reason."
         )
         return {"name": ShardStuckError.__name__, "message": message}
     if root.fault is not None:
-        message = f"The kind {plan.kind} made no result of what its tasks came to: {root.fault}"
+        message = f"The kind {plan.kind} made no result: {root.fault}"
         return {"name": KindFailedError.__name__, "message": message[:LONGEST_MESSAGE]}
     broken = (
         error if error is not None and error["name"] != "States.ExceedToleratedFailureThreshold" else None
@@ -145,23 +184,23 @@ def _problem(plan: Plan, root: Node, error: dict[str, str] | None) -> dict[str, 
         counts.not_succeeded, plan.tolerated_failure_percentage, counts.total
     ):
         return None
-    account = (
+    tally = (
         f"{counts.not_succeeded} of {counts.total} tasks did not succeed "
         f"({counts.failed} failed, {counts.quarantined} quarantined, {counts.unprocessed} unprocessed)"
     )
     if broken is not None:
-        return {"name": broken["name"], "message": f"{broken['message']} {account}."[:LONGEST_MESSAGE]}
+        return {"name": broken["name"], "message": f"{broken['message']} {tally}."[:LONGEST_MESSAGE]}
     tolerated = f"more than the tolerated {plan.tolerated_failure_percentage:g}%"
-    return {"name": ToleranceExceededError.__name__, "message": f"{account}, {tolerated}."}
+    return {"name": ToleranceExceededError.__name__, "message": f"{tally}, {tolerated}."}
 
 
-def cause(record: dict[str, Any]) -> dict[str, str]:
-    """What the Fail state ends with: a refused job's sentence, else the whole account.
+def fail_cause(record: dict[str, Any]) -> dict[str, str]:
+    """What the Fail state ends with: a refused job's sentence, else the record.
 
     A cause holds at most 32,768 characters, so the result stays out of it.
     """
     error = record["error"]
     if record["shards"]["planned"] == 0:
         return {"name": error["name"], "cause": error["message"]}
-    account = {name: value for name, value in record.items() if name != "result"}
-    return {"name": error["name"], "cause": json.dumps(account, ensure_ascii=False)}
+    shown = {name: value for name, value in record.items() if name != "result"}
+    return {"name": error["name"], "cause": json.dumps(shown, ensure_ascii=False)}

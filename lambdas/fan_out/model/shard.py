@@ -6,7 +6,8 @@ import hashlib
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from fan_out.aws.storage import JobStore, encode
+from fan_out.aws.storage import JobStore
+from fan_out.model.documents import encode
 from fan_out.model.outcomes import Counts, Digest
 
 

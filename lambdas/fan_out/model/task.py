@@ -1,9 +1,7 @@
-"""Tasks as a job sees them, and the two internal functions of the Task Service: the only way to reach them."""
+"""Tasks and rows as a job sees them, and the one form of their times."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
@@ -11,8 +9,6 @@ from typing import Annotated, Any
 from pydantic import AfterValidator
 
 from common.timestamps import utc as utc
-from fan_out.aws import clients as aws
-from fan_out.errors import ServiceUnavailableError, TaskServiceError, ThrottledError
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,63 +88,5 @@ def instant(timestamp: str) -> datetime:
 # A timestamp in a job's input; what the job sees is UTC.
 Timestamp = Annotated[str, AfterValidator(utc)]
 
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    tasks: list[dict[str, Any]]
-    cursor: str | None
-
-
-def list_page(
-    function: str, *, match: dict[str, Any], segment: int, segments: int, cursor: str | None, limit: int
-) -> Page:
-    """One page of one segment of the listing; a page may be empty and still have a cursor."""
-    answer = _invoke(
-        function,
-        {"filter": match, "segment": segment, "totalSegments": segments, "cursor": cursor, "limit": limit},
-    )
-    return Page(tasks=answer["tasks"], cursor=answer["cursor"])
-
-
-# How many tasks one call can look up by their ids: DynamoDB's BatchGetItem takes 100.
-IDS_PER_CALL = 100
-
-
-def list_ids(function: str, ids: Sequence[str], *, match: dict[str, Any]) -> list[dict[str, Any]]:
-    """Those of up to 100 tasks that exist now and match the filter, in the order of `ids`."""
-    answer = _invoke(function, {"filter": match, "ids": list(ids)})
-    return list(answer["tasks"])
-
-
-# How many writes one call takes: DynamoDB's TransactWriteItems takes 100.
+# How many writes one call of `job.write` takes: DynamoDB's TransactWriteItems takes 100.
 WRITES_PER_CALL = 100
-
-
-def write(function: str, writes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Apply up to 100 writes; an outcome for each, in their order. Repeating a call applies nothing twice."""
-    outcomes = list(_invoke(function, {"writes": list(writes)})["outcomes"])
-    if len(outcomes) != len(writes):
-        raise TaskServiceError(f"the Task Service answered {len(outcomes)} outcomes to {len(writes)} writes")
-    return outcomes
-
-
-# Error names of the Task Service's functions after which a call may be repeated as it is.
-_THROTTLED = frozenset({"ThrottledError"})
-# A function that died or ran out of time: Lambda's own names, by runtime generation.
-_DIED = ("Runtime.", "Sandbox.", "Lambda.", "Extension.")
-
-
-def _invoke(function: str, event: dict[str, Any]) -> Any:
-    with aws.translated():
-        answer = aws.lambda_client().invoke(FunctionName=function, Payload=json.dumps(event).encode())
-        body = answer["Payload"].read()
-    payload = json.loads(body)
-    if "FunctionError" not in answer:
-        return payload
-    name = str(payload.get("errorType", "")) if isinstance(payload, dict) else ""
-    message = str(payload.get("errorMessage", "")) if isinstance(payload, dict) else ""
-    if name in _THROTTLED:
-        raise ThrottledError(f"The Task Service is throttled: {message}")
-    if name == "" or name.startswith(_DIED) or "timed out" in message:
-        raise ServiceUnavailableError(f"The Task Service's function ended early ({name or 'no name'}).")
-    raise TaskServiceError(f"The Task Service answered {name}: {message}")

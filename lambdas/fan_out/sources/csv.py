@@ -1,4 +1,4 @@
-"""CSV as people have it: rows out of a CSV object, whatever is wrong with some of them.
+"""The rows of a CSV object.
 
 The columns are `title,detail,dueAt,isComplete`, in any order, all but `title` optional. UTF-8, with or without
 a byte order mark; lines end in LF or CRLF; a quoted field may hold commas, quotes and line ends (RFC 4180).
@@ -8,16 +8,22 @@ A row that cannot be read becomes a Row with a `problem`; it never takes its nei
 from __future__ import annotations
 
 import csv
+import json
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from fan_out.aws.storage import Line
+from fan_out.aws.storage import Bucket, Line
 from fan_out.errors import InvalidJobError
+from fan_out.model.documents import encode
+from fan_out.model.job_input import CsvSource
+from fan_out.model.plan import Plan
 from fan_out.model.task import Row
+from fan_out.sources import batch
+from fan_out.sources.batch import Batch
 
 COLUMNS = ("title", "detail", "dueAt", "isComplete")
-# Far above what a task may hold (1,100 characters); a row beyond it has an unclosed quote or no sense.
+# Far above what a task may hold (1,100 characters); a longer row has an unclosed quote or is no row at all.
 LONGEST_ROW = 64 * 1024
 _BOM = b"\xef\xbb\xbf"
 
@@ -39,11 +45,29 @@ class Read:
     after: Position
 
 
+def batches(bucket: Bucket, plan: Plan, _: int, cursor: str | None, function: str) -> Iterator[Batch]:
+    assert isinstance(plan.source, CsvSource)
+    position = Position()
+    if cursor is not None:
+        offset, number, *columns = json.loads(cursor)
+        position = Position(offset, number, tuple(columns))
+    texts = bucket.lines(plan.source.key, position.offset, plan.source.etag, is_cut=True)
+    lines: list[bytes] = []
+    size = 0
+    for each in read(texts, position):
+        lines.append(encode(each.row.to_json()))
+        size += len(lines[-1])
+        if len(lines) == batch.PAGE or size >= batch.BATCH_BYTES:
+            yield Batch(lines, json.dumps([each.after.offset, each.after.number, *each.after.columns]))
+            lines, size = [], 0
+    yield Batch(lines, None)
+
+
 def read(lines: Iterator[Line], position: Position) -> Iterator[Read]:
     """The rows from a position on, out of the object's lines from that position's offset on.
 
-    The same object gives the same rows from
-    whichever position it is read. Empty lines are no rows. Raises InvalidJobError if the header is wrong.
+    The same object gives the same rows from any position. Empty lines are no rows. Raises InvalidJobError if the
+    header is wrong.
     """
     records = _Records(lines, is_start=position.offset == 0)
     columns, number = position.columns, position.number
@@ -68,7 +92,7 @@ class _Record:
 
 
 class _Records:
-    """CSV records with the offset behind each, recovering at the next line from a record that makes no sense."""
+    """CSV records with the offset behind each; behind a malformed one it recovers at the next line."""
 
     def __init__(self, lines: Iterator[Line], *, is_start: bool):
         self._unread = lines
@@ -99,6 +123,7 @@ class _Records:
             while (line := self._next_line()) is not None:
                 taken.append(line)
                 size += len(line.text) + 1
+                # protection: longest-row
                 if size > LONGEST_ROW:
                     raise csv.Error("the row is longer than 64 KiB; is a quote not closed?")
                 yield _decoded(line.text)
@@ -109,7 +134,9 @@ class _Records:
             fields = next(csv.reader(physical_lines(), strict=True))
         except csv.Error as error:
             # The lines after the first one may be good rows that an unclosed quote has swallowed.
+            # protection: recovery-at-the-next-line
             self._again.extendleft(reversed(taken[1:]))
+            # protection: a-bad-row-is-a-row
             return _Record([], _problem(error), first.end)
         if any("\udc80" <= character <= "\udcff" for field in fields for character in field):
             return _Record([], "the row is not UTF-8", taken[-1].end)

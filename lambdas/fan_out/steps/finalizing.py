@@ -1,4 +1,4 @@
-"""The closing of a job: the reduction run to its end, and the record committed."""
+"""Finalizing a job: the reduction run to its end, and the record committed."""
 
 from __future__ import annotations
 
@@ -8,13 +8,20 @@ from typing import Any
 from common.timestamps import now
 from fan_out.aws.storage import RECORD, JobStore
 from fan_out.errors import AccountingError
-from fan_out.model import record as records
+from fan_out.model.manifest import Manifest
+from fan_out.model.node import Node
 from fan_out.model.plan import Plan
-from fan_out.steps.listing import Manifest
-from fan_out.steps.reduction import Cursor, Node, Reduction
+from fan_out.model.record import (
+    JobRecord,
+    final_record,
+    inconsistent_record,
+    not_listed_record,
+    running_record,
+)
+from fan_out.steps.reduction import DEADLY, Cursor, Reduction
 
 
-def close(
+def finalize(
     store: JobStore,
     started_at: str,
     cursor: Cursor,
@@ -22,35 +29,49 @@ def close(
     *,
     error: dict[str, str] | None,
     status: str | None = None,
+    deadly: int = DEADLY,
 ) -> Cursor | dict[str, Any]:
-    """Account for a job: its committed record, or a cursor to go on from when it is late.
+    """A job's committed record, or a cursor to go on from when it is late.
 
-    `error` is what ended the job's way; `status` says that the job was stopped or timed out. A record that
-    is there already is answered as it is: a job has one account.
+    `error` is what the state machine caught; `status` says that the job was stopped or timed out. `deadly` is how many
+    calls the kind's own code may end. A record that is there already is answered as it is: a job has one.
     """
-    if (committed := store.get(RECORD)) is not None:
+    # protection: a-record-is-written-once
+    if (committed := store.find(RECORD, JobRecord)) is not None:
         if committed["startedAt"] == started_at:
-            return dict(committed)
-        # An earlier job's, for whose sake this one was refused: that account stays.
-        return records.unlisted(store.job_id, started_at, now(), None, status=status or "FAILED", error=error)
-    stored = store.get("job.json")
-    plan = Plan.from_json(stored) if stored is not None else None
-    summed = store.get("manifest.json") if plan is not None else None
-    if plan is None or summed is None:
-        if status is None and error is None:
-            error = {"name": "AccountingError", "message": "The job has no manifest, and nothing says why."}
-        record = records.unlisted(
-            store.job_id, started_at, now(), plan, status=status or "FAILED", error=error
+            return {**committed}
+        # An earlier job's, for whose sake this one was refused: that record stays.
+        return not_listed_record(
+            store.job_id, started_at, now(), None, status=status or "FAILED", error=error
         )
-        return dict(store.put_once(RECORD, record))
-    manifest = Manifest(**summed)
+    plan: Plan | None = None
+    manifest: Manifest | None = None
     try:
-        reached = Reduction(store, plan, manifest).run(cursor, is_late)
-    except AccountingError as fault:
-        # An object that the account is made of is lost, and no further attempt will find it: say so, once.
-        record = records.unaccountable(plan, manifest, now(), status=status or "FAILED", message=str(fault))
-        return dict(store.put_once(RECORD, record))
-    if not isinstance(reached, Node):
-        return reached
-    record = records.closed(store, plan, reached, manifest, now(), status=status, error=error)
-    return dict(store.put_once(RECORD, record))
+        plan = store.get("job.json", Plan)
+        manifest = store.get("manifest.json", Manifest)
+        if manifest is None or plan is None:
+            if manifest is not None:
+                plan = store.require("job.json", Plan)
+            if status is None and error is None:
+                manifest = store.require("manifest.json", Manifest)
+            record = not_listed_record(
+                store.job_id, started_at, now(), plan, status=status or "FAILED", error=error
+            )
+        else:
+            reached = Reduction(store, plan, manifest, deadly=deadly).run(cursor, is_late)
+            if not isinstance(reached, Node):
+                return reached
+            record = final_record(
+                plan, reached, manifest, now(), bucket=store.bucket.name, status=status, error=error
+            )
+    except AccountingError as lost:
+        # No further attempt will find an object that is lost: the record says so, once.
+        record = inconsistent_record(
+            running_record(store.job_id, started_at, plan),
+            manifest or store.find("manifest.json", Manifest),
+            now(),
+            status=status or "FAILED",
+            message=str(lost),
+        )
+    # protection: first-record-counts
+    return dict(store.put_once(RECORD, record, JobRecord))

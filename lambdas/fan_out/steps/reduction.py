@@ -1,60 +1,44 @@
 """The reduction: partials fold to one, level by level, each node of at most FAN_IN children.
 
-A node is committed by one object, so a reducer that ran out of time, or died, goes on where it was. What a
-node holds in memory depends on neither the number of tasks nor of shards: values are small by a kind's
-contract, lines and failures are streamed. A node's files have names made of its children's content, and the
-first commit of a node counts, so racing reducers agree.
+A node is committed by one object, so a reducer that ran out of time, or died, goes on where it was. The memory of a
+node depends on neither the number of tasks nor of shards: values are small by a kind's contract, lines and failures
+are streamed. A node's files have names made of its children's content, and the first commit of a node counts, so
+racing reducers agree.
 """
 
 from __future__ import annotations
 
-import hashlib
 import heapq
-import json
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from typing import Any
 
-from fan_out.aws.storage import FAILURES, JobStore, encode
+from fan_out.aws.storage import FAILURES, JobStore
 from fan_out.errors import AccountingError
-from fan_out.model import kind as kinds
-from fan_out.model.kind import Kind, Params
-from fan_out.model.outcomes import Counts, Digest, failure
+from fan_out.model.documents import decode, digest, encode, to_shape
+from fan_out.model.manifest import Manifest
+from fan_out.model.node import Node, Partial
+from fan_out.model.outcomes import Digest, Group, failure
 from fan_out.model.plan import Plan
 from fan_out.model.shard import Progress, Shard, partial
-from fan_out.steps.listing import Manifest
+from fan_out.steps.kind_merger import KindMerger
 
 FAN_IN = 64
 # Objects that are read at the same time.
 READERS = 16
-# Some more bytes than FAN_IN lines of a manifest have.
+# Bytes: more than FAN_IN lines of a manifest have.
 MANIFEST_BLOCK = 32 << 10
-# How many faults of the account a record names one by one.
+# The most problems that a record names.
 PROBLEMS = 20
-
-
-@dataclass
-class Node:
-    """What some shards fold to. `lines` and `failures` name objects of the job, or are None."""
-
-    counts: Counts = field(default_factory=Counts)
-    value: Any = None
-    digest: list[dict[str, Any]] = field(default_factory=list)
-    done: int = 0
-    failed: int = 0
-    # Faults of the account, each naming its shard; any of them fails the job.
-    problems: list[str] = field(default_factory=list)
-    # Why the kind's code could not make a value of these shards; the account does not need it.
-    fault: str | None = None
-    lines: str | None = None
-    failures: str | None = None
-
-    @classmethod
-    def from_json(cls, document: dict[str, Any]) -> Node:
-        return cls(**(document | {"counts": Counts(**document["counts"])}))
+# The node over all shards.
+ROOT = "reduce/root.json"
+# Calls that the kind's own code may end at one step before the reduction goes on without it. The state machine retries
+# a reducer more often.
+DEADLY = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +53,10 @@ class Cursor:
 class Reduction:
     """The reduction of one job."""
 
-    def __init__(self, store: JobStore, plan: Plan, manifest: Manifest):
+    def __init__(self, store: JobStore, plan: Plan, manifest: Manifest, *, deadly: int = DEADLY):
         self._store = store
         self._manifest = manifest
-        self._job: Any = None
-        try:
-            self._kind = kinds.find(plan.kind)
-            self._job = plan.job()
-            self._kind.zero()
-        except Exception as error:
-            self._kind = _Unusable(error)
+        self._merger = KindMerger(store, plan, deadly)
 
     def width(self, level: int) -> int:
         """How many nodes a level has."""
@@ -88,8 +66,16 @@ class Reduction:
         return nodes
 
     def run(self, cursor: Cursor, is_late: Callable[[float], bool]) -> Cursor | Node:
-        """Make nodes from the cursor on; the job's root, or a cursor when it is late. Makes one node at least."""
+        """Make nodes from the cursor on; the job's root, or a cursor when it is late. Makes one node at least.
+
+        Raises AccountingError if an object is lost without which there is no tally.
+        """
+        if (root := self._store.find(ROOT, Node)) is not None:
+            return root
         level, number, offset = cursor.level, cursor.node, cursor.offset
+        if cursor == Cursor():
+            # Its lines are read in pieces later on: this one look at all of them sees whether they are the job's.
+            deque(self._store.lines("manifest.jsonl", digest=self._manifest.digest), maxlen=0)
         longest = 0.0
         while True:
             width = self.width(level)
@@ -98,7 +84,9 @@ class Reduction:
                 offset = self._leaf(number, offset) if level == 0 else self._inner(level, number)
                 number += 1
                 longest = max(longest, time.monotonic() - begun)
+                # protection: reducer-cursor
                 if is_late(longest):
+                    # protection: reducer-goes-on-there
                     return Cursor(level, number, offset)
             if width <= FAN_IN:
                 return self._root(level, width)
@@ -111,61 +99,84 @@ class Reduction:
         """Commit the node over the next shards of the manifest; the offset behind them."""
         lines = self._store.bucket.lines(self._store.key("manifest.jsonl"), offset, step=MANIFEST_BLOCK)
         entries = list(islice(lines, FAN_IN))
-        shards = [Shard(**json.loads(line.text)) for line in entries]
+        try:
+            shards: list[Shard] = [decode(line.text, Shard) for line in entries]
+        except ValueError as error:
+            raise AccountingError(
+                f"The object {self._store.key('manifest.jsonl')} cannot be read: {error}."
+            ) from error
         expected = min(FAN_IN, self._manifest.shards - number * FAN_IN)
         if [shard.index for shard in shards] != list(range(number * FAN_IN, number * FAN_IN + expected)):
             raise AccountingError(f"The manifest's lines from {number * FAN_IN} on are not the job's shards.")
-        if not self._store.has(self._name(0, number)):
+        if not self._has(0, number):
             with ThreadPoolExecutor(READERS) as pool:
                 nodes = list(pool.map(self._shard, shards))
             self._commit(0, number, nodes)
         return entries[-1].end
 
+    def _has(self, level: int, number: int) -> bool:
+        return self._store.find(self._name(level, number), Node) is not None
+
     def _shard(self, shard: Shard) -> Node:
         """One shard's partial as a node; a shard without one counts as far as its checkpoint tells."""
-        stored = self._store.get(shard.partial)
         problems: list[str] = []
-        is_done, lost = stored is not None, 0
-        if stored is None:
-            progress = Progress(value=self._kind.zero())
-            if (saved := self._store.get(shard.checkpoint)) is not None:
-                progress = Progress.from_json(saved)
-            try:
-                self._give_up(shard, progress)
-            except AccountingError as error:
-                problems.append(f"Shard {shard.index} is lost: {error}")
-                lost = shard.count - progress.counts.total
-                progress.counts.unprocessed += lost
-            stored = partial(self._store, shard, progress)
-        counts = Counts(**stored["counts"])
-        if counts.total != shard.count:
-            problems.append(
-                f"Shard {shard.index} has {shard.count} tasks, but its partial accounts for {counts.total}."
+        found = self._read(problems, shard, self._partial)
+        if found is not None:
+            return Node(**vars(found), done=1)
+        progress = self._read(problems, shard, self._checkpoint) or Progress()
+        tasks = self._read(problems, shard, self._tasks)
+        left = shard.count - progress.next
+        progress.counts.unprocessed += left
+        # protection: what-must-be-there
+        for task in (tasks or [])[progress.next :]:
+            message = "No worker finished this task before the job ended."
+            progress.failures.append(
+                failure(task, "unprocessed", "UnprocessedError", message, shard=shard.index, attempts=0)
             )
-        return Node(
-            counts=counts,
-            value=stored["value"],
-            digest=[*stored["digest"], *([_unnamed(lost)] if lost else [])],
-            done=int(is_done),
-            failed=int(not is_done),
-            problems=problems,
-            lines=stored["lines"],
-            failures=stored["failures"],
-        )
+        made = to_shape(partial(self._store, shard, progress), Partial)
+        if tasks is None and left:
+            made.digest.append(_unnamed_group(left))
+        return Node(**vars(made), failed=1, problems=problems)
 
-    def _give_up(self, shard: Shard, progress: Progress) -> None:
-        """Count what no worker reached as unprocessed, and name it."""
-        message = "No worker finished this task before the job ended."
-        for position, line in enumerate(self._store.bucket.lines(shard.key)):
-            if position >= progress.next:
-                task = json.loads(line.text)
-                progress.failures.append(
-                    failure(task, "unprocessed", "UnprocessedError", message, shard=shard.index, attempts=0)
-                )
-                progress.counts.unprocessed += 1
+    def _read(self, problems: list[str], shard: Shard, read: Callable[[Shard], Any]) -> Any:
+        """What is read of a shard; None, and a problem that names the object, if it is lost."""
+        try:
+            return read(shard)
+        except AccountingError as lost:
+            # protection: a-lost-object-is-named
+            problems.append(f"Shard {shard.index} is lost: {lost}")
+            return None
+
+    def _partial(self, shard: Shard) -> Partial | None:
+        found = self._store.get(shard.partial, Partial)
+        # protection: counts-of-a-partial
+        if found is not None and found.counts.total != shard.count:
+            raise AccountingError(
+                f"The object {self._store.key(shard.partial)} has {found.counts.total} of {shard.count} tasks."
+            )
+        return found
+
+    def _checkpoint(self, shard: Shard) -> Progress | None:
+        saved = self._store.get(shard.checkpoint, Progress)
+        # protection: counts-of-a-checkpoint
+        if saved is not None and not saved.counts.total == saved.next <= shard.count:
+            raise AccountingError(
+                f"The object {self._store.key(shard.checkpoint)} has {saved.counts.total} of {shard.count} tasks."
+            )
+        return saved
+
+    def _tasks(self, shard: Shard) -> list[dict[str, Any]]:
+        """The shard's tasks. Raises AccountingError if they are not all there."""
+        try:
+            tasks = [decode(line.text, dict[str, Any]) for line in self._store.bucket.lines(shard.key)]
+        except ValueError as error:
+            raise AccountingError(f"The object {shard.key} cannot be read: {error}.") from error
+        if len(tasks) != shard.count:
+            raise AccountingError(f"The object {shard.key} has {len(tasks)} of {shard.count} tasks.")
+        return tasks
 
     def _inner(self, level: int, number: int) -> int:
-        if not self._store.has(self._name(level, number)):
+        if not self._has(level, number):
             first = number * FAN_IN
             children = range(first, min(first + FAN_IN, self.width(level - 1)))
             self._commit(level, number, self._nodes(level - 1, children))
@@ -173,114 +184,92 @@ class Reduction:
 
     def _nodes(self, level: int, numbers: Iterable[int]) -> list[Node]:
         def node(number: int) -> Node:
-            return Node.from_json(self._store.require(self._name(level, number)))
+            return self._store.require(self._name(level, number), Node)
 
         with ThreadPoolExecutor(READERS) as pool:
             return list(pool.map(node, numbers))
 
     def _commit(self, level: int, number: int, children: list[Node]) -> None:
-        node = self._folded(children)
-        identity = hashlib.sha256(encode([asdict(child) for child in children])).hexdigest()[:16]
+        node = _add_up(children)
+        identity = digest(encode([asdict(child) for child in children]))
+        # Its digest is of what went into it: a dot, not a hyphen, as the names of contents have.
+        prefix = f"reduce/{level}-{number:07d}.{identity}"
         if any(child.lines for child in children):
-            node.lines = f"reduce/{level}-{number:07d}-{identity}.lines"
-            self._store.put_lines(node.lines, self._merged_lines(children))
+            node.lines = f"{prefix}.lines"
+            node.digests[node.lines] = self._store.put_lines(node.lines, self._merged_lines(children))
         if any(child.failures for child in children):
-            node.failures = f"reduce/{level}-{number:07d}-{identity}.failures"
-            self._store.put_lines(node.failures, self._failures(children))
-        self._store.put_once(self._name(level, number), asdict(node))
-
-    def _folded(self, children: list[Node]) -> Node:
-        node = Node(fault=next((child.fault for child in children if child.fault is not None), None))
-        if node.fault is None:
-            try:
-                node.value = self._merged([child.value for child in children])
-            except (Exception, SystemExit) as error:
-                node.fault = _told(error)
-        for child in children:
-            node.counts += child.counts
-            node.done += child.done
-            node.failed += child.failed
-            node.problems = (node.problems + child.problems)[:PROBLEMS]
-        node.digest = Digest(group for child in children for group in child.digest).to_json()
-        return node
-
-    def _merged(self, values: list[Any]) -> Any:
-        merged = self._kind.zero()
-        for value in values:
-            merged = self._kind.merge(merged, value, self._job)
-        # What cannot be stored is no value.
-        encode(merged)
-        return merged
+            node.failures = f"{prefix}.failures"
+            node.digests[node.failures] = self._store.put_lines(node.failures, self._failures(children))
+        name = self._name(level, number)
+        with self._merger.step(name):
+            node.value, node.fault = self._merger.merge(children)
+            # protection: first-node-counts
+            self._store.put_once(name, asdict(node), Node)
 
     def _merged_lines(self, children: list[Node]) -> Iterator[bytes]:
-        streams = [self._texts(child.lines) for child in children if child.lines is not None]
+        # protection: lines-are-streamed
+        streams = [self._texts(child, child.lines) for child in children if child.lines is not None]
         # A merge asks its streams for their first line one after another: have those read by then.
         with ThreadPoolExecutor(READERS) as pool:
             firsts = list(pool.map(lambda stream: next(stream, None), streams))
-        begun = zip(firsts, streams, strict=True)
-        return heapq.merge(*(chain([first], stream) for first, stream in begun if first is not None))
+        started = zip(firsts, streams, strict=True)
+        return heapq.merge(*(chain([first], stream) for first, stream in started if first is not None))
 
     def _failures(self, children: list[Node]) -> Iterator[bytes]:
         for child in children:
             if child.failures is not None:
-                yield from self._texts(child.failures)
+                yield from self._texts(child, child.failures)
 
-    def _texts(self, name: str) -> Iterator[bytes]:
-        return (line.text for line in self._store.lines(name))
+    def _texts(self, node: Node, name: str) -> Iterator[bytes]:
+        return (line.text for line in self._store.lines(name, digest=node.digests.get(name)))
 
     def _root(self, level: int, width: int) -> Node:
         """Fold the last level and write the job's files. The same nodes give the same bytes, however often."""
         children = self._nodes(level, range(width))
-        root = self._folded(children)
-        if self._kind.lines_file is not None:
-            root.lines = self._kind.lines_file
+        root = _add_up(children)
+        self._check(root)
+        with self._merger.step("root"):
+            root.summary, root.fault = self._merger.summarize(children)
+        self._merger.forget()
+        if self._merger.lines_file is not None:
+            root.lines = self._merger.lines_file
             plain = (line.partition(b"\t")[2] for line in self._merged_lines(children))
             self._store.put_lines(root.lines, plain)
         if root.counts.not_succeeded:
             root.failures = FAILURES
-            self._store.put_lines(root.failures, self._failures(children))
+            self._store.put_lines(FAILURES, self._failures(children))
+            root.failures_etag = self._store.bucket.etag(self._store.key(FAILURES))
             self._store.put("digest.json", root.digest)
-        self._check(root)
-        if root.fault is None:
-            try:
-                summary = self._kind.summary(root.value, self._job)
-                encode(summary)
-            except (Exception, SystemExit) as error:
-                root.fault = _told(error)
-            else:
-                self._store.put("result.json", summary)
-        return root
+        if root.summary is not None:
+            self._store.put("result.json", root.summary)
+        committed: Node = self._store.put_once(ROOT, asdict(root), Node)
+        return committed
 
     def _check(self, root: Node) -> None:
-        """Every listed task has one outcome and every shard is in the account, or the job says why not."""
+        """Every listed task has one outcome and every shard is in the tally. Raises AccountingError."""
         if root.counts.total != self._manifest.listed:
-            root.problems.append(
+            raise AccountingError(
                 f"{self._manifest.listed} tasks were listed, but {root.counts.total} are accounted for."
             )
         if root.done + root.failed != self._manifest.shards:
-            root.problems.append(
+            raise AccountingError(
                 f"{self._manifest.shards} shards were planned, but {root.done + root.failed} are accounted for."
             )
 
 
-class _Unusable(Kind[Params, Any]):
-    """In place of a kind that is gone, or cannot even be asked for its zero: the account is made without it."""
-
-    name = "unusable"
-    params = Params
-
-    def __init__(self, error: Exception):
-        self._error = error
-
-    def merge(self, left: Any, right: Any, job: Any) -> Any:
-        raise self._error
-
-
-def _told(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
+def _add_up(children: list[Node]) -> Node:
+    """The children's sums; neither values nor files."""
+    node = Node()
+    for child in children:
+        node.counts += child.counts
+        node.done += child.done
+        node.failed += child.failed
+        node.problems = (node.problems + child.problems)[:PROBLEMS]
+    node.digest = Digest(group for child in children for group in child.digest).to_json()
+    return node
 
 
-def _unnamed(count: int) -> dict[str, Any]:
+def _unnamed_group(count: int) -> Group:
     """The group of the digest for the tasks of a lost shard."""
     return {
         "outcome": "unprocessed",

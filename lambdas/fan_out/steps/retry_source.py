@@ -1,54 +1,79 @@
-"""The earlier job that a retry goes back to: found, and fit to be retried."""
+"""The earlier job of a retry: found, and fit to be retried."""
 
 from __future__ import annotations
 
 from fan_out.aws.storage import FAILURES, RECORD, Bucket, JobStore
 from fan_out.errors import AccountingError, InvalidJobError, SourceNotFoundError
-from fan_out.model.plan import FailedSource, Origin, Plan, Source
+from fan_out.model.job_input import FailedSource, Source
+from fan_out.model.node import Node
+from fan_out.model.plan import Plan, RetrySource
+from fan_out.model.record import JobRecord
+from fan_out.steps.reduction import ROOT
 
 
-def find(bucket: Bucket, source: Source) -> Origin | None:
+def find_retry_source(bucket: Bucket, source: Source) -> RetrySource | None:
     """The job whose failures are the source; None for another source.
 
-    Raises SourceNotFoundError if there is no such job, InvalidJobError if it has nothing to retry, or not yet.
+    Raises SourceNotFoundError if there is no such job, InvalidJobError if it has nothing to retry, cannot be retried,
+    or has not ended yet.
     """
     if not isinstance(source, FailedSource):
         return None
     job_id = source.job_id
     earlier = JobStore(bucket, job_id)
-    stored, record = earlier.get("job.json"), earlier.get(RECORD)
-    if stored is None and record is None:
+    record = earlier.find(RECORD, JobRecord)
+    plan = _read_plan(earlier)
+    if plan is None and record is None:
         raise SourceNotFoundError(f'source.failedIn is "{job_id}", but there is no such job.')
-    if stored is None:
-        raise _not_retried(job_id, "a job whose own input was accepted; this one can be started as it was")
+    if plan is None:
+        raise _refuse(job_id, "a job whose own input was accepted; this one can be started as it was")
     if record is None:
-        raise unfinished(job_id)
-    plan, counts = Plan.from_json(stored), record["counts"]
+        raise not_ended_error(job_id)
+    counts = record["counts"]
     others = counts["listed"] - counts["succeeded"]
-    # The record decides: a function that outlived the stop of its job may have written a manifest since.
+    # protection: a-retry-goes-by-the-record
     is_listed = counts["listed"] > 0 or "resultUrl" in record
     if is_listed and not others:
-        raise _not_retried(job_id, "a job with failed, quarantined or unprocessed tasks")
+        raise _refuse(job_id, "a job with failed, quarantined or unprocessed tasks")
     is_off = record.get("error", {}).get("name") == AccountingError.__name__
-    if is_listed and not is_off and earlier.has(FAILURES):
-        return Origin(plan, counts["listed"], named=others)
-    return Origin(_with_a_source_that_is_there(bucket, plan), counts["listed"], named=None)
+    # protection: a-lost-list-is-not-used
+    if is_listed and not is_off and _has_failures(earlier):
+        return RetrySource(plan, counts["listed"], expected_count=others)
+    return RetrySource(_with_source_that_exists(bucket, plan), counts["listed"], expected_count=None)
 
 
-def _with_a_source_that_is_there(bucket: Bucket, plan: Plan) -> Plan:
+def _read_plan(store: JobStore) -> Plan | None:
+    """The job's plan, None if it was not planned. Raises InvalidJobError if the plan is lost."""
+    try:
+        plan = store.get("job.json", Plan)
+    except AccountingError:
+        lost = "a job whose job.json can be read; this one can only be started anew, with its input"
+        raise _refuse(store.job_id, lost) from None
+    return plan
+
+
+def _has_failures(store: JobStore) -> bool:
+    """Whether the job's list of failures is the one that its reducer wrote."""
+    root = store.find(ROOT, Node)
+    etag = root.failures_etag if root is not None else None
+    return etag is not None and etag == store.bucket.etag(store.key(FAILURES))
+
+
+def _with_source_that_exists(bucket: Bucket, plan: Plan) -> Plan:
     """The plan, with the source of the job before it if it is itself a retry of failures that are lost."""
-    source, named = plan.source, plan.named
-    while isinstance(source, FailedSource) and not JobStore(bucket, source.job_id).has(FAILURES):
-        before = Plan.from_json(JobStore(bucket, source.job_id).require("job.json"))
-        source, named = before.source, before.named
-    return plan.model_copy(update={"source": source, "named": named})
+    source, count = plan.source, plan.expected_count
+    while isinstance(source, FailedSource) and not _has_failures(before := JobStore(bucket, source.job_id)):
+        if (earlier := _read_plan(before)) is None:
+            raise _refuse(plan.job_id, f"a job whose source is still there; job {source.job_id} is gone")
+        source, count = earlier.source, earlier.expected_count
+    return plan.model_copy(update={"source": source, "expected_count": count})
 
 
-def unfinished(job_id: str) -> InvalidJobError:
-    return _not_retried(job_id, "a job that has ended and is accounted for")
+def not_ended_error(job_id: str) -> InvalidJobError:
+    return _refuse(job_id, "a job that has ended and has its record")
 
 
-def _not_retried(job_id: str, allowed: str) -> InvalidJobError:
+def _refuse(job_id: str, allowed: str) -> InvalidJobError:
     return InvalidJobError(
         f'source.failedIn is "{job_id}", but must be {allowed}.',
         field="source.failedIn",

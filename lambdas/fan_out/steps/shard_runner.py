@@ -17,9 +17,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from fan_out.aws.storage import RECORD, JobStore, encode
+from fan_out.aws.storage import RECORD, JobStore
 from fan_out.errors import AccountingError, JobEndedError, ShardStuckError
 from fan_out.model import kind as kinds
+from fan_out.model.documents import encode, encode_value
 from fan_out.model.kind import Failure, Job, Kind
 from fan_out.model.outcomes import failure
 from fan_out.model.plan import Plan
@@ -76,7 +77,7 @@ class Marker:
 
 def _stored(value: Any) -> bytes:
     """The value as it is stored. Raises TypeError or ValueError if it would not come back as it is."""
-    body = encode(value)
+    body = encode_value(value)
     if json.loads(body) != value:
         raise TypeError("the kind folded to a value that JSON gives back as another one")
     return body
@@ -134,7 +135,7 @@ class ShardWork:
         """
         try:
             if attempt or is_resumed:
-                if (committed := self._store.get(self._shard.partial)) is not None:
+                if (committed := self._store.find(self._shard.partial)) is not None:
                     return dict(committed)
                 self._look_for_traces(is_death=attempt > 0)
             tasks = self._read()
@@ -147,10 +148,10 @@ class ShardWork:
             raise
 
     def _look_for_traces(self, *, is_death: bool) -> None:
-        if (saved := self._store.get(self._shard.checkpoint)) is not None:
+        if (saved := self._store.find(self._shard.checkpoint)) is not None:
             self._progress = Progress.from_json(saved)
             self._value = encode(self._progress.value)
-        found = self._store.get(self._shard.marker)
+        found = self._store.find(self._shard.marker)
         if found is None and not is_death:
             return
         marker = self._marker = Marker(**(found or {}))

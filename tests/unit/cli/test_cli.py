@@ -15,7 +15,7 @@ from typing import Any
 import click
 import pytest
 
-from fan_out.model.plan import JobInput, TaskFilter, read_input
+from fan_out.model.job_input import JobInput, TaskFilter, read_input
 from fanout import cli
 from fanout.client import Deployment, FanOut
 from tests.unit.cli.conftest import Run, record_of, running

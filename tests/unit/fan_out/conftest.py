@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ from botocore.exceptions import ClientError
 from hypothesis import HealthCheck, settings
 
 import kinds
-from fan_out.aws.storage import Bucket, JobStore, encode
+from fan_out.aws.storage import Bucket, JobStore
 from fan_out.model import kind
-from fan_out.model.plan import Plan, make_plan, read_input
+from fan_out.model.documents import digest, encode
+from fan_out.model.job_input import read_input
+from fan_out.model.manifest import Manifest
+from fan_out.model.plan import Plan, make_plan
 from fan_out.model.shard import Progress, Shard, partial
-from fan_out.steps.listing import Manifest
 from tests.support import machine as machines
 from tests.support.machine import BUCKET, STARTED_AT, Machine
 
@@ -96,19 +99,15 @@ def put_plan(store: JobStore, **asked: Any) -> Plan:
 def put_shard(store: JobStore, index: int, tasks: list[dict[str, Any]]) -> Shard:
     """A shard's object, and its line of the manifest."""
     body = b"".join(encode(each) + b"\n" for each in tasks)
-    key = store.key(f"shards/{index:06d}.jsonl")
+    key = store.key(f"shards/{index:06d}-{digest(body)}.jsonl")
     store.bucket.put(key, body)
     return Shard(index, key, len(tasks), len(body))
 
 
 def put_manifest(store: JobStore, shards: list[Shard]) -> Manifest:
-    lines = [
-        encode({"index": shard.index, "key": shard.key, "count": shard.count, "bytes": shard.bytes})
-        for shard in shards
-    ]
-    store.put_lines("manifest.jsonl", lines)
-    manifest = Manifest(len(shards), sum(shard.count for shard in shards), 0)
-    store.put("manifest.json", manifest.to_json())
+    written = store.put_lines("manifest.jsonl", [encode(asdict(shard)) for shard in shards])
+    manifest = Manifest(len(shards), sum(shard.count for shard in shards), 0, written)
+    store.put("manifest.json", asdict(manifest))
     return manifest
 
 
@@ -123,8 +122,10 @@ class RangedReads:
         self._objects = objects
         self.requests = 0
 
-    def get_object(self, *, Key: str, Range: str, **_: Any) -> dict[str, Any]:  # noqa: N803
+    def get_object(self, *, Key: str, Range: str = "", **_: Any) -> dict[str, Any]:  # noqa: N803
         self.requests += 1
+        if Key not in self._objects:
+            raise ClientError({"Error": {"Code": "NoSuchKey"}}, "GetObject")
         body = self._objects[Key]
         first, last = (int(number) for number in Range.removeprefix("bytes=").split("-"))
         if first >= len(body):

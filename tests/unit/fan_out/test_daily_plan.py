@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from fan_out.aws.storage import JobStore
 from fan_out.model import kind
-from fan_out.model.plan import make_plan, read_input
+from fan_out.model.job_input import read_input
+from fan_out.model.plan import make_plan
 from fan_out.model.task import Task
 from tests.support import plan as plain
 from tests.support.machine import STARTED_AT, Machine, make_tasks, put_tasks, stored

@@ -20,7 +20,7 @@ from fan_out.aws import clients as aws
 from fan_out.aws.storage import Bucket, JobStore
 from fan_out.errors import ServiceUnavailableError, ThrottledError
 from fan_out.jobs import Jobs
-from fan_out.model.plan import check_id, new_id
+from fan_out.model.job_input import check_id, new_id
 from fan_out.uploads import LINK_SECONDS
 from tests.support.events import api_event
 from tests.support.machine import BUCKET, REGION, Context, forget_warm_state
@@ -352,12 +352,14 @@ def test_many_viewers_of_a_job_share_one_look_at_its_map(
     assert len(runs.asked) == 4
 
 
-RECORD = {
+RECORD: dict[str, Any] = {
     "jobId": "mine",
     "kind": "daily-plan",
     "status": "PARTIAL",
+    "startedAt": "2026-11-23T09:00:00Z",
     "endedAt": "2026-11-23T10:00:00Z",
     "counts": {"listed": 1, "succeeded": 0, "failed": 1, "quarantined": 0, "unprocessed": 0},
+    "shards": {"planned": 1, "done": 1, "failed": 0},
     "resultUrl": f"s3://{BUCKET}/jobs/mine/result.json",
     "failuresUrl": f"s3://{BUCKET}/jobs/mine/failures.jsonl",
 }
@@ -421,9 +423,10 @@ def test_the_failures_of_a_job_come_with_their_digest_and_the_command_that_retri
 ) -> None:
     store = JobStore(bucket, "mine")
     store.put("record.json", RECORD)
-    store.put("digest.json", [{"error": "BadError", "count": 1}])
+    groups = [{"outcome": "failed", "error": "BadError", "message": "", "count": 1, "samples": []}]
+    store.put("digest.json", groups)
     _, answer = send("GET", "/jobs/mine/failures")
-    assert answer["digest"] == [{"error": "BadError", "count": 1}]
+    assert answer["digest"] == groups
     assert answer["retryCommand"] == f"fanout retry --stack FanOut --region {REGION} mine"
     assert answer["retryRequest"] == "POST /jobs/mine/retry"
     assert answer["failuresUrl"].startswith("https://")
@@ -432,8 +435,9 @@ def test_the_failures_of_a_job_come_with_their_digest_and_the_command_that_retri
 
 def test_what_is_not_named_is_retried_too(bucket: Bucket) -> None:
     """A job that was stopped before its listing stood, or whose account is off, lists its source anew."""
-    unlisted = {name: RECORD[name] for name in ("jobId", "kind", "endedAt")} | {"status": "STOPPED"}
-    JobStore(bucket, "mine").put("record.json", unlisted | {"counts": {"listed": 0, "succeeded": 0}})
+    unlisted = {name: value for name, value in RECORD.items() if not name.endswith("Url")}
+    counts = dict.fromkeys(RECORD["counts"], 0)
+    JobStore(bucket, "mine").put("record.json", unlisted | {"status": "STOPPED", "counts": counts})
     _, answer = send("GET", "/jobs/mine/failures")
     assert answer["digest"] == []
     assert answer["retryRequest"] == "POST /jobs/mine/retry"
@@ -447,7 +451,7 @@ def test_the_embedded_aws_is_where_a_command_goes_without_a_stack(
 
 
 def test_a_job_without_failures_has_nothing_to_retry(bucket: Bucket) -> None:
-    counts = {"listed": 1, "succeeded": 1}
+    counts = RECORD["counts"] | {"succeeded": 1, "failed": 0}
     JobStore(bucket, "mine").put("record.json", RECORD | {"status": "SUCCEEDED", "counts": counts})
     _, answer = send("GET", "/jobs/mine/failures")
     assert answer["digest"] == []
@@ -478,8 +482,11 @@ def test_a_retry_with_a_wrong_change_is_refused(bucket: Bucket, change: dict[str
 @pytest.mark.parametrize(
     ("record", "said"),
     [
-        (None, "a job that has ended and is accounted for"),
-        ({"counts": {"listed": 3, "succeeded": 3}}, "a job with failed, quarantined or unprocessed tasks"),
+        (None, "a job that has ended and has its record"),
+        (
+            RECORD | {"counts": RECORD["counts"] | {"succeeded": 1, "failed": 0}},
+            "a job with failed, quarantined or unprocessed tasks",
+        ),
     ],
 )
 @pytest.mark.parametrize("path", ["/jobs/mine/retry", "/jobs"])

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from fan_out.errors import InvalidJobError
 from fan_out.model import kind
+from fan_out.model.job_input import read_input
 from fan_out.model.kind import Failure, Job, Kind, Params
-from fan_out.model.plan import make_plan, read_input
+from fan_out.model.plan import make_plan
 from fan_out.model.task import Row, Task, from_json
 from tests.support.machine import ROOT, STARTED_AT
 

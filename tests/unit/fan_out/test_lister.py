@@ -10,13 +10,22 @@ from botocore.exceptions import ConnectTimeoutError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fan_out.aws.storage import JobStore, Line, encode
-from fan_out.errors import AccountingError, InvalidJobError, ServiceUnavailableError, ThrottledError
-from fan_out.model.plan import SEGMENTS, Origin, make_plan, read_input
-from fan_out.model.task import TaskServiceError
+from fan_out.aws import task_service
+from fan_out.aws.storage import Bucket, JobStore, Line
+from fan_out.errors import (
+    AccountingError,
+    InvalidJobError,
+    ServiceUnavailableError,
+    TaskServiceError,
+    ThrottledError,
+)
+from fan_out.model.documents import encode
+from fan_out.model.job_input import read_input
+from fan_out.model.plan import SEGMENTS, RetrySource, make_plan
+from fan_out.sources import batch, csv
 from fan_out.steps import listing
 from tests.support.machine import Boundary, Call, Context, Machine, make_tasks, names, put_tasks
-from tests.unit.fan_out.conftest import put_plan, task
+from tests.unit.fan_out.conftest import plan, put_plan, task
 
 LATE = 5_000
 
@@ -88,7 +97,7 @@ def test_a_source_of_no_tasks_commits_a_part_without_shards(
 def test_a_late_lister_answers_a_cursor_and_the_next_step_goes_on_there(
     step: Step, machine: Machine, store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listing, "PAGE", 5)
+    monkeypatch.setattr(batch, "PAGE", 5)
     put_rows(store, 12)
     steps, cursor, done = 0, None, False
     while not done:
@@ -117,7 +126,7 @@ def test_a_csv_object_that_is_overwritten_meanwhile_is_never_mixed_with_the_new_
 def test_a_late_lister_of_tasks_goes_on_too(
     step: Step, machine: Machine, store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listing, "PAGE", 3)
+    monkeypatch.setattr(batch, "PAGE", 3)
     tasks = make_tasks(40, complete=0)
     put_tasks(tasks)
     put_plan(store)
@@ -172,10 +181,7 @@ def test_an_attempt_that_listed_something_else_cannot_change_a_committed_shard(
     before = listed(store)
     # A second attempt that began before the first one committed, and sees an object that has changed since.
     store.bucket.put("uploads/x.csv", b"title\nOther 1\nOther 2\n")
-    real = JobStore.get
-    monkeypatch.setattr(
-        JobStore, "get", lambda self, name: None if name.startswith("parts/") else real(self, name)
-    )
+    monkeypatch.setattr(JobStore, "find", lambda *_: None)
     answer = step()
     monkeypatch.undo()
     assert answer["done"] is True
@@ -197,10 +203,10 @@ def test_an_empty_page_with_a_cursor_is_not_the_end(
     put_plan(store, shardSize=4)
     pages = {None: ([], "a"), "a": ([task(1)], "b"), "b": ([], "c"), "c": ([task(2)], None)}
 
-    def answer(list_tasks: Any, *, cursor: str | None, **_: Any) -> listing.tasks.Page:
-        return listing.tasks.Page(*pages[cursor])
+    def answer(list_tasks: Any, *, cursor: str | None, **_: Any) -> task_service.Page:
+        return task_service.Page(*pages[cursor])
 
-    monkeypatch.setattr(listing.tasks, "list_page", answer)
+    monkeypatch.setattr(task_service, "list_page", answer)
     assert step()["done"] is True
     assert [each["id"] for each in listed(store)] == ["task-00001", "task-00002"]
 
@@ -248,7 +254,9 @@ def failed(store: JobStore, tasks: list[dict[str, Any]], **asked: Any) -> None:
     origin = put_plan(earlier, **asked)
     earlier.put_lines("failures.jsonl", [encode({"task": each, "outcome": "failed"}) for each in tasks])
     asked = read_input({"source": {"failedIn": "job-0"}})
-    retry = make_plan("job-1", "2026-11-24T09:00:00Z", asked, Origin(origin, 100, named=len(tasks)))
+    retry = make_plan(
+        "job-1", "2026-11-24T09:00:00Z", asked, RetrySource(origin, 100, expected_count=len(tasks))
+    )
     store.put("job.json", retry.to_json())
 
 
@@ -300,19 +308,19 @@ def test_shards_joined_are_the_listing_and_each_keeps_to_its_bounds(
         for line in lines:
             cutter.add(line)
         cutter.cut()
-    bodies = [store.objects[shard["key"]] for shard in cutter.shards]
+    bodies = [store.objects[shard.key] for shard in cutter.shards]
     assert b"".join(bodies) == b"".join(line + b"\n" for line in lines)
     for shard, body in zip(cutter.shards, bodies, strict=True):
-        assert 1 <= shard["count"] == body.count(b"\n") <= size
-        assert shard["bytes"] == len(body)
-        assert len(body) <= limit or shard["count"] == 1
+        assert 1 <= shard.count == body.count(b"\n") <= size
+        assert shard.bytes == len(body)
+        assert len(body) <= limit or shard.count == 1
     # No shard is cut before it must be.
     for (left, right), first in zip(
         itertools.pairwise(zip(cutter.shards, bodies, strict=True)), bodies[1:], strict=True
     ):
         next_line = first.partition(b"\n")[0] + b"\n"
-        assert left[0]["count"] == size or len(left[1]) + len(next_line) > limit
-        assert right[0]["count"] >= 1
+        assert left[0].count == size or len(left[1]) + len(next_line) > limit
+        assert right[0].count >= 1
 
 
 def throttled_at(machine: Machine, pages: set[int]) -> list[int]:
@@ -332,7 +340,7 @@ def throttled_at(machine: Machine, pages: set[int]) -> list[int]:
 def test_a_throttled_page_costs_nothing_of_what_was_listed_before_it(
     step: Step, machine: Machine, store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listing, "PAGE", 5)
+    monkeypatch.setattr(batch, "PAGE", 5)
     monkeypatch.setattr("fan_out.model.plan.SEGMENTS", 1)
     tasks = make_tasks(200, complete=0)
     put_tasks(tasks)
@@ -353,7 +361,7 @@ def test_a_step_that_cannot_write_its_shards_is_repeated_whole(
     step: Step, machine: Machine, store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Half of a page must not be kept: the cursor is behind the whole pages before it."""
-    monkeypatch.setattr(listing, "PAGE", 3)
+    monkeypatch.setattr(batch, "PAGE", 3)
     put_rows(store, 20)
     writes = [0]
 
@@ -393,7 +401,7 @@ def test_a_line_of_any_length_in_a_csv_is_one_bad_row(
     body = b"title\n" + good + b"x" * 700_000 + b"\n" + good + b"y" * 300_000
     store.bucket.put("uploads/x.csv", body)
     put_plan(store, kind="import-tasks", source={"csv": "uploads/x.csv"}, shardSize=100)
-    monkeypatch.setattr(listing, "PAGE", 3)
+    monkeypatch.setattr(batch, "PAGE", 3)
     number, cursor, done, rows = 0, None, False, []
     while not done:
         answer = step(0, number, cursor, is_late=True)
@@ -406,15 +414,17 @@ def test_a_line_of_any_length_in_a_csv_is_one_bad_row(
 
 def test_rows_are_handed_on_by_their_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
     body = b"title\n" + (b"x" * 1000 + b"\n") * 50
-    monkeypatch.setattr(listing, "SHARD_BYTES", 10_000)
+    planned = plan(kind="import-tasks", source={"csv": "uploads/x.csv"})
+    monkeypatch.setattr(batch, "BATCH_BYTES", 10_000)
 
-    def lines(offset: int) -> Any:
+    def lines(bucket: Bucket, key: str, offset: int, etag: str | None, *, is_cut: bool) -> Any:
         position = offset
         for text in body[offset:].splitlines():
             position += len(text) + 1
             yield Line(text, position)
 
-    batches = list(listing._csv_batches(lines, None))
+    monkeypatch.setattr(Bucket, "lines", lines)
+    batches = list(csv.batches(Bucket("b"), planned, 0, None, ""))
     assert max(sum(map(len, batch.lines)) for batch in batches) < 12_000
     assert sum(len(batch.lines) for batch in batches) == 50
 

@@ -9,8 +9,10 @@ from fan_out import manifest
 from fan_out.aws.storage import JobStore
 from fan_out.errors import AccountingError, CostLimitError, InvalidJobError
 from fan_out.model import costs
+from fan_out.model.documents import digest
+from fan_out.model.manifest import Manifest
 from fan_out.model.plan import SEGMENTS
-from fan_out.steps.listing import Manifest, part_name
+from fan_out.steps.listing import part_name
 from tests.support.machine import Context, Machine, make_tasks, put_tasks
 from tests.unit.fan_out.conftest import plan, put_plan
 
@@ -19,7 +21,12 @@ def put_part(
     store: JobStore, segment: int, step: int, counts: list[int], *, is_last: bool = True, skipped: int = 0
 ) -> None:
     shards = [
-        {"key": store.key(f"shards/{segment}-{step}-{number}"), "count": count, "bytes": count * 100}
+        {
+            "index": number,
+            "key": store.key(f"shards/{segment}-{step}-{number}"),
+            "count": count,
+            "bytes": count * 100,
+        }
         for number, count in enumerate(counts)
     ]
     store.put(
@@ -63,7 +70,9 @@ def test_the_manifest_has_a_line_a_shard_in_the_order_of_segments_and_steps(
     assert [line["key"].removeprefix("jobs/job-1/shards/") for line in lines] == [
         "0-0-0", "0-0-1", "0-1-0", "2-0-0", "3-0-0",
     ]  # fmt: skip
-    assert store.require("manifest.json") == {"shards": 5, "listed": 18, "skipped": 3}
+    body = store.bucket.get(store.key("manifest.jsonl"))
+    assert body is not None
+    assert store.require("manifest.json", Manifest) == Manifest(5, 18, 3, digest(body))
 
 
 def test_the_order_in_which_the_segments_answered_does_not_matter(machine: Machine, store: JobStore) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fan_out.model.outcomes import GROUPS, SAMPLES, Counts, Digest, exceeds, failure, normalised
+from fan_out.model.outcomes import GROUPS, SAMPLES, Counts, Digest, exceeds, failure, normalise
 from tests.unit.fan_out.conftest import task
 
 
@@ -142,8 +142,8 @@ def test_a_digest_of_endlessly_many_causes_stays_bounded_and_loses_no_count(kind
         ("", ""),
     ],
 )
-def test_a_message_is_normalised_by_what_differs_from_task_to_task(message: str, normal: str) -> None:
-    assert normalised(message) == normal
+def test_a_message_is_normalise_by_what_differs_from_task_to_task(message: str, normal: str) -> None:
+    assert normalise(message) == normal
 
 
 def test_counts_add_up() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -10,7 +11,10 @@ from fan_out.aws import clients as aws
 from fan_out.aws.storage import JobStore
 from fan_out.errors import InvalidJobError, SourceNotFoundError
 from fan_out.model import kind
-from fan_out.model.plan import SEGMENTS, Plan, make_plan, read_input
+from fan_out.model.job_input import read_input
+from fan_out.model.node import Node
+from fan_out.model.plan import SEGMENTS, Plan, make_plan
+from fan_out.steps.reduction import ROOT
 from tests.support.machine import BUCKET, STARTED_AT, Context, Machine
 from tests.unit.fan_out.conftest import plan, put_plan
 
@@ -21,8 +25,8 @@ FILTER = "an object with isComplete, dueBefore and dueAfter, each optional"
 RATE = "a number from 0.1 to 1,000,000, or null for no ceiling"
 KINDS = "one of " + ", ".join(kind.names())
 INPUT_FIELDS = (
-    "one of kind, params, source, filter, shardSize, maxConcurrency, toleratedFailurePercentage, "
-    "tasksPerSecond, maxCostUsd, Comment"
+    "one of kind, params, filter, shardSize, maxConcurrency, toleratedFailurePercentage, "
+    "tasksPerSecond, maxCostUsd, source, Comment"
 )
 NAN = float("nan")
 INFINITE = float("inf")
@@ -156,12 +160,12 @@ def test_a_name_under_which_an_earlier_job_left_its_objects_is_refused(
 
 
 def test_a_retrys_day_is_the_day_of_the_first_job_of_its_chain(machine: Machine, store: JobStore) -> None:
-    origin(store, FAILED).put("manifest.json", {})
+    origin(store, FAILED)
     planner.handler(
         {"jobId": "job-2", "startedAt": "2026-11-30T09:00:00Z", "input": {"source": {"failedIn": "job-0"}}},
         Context(),
     )
-    retry = Plan.from_json(JobStore(store.bucket, "job-2").require("job.json"))
+    retry = JobStore(store.bucket, "job-2").require("job.json", Plan)
     assert (retry.started_at, retry.job().started_at) == ("2026-11-30T09:00:00Z", STARTED_AT)
 
 
@@ -240,11 +244,11 @@ def test_an_empty_input_is_todays_plan_with_every_default(machine: Machine, stor
         "tasksPerSecond": None,
         "maxCostUsd": None,
         "startedAt": STARTED_AT,
-        "origin": None,
-        "named": None,
+        "retryOf": None,
+        "expectedCount": None,
         "effectScope": f"job-1@{STARTED_AT}",
         "chainStartedAt": STARTED_AT,
-        "rows": False,
+        "isCsv": False,
     }
 
 
@@ -265,7 +269,7 @@ def test_every_field_is_taken_over_and_the_consoles_comment_ignored(
             "maxCostUsd": 0.01,
         }
     )
-    stored = Plan.from_json(store.require("job.json"))
+    stored = store.require("job.json", Plan)
     assert stored.params == {"timeZone": "Europe/Berlin", "dueAt": "2026-11-24T12:00:00+01:00"}
     assert stored.filter.to_json() == {
         "isComplete": False,
@@ -301,7 +305,7 @@ def test_a_refused_input_writes_nothing(machine: Machine, store: JobStore) -> No
 def test_a_csv_object_is_one_segment_of_rows(machine: Machine, store: JobStore) -> None:
     store.bucket.put("uploads/x.csv", b"title\nA\n")
     assert call({"kind": "import-tasks", "source": {"csv": "uploads/x.csv"}})["segments"] == [0]
-    assert Plan.from_json(store.require("job.json")).rows
+    assert store.require("job.json", Plan).is_csv
 
 
 def test_a_filter_over_rows_is_refused_rather_than_ignored() -> None:
@@ -321,23 +325,42 @@ def origin(store: JobStore, record: dict[str, Any] | None, **asked: Any) -> JobS
     earlier = JobStore(store.bucket, "job-0")
     put_plan(earlier, **asked)
     if record is not None:
-        earlier.put("record.json", record)
-        if "failuresUrl" in record:
-            earlier.put_lines("failures.jsonl", [b"{}"])
+        end(earlier, record)
     return earlier
 
 
+def end(store: JobStore, record: dict[str, Any]) -> None:
+    """End a job with this record, as its reducer does."""
+    store.put("record.json", {"jobId": store.job_id} | record)
+    if "failuresUrl" in record:
+        store.put_lines("failures.jsonl", [b"{}"])
+        etag = store.bucket.etag(store.key("failures.jsonl"))
+        store.put(ROOT, asdict(Node(failures="failures.jsonl", failures_etag=etag)))
+
+
+def counts(listed: int, succeeded: int) -> dict[str, int]:
+    failed = listed - succeeded
+    return {"listed": listed, "succeeded": succeeded, "failed": failed, "quarantined": 0, "unprocessed": 0}
+
+
 LISTED = {
+    "kind": "daily-plan",
     "status": "SUCCEEDED",
     "startedAt": STARTED_AT,
-    "counts": {"listed": 9, "succeeded": 9},
+    "endedAt": STARTED_AT,
+    "counts": counts(9, 9),
+    "shards": {"planned": 1, "done": 1, "failed": 0},
     "resultUrl": f"s3://{BUCKET}/jobs/job-0/result.json",
 }
 FAILED = LISTED | {
-    "counts": {"listed": 9, "succeeded": 5},
+    "counts": counts(9, 5),
     "failuresUrl": f"s3://{BUCKET}/jobs/job-0/failures.jsonl",
 }
-UNLISTED = {"status": "FAILED", "counts": {"listed": 0, "succeeded": 0}, "error": {"name": "ThrottledError"}}
+UNLISTED = {name: value for name, value in LISTED.items() if name != "resultUrl"} | {
+    "status": "FAILED",
+    "counts": counts(0, 0),
+    "error": {"name": "ThrottledError"},
+}
 SCOPE = f"job-0@{STARTED_AT}"
 
 
@@ -351,12 +374,12 @@ def test_a_retry_is_as_its_origin_where_the_input_says_nothing(machine: Machine,
         params={"timeZone": "Asia/Tokyo"},
     )
     assert call({"source": {"failedIn": "job-0"}, "maxConcurrency": 9})["segments"] == [0]
-    stored = Plan.from_json(store.require("job.json"))
-    assert stored.named == 4
+    stored = store.require("job.json", Plan)
+    assert stored.expected_count == 4
     assert (stored.kind, stored.shard_size, stored.max_concurrency) == ("reschedule-overdue", 3, 9)
     assert stored.params == {"timeZone": "Asia/Tokyo"}
     assert stored.filter.due_before == STARTED_AT
-    assert (stored.origin, stored.effect_scope) == ("job-0", SCOPE)
+    assert (stored.retry_of, stored.effect_scope) == ("job-0", SCOPE)
 
 
 def test_the_effects_of_a_chain_of_retries_are_keyed_by_its_first_job(
@@ -364,13 +387,12 @@ def test_the_effects_of_a_chain_of_retries_are_keyed_by_its_first_job(
 ) -> None:
     origin(store, FAILED, kind="reschedule-overdue")
     call({"source": {"failedIn": "job-0"}})
-    store.put("record.json", FAILED)
-    store.put_lines("failures.jsonl", [b"{}"])
+    end(store, FAILED)
     planner.handler(
         {"jobId": "job-2", "startedAt": STARTED_AT, "input": {"source": {"failedIn": "job-1"}}}, Context()
     )
-    stored = Plan.from_json(JobStore(store.bucket, "job-2").require("job.json"))
-    assert (stored.origin, stored.effect_scope) == ("job-1", SCOPE)
+    stored = JobStore(store.bucket, "job-2").require("job.json", Plan)
+    assert (stored.retry_of, stored.effect_scope) == ("job-1", SCOPE)
 
 
 def test_a_retry_of_a_job_that_was_never_listed_lists_its_source_anew(
@@ -378,13 +400,13 @@ def test_a_retry_of_a_job_that_was_never_listed_lists_its_source_anew(
 ) -> None:
     origin(store, UNLISTED)
     assert call({"source": {"failedIn": "job-0"}})["segments"] == list(range(SEGMENTS))
-    assert Plan.from_json(store.require("job.json")).source.type == "tasks"
+    assert store.require("job.json", Plan).source.type == "tasks"
 
 
 @pytest.mark.parametrize(
     ("record", "allowed"),
     [
-        (None, "a job that has ended and is accounted for"),
+        (None, "a job that has ended and has its record"),
         (LISTED, "a job with failed, quarantined or unprocessed tasks"),
     ],
 )
@@ -406,8 +428,8 @@ def test_a_retry_of_a_job_that_lost_objects_lists_its_source_anew(
     if not is_off:
         aws.s3().delete_object(Bucket=BUCKET, Key=earlier.key("failures.jsonl"))
     call({"source": {"failedIn": "job-0"}})
-    stored = Plan.from_json(store.require("job.json"))
-    assert (stored.source.type, stored.named, stored.effect_scope) == ("tasks", None, SCOPE)
+    stored = store.require("job.json", Plan)
+    assert (stored.source.type, stored.expected_count, stored.effect_scope) == ("tasks", None, SCOPE)
 
 
 def test_a_retry_of_a_retry_whose_list_of_failures_is_lost_goes_back_to_the_first_source(
@@ -416,16 +438,16 @@ def test_a_retry_of_a_retry_whose_list_of_failures_is_lost_goes_back_to_the_firs
     first = origin(store, FAILED)
     call({"source": {"failedIn": "job-0"}})
     aws.s3().delete_object(Bucket=BUCKET, Key=first.key("failures.jsonl"))
-    store.put("record.json", UNLISTED)
+    end(store, UNLISTED)
     planner.handler(
         {"jobId": "job-2", "startedAt": STARTED_AT, "input": {"source": {"failedIn": "job-1"}}}, Context()
     )
-    stored = Plan.from_json(JobStore(store.bucket, "job-2").require("job.json"))
-    assert (stored.source.type, stored.named, stored.origin) == ("tasks", None, "job-1")
+    stored = JobStore(store.bucket, "job-2").require("job.json", Plan)
+    assert (stored.source.type, stored.expected_count, stored.retry_of) == ("tasks", None, "job-1")
 
 
 @pytest.mark.parametrize(
-    ("asked", "counts", "tolerated"),
+    ("asked", "sums", "tolerated"),
     [
         # What is tolerated are as many tasks as in the first job, of fewer.
         ({}, (2000, 1900), 100),
@@ -437,30 +459,30 @@ def test_a_retry_of_a_retry_whose_list_of_failures_is_lost_goes_back_to_the_firs
     ],
 )
 def test_a_retry_tolerates_as_many_failures_as_its_origin(
-    machine: Machine, store: JobStore, asked: dict[str, Any], counts: tuple[int, int], tolerated: float
+    machine: Machine, store: JobStore, asked: dict[str, Any], sums: tuple[int, int], tolerated: float
 ) -> None:
-    listed, succeeded = counts
-    origin(store, FAILED | {"counts": {"listed": listed, "succeeded": succeeded}}, **asked)
+    listed, succeeded = sums
+    origin(store, FAILED | {"counts": counts(listed, succeeded)}, **asked)
     call({"source": {"failedIn": "job-0"}})
-    assert Plan.from_json(store.require("job.json")).tolerated_failure_percentage == tolerated
+    assert store.require("job.json", Plan).tolerated_failure_percentage == tolerated
 
 
 def test_a_retry_tolerates_what_its_input_says(machine: Machine, store: JobStore) -> None:
     origin(store, FAILED)
     call({"source": {"failedIn": "job-0"}, "toleratedFailurePercentage": 2})
-    assert Plan.from_json(store.require("job.json")).tolerated_failure_percentage == 2
+    assert store.require("job.json", Plan).tolerated_failure_percentage == 2
 
 
 def test_a_name_that_another_job_had_is_refused_whatever_is_left_of_that_job(
     machine: Machine, store: JobStore
 ) -> None:
-    store.put("record.json", LISTED | {"startedAt": "2026-01-01T00:00:00Z"})
+    end(store, LISTED | {"startedAt": "2026-01-01T00:00:00Z"})
     with pytest.raises(InvalidJobError, match="must be a name that no job has whose objects are still kept"):
         call({})
 
 
 def test_a_retry_of_a_job_whose_input_was_refused_is_refused(machine: Machine, store: JobStore) -> None:
-    JobStore(store.bucket, "job-0").put("record.json", {"error": {"name": "InvalidJobError"}})
+    end(JobStore(store.bucket, "job-0"), UNLISTED | {"kind": None, "error": {"name": "InvalidJobError"}})
     with pytest.raises(InvalidJobError, match="must be a job whose own input was accepted"):
         call({"source": {"failedIn": "job-0"}})
 

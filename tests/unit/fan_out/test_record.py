@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from fan_out.aws.storage import JobStore, encode
 from fan_out.model import record
+from fan_out.model.documents import encode
+from fan_out.model.manifest import Manifest
+from fan_out.model.node import Node
 from fan_out.model.outcomes import Counts
-from fan_out.steps.reduction import Manifest, Node
 from tests.unit.fan_out.conftest import plan
 
 
@@ -34,25 +35,29 @@ from tests.unit.fan_out.conftest import plan
 def test_a_caught_error_is_its_name_and_its_message_without_a_stack_trace(
     state: dict[str, Any], seen: tuple[str, str] | None
 ) -> None:
-    found = record.caught(state)
+    found = record.parse_error(state)
     assert found == (None if seen is None else {"name": seen[0], "message": seen[1]})
 
 
 def test_a_caught_message_can_always_be_written_and_is_never_long() -> None:
-    found = record.caught({"Error": "E", "Cause": json.dumps({"errorMessage": "\ud800" + "x" * 40_000})})
+    found = record.parse_error({"Error": "E", "Cause": json.dumps({"errorMessage": "\ud800" + "x" * 40_000})})
     assert found is not None
     assert len(encode(found)) < 5_000
 
 
-def closed(store: JobStore, *, counts: Counts, tolerated: float = 5, **more: Any) -> dict[str, Any]:
-    store.put("result.json", more.pop("result", {}))
-    node = Node(counts=counts, value=None, done=more.pop("done", 1), problems=more.pop("problems", []))
-    return record.closed(
-        store,
+def final(*, counts: Counts, tolerated: float = 5, **more: Any) -> dict[str, Any]:
+    node = Node(
+        counts=counts,
+        done=more.pop("done", 1),
+        problems=more.pop("problems", []),
+        summary=more.pop("result", {}),
+    )
+    return record.final_record(
         plan(toleratedFailurePercentage=tolerated),
         node,
         Manifest(1, counts.total, more.pop("skipped", 0)),
         "2026-11-23T10:00:00Z",
+        bucket="jobs-bucket",
         status=more.pop("status", None),
         error=more.pop("error", None),
     )
@@ -72,33 +77,31 @@ def closed(store: JobStore, *, counts: Counts, tolerated: float = 5, **more: Any
     ],
 )
 def test_all_that_did_not_succeed_counts_against_the_tolerance(
-    store: JobStore, counts: Counts, tolerated: float, status: str
+    counts: Counts, tolerated: float, status: str
 ) -> None:
-    assert closed(store, counts=counts, tolerated=tolerated)["status"] == status
+    assert final(counts=counts, tolerated=tolerated)["status"] == status
 
 
-def test_a_broken_account_fails_a_job_whatever_else_is_said_of_it(store: JobStore) -> None:
+def test_a_broken_account_fails_a_job_whatever_else_is_said_of_it() -> None:
     for status in (None, "STOPPED"):
-        made = closed(store, counts=Counts(10), tolerated=100, problems=["Shard 1 is lost."], status=status)
+        made = final(counts=Counts(10), tolerated=100, problems=["Shard 1 is lost."], status=status)
         assert made["error"] == {"name": "AccountingError", "message": "Shard 1 is lost."}
-    assert closed(store, counts=Counts(10), tolerated=100, problems=["Lost."])["status"] == "FAILED"
+    assert final(counts=Counts(10), tolerated=100, problems=["Lost."])["status"] == "FAILED"
 
 
-def test_a_large_result_stays_out_of_the_record(store: JobStore) -> None:
-    made = closed(store, counts=Counts(1), result={"text": "x" * record.LARGEST_RESULT})
+def test_a_large_result_stays_out_of_the_record() -> None:
+    made = final(counts=Counts(1), result={"text": "x" * record.LARGEST_RESULT})
     assert made["result"] == {"resultKey": "jobs/job-1/result.json"}
-    assert closed(store, counts=Counts(1), result={"n": 1})["result"] == {"n": 1}
+    assert final(counts=Counts(1), result={"n": 1})["result"] == {"n": 1}
 
 
-def test_tasks_that_a_retry_no_longer_found_are_told(store: JobStore) -> None:
-    assert closed(store, counts=Counts(1), skipped=3)["skipped"] == 3
-    assert "skipped" not in closed(store, counts=Counts(1))
+def test_tasks_that_a_retry_no_longer_found_are_told() -> None:
+    assert final(counts=Counts(1), skipped=3)["skipped"] == 3
+    assert "skipped" not in final(counts=Counts(1))
 
 
-def test_a_cause_fits_into_a_fail_state(store: JobStore) -> None:
-    made = closed(
-        store, counts=Counts(0, 9), result={"text": "x" * 10_000}, problems=["Shard is lost. " * 100] * 20
-    )
-    cause = record.cause(made)["cause"]
+def test_a_cause_fits_into_a_fail_state() -> None:
+    made = final(counts=Counts(0, 9), result={"text": "x" * 10_000}, problems=["Shard is lost. " * 100] * 20)
+    cause = record.fail_cause(made)["cause"]
     assert len(cause) < 32_768
     assert json.loads(cause)["counts"]["failed"] == 9

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from fan_out.aws import clients as aws
 from fan_out.aws import storage
-from fan_out.aws.storage import Bucket, JobStore, encode
-from fan_out.errors import AccountingError, InvalidJobError, ServiceUnavailableError, ThrottledError
+from fan_out.aws.storage import Bucket, JobStore
+from fan_out.errors import AccountingError, ServiceUnavailableError, ThrottledError
+from fan_out.model.documents import digest, encode
 from tests.support.machine import BUCKET, Machine
 from tests.unit.fan_out.conftest import RangedReads
 
@@ -79,7 +80,7 @@ def test_a_line_without_end_does_not_fill_the_memory(bucket: Bucket, monkeypatch
     bucket.put("k", b"short\n" + b"x" * 10_000)
     monkeypatch.setattr(storage, "BLOCK", 100)
     monkeypatch.setattr(storage, "LONGEST_LINE", 1000)
-    with pytest.raises(InvalidJobError, match="k has a line of more than"):
+    with pytest.raises(AccountingError, match="k has a line of more than"):
         list(bucket.lines("k"))
 
 
@@ -97,10 +98,11 @@ def test_a_read_object_is_held_a_block_at_a_time(monkeypatch: pytest.MonkeyPatch
     assert whole.requests == -(-len(body) // (64 * 1024))
 
 
-def test_lines_are_written_with_their_ends_and_counted_in_bytes(bucket: Bucket) -> None:
-    assert bucket.put_lines("k", [b"a", b"", "ü".encode()]) == 6
-    assert bucket.get("k") == b"a\n\n\xc3\xbc\n"
-    assert bucket.put_lines("none", []) == 0
+def test_lines_are_written_with_their_ends(bucket: Bucket) -> None:
+    body = b"a\n\n\xc3\xbc\n"
+    assert bucket.put_lines("k", [b"a", b"", "ü".encode()]) == digest(body)
+    assert bucket.get("k") == body
+    assert bucket.put_lines("none", []) == digest(b"")
     assert bucket.get("none") == b""
 
 
@@ -109,10 +111,11 @@ def test_many_lines_go_up_in_parts_and_read_back_the_same(
 ) -> None:
     monkeypatch.setattr(storage, "PART", SMALLEST_PART)
     lines = [b"%09d" % number * 100 for number in range(13_000)]
-    total = bucket.put_lines("k", iter(lines))
-    assert total == 13_000 * 901 > 2 * SMALLEST_PART
+    written = bucket.put_lines("k", iter(lines))
     stored = bucket.get("k")
     assert stored == b"\n".join([*lines, b""])
+    assert len(stored) == 13_000 * 901 > 2 * SMALLEST_PART
+    assert written == digest(stored)
     assert aws.s3().head_object(Bucket=BUCKET, Key="k")["ETag"].endswith('-3"')
 
 
@@ -142,9 +145,9 @@ def test_writing_that_breaks_off_leaves_neither_an_object_nor_an_upload(
 
 
 def test_of_several_commits_the_first_one_counts(store: JobStore) -> None:
-    assert store.put_once("record.json", {"n": 1}) == {"n": 1}
-    assert store.put_once("record.json", {"n": 2}) == {"n": 1}
-    assert store.require("record.json") == {"n": 1}
+    assert store.put_once("x.json", {"n": 1}) == {"n": 1}
+    assert store.put_once("x.json", {"n": 2}) == {"n": 1}
+    assert store.require("x.json") == {"n": 1}
 
 
 def test_a_plain_put_replaces(store: JobStore) -> None:
@@ -190,9 +193,9 @@ def test_what_aws_answers_is_told_apart_once(raised: Exception, seen: type[Excep
 
 
 def test_a_job_only_sees_objects_under_its_own_prefix(store: JobStore) -> None:
-    store.put("x", 1)
-    assert JobStore(store.bucket, "job-10").get("x") is None
-    assert store.bucket.get("jobs/job-1/x") == b"1"
+    store.put("digest.json", [1])
+    assert JobStore(store.bucket, "job-10").get("digest.json") is None
+    assert store.bucket.get("jobs/job-1/digest.json") == b"[1]"
 
 
 @given(
