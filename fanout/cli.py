@@ -11,7 +11,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from io import StringIO
@@ -113,16 +113,15 @@ class App:
         if started["status"] != "RUNNING":
             self.screen.note("The same job was started before; nothing new is started.")
         if not detach:
-            return self.follow(self.following)
+            return self.follow(self.following, is_new=True)
         job_id, self.following = self.following, None
-        if self.is_json:
-            self.screen.json({"jobId": job_id, "status": started["status"]})
+        self.screen.json({"jobId": job_id, "status": started["status"]})
         self.screen.say(f"Started job {job_id}.")
         self.screen.advise("  Follow it: ", "status", job_id, "--follow")
         self.screen.advise("  Stop it:   ", "stop", job_id)
         return None
 
-    def follow(self, job_id: str) -> JobRecord:
+    def follow(self, job_id: str, is_new: bool = False) -> JobRecord:
         from fanout.screen import safe
 
         def lost(sentence: str) -> None:
@@ -130,29 +129,14 @@ class App:
 
         self.following = job_id
         self.screen.note(f"Job {job_id}")
-        record = self.screen.follow(self.client.follow(job_id, lost))
+        record = self.screen.follow(self.client.follow(job_id, lost, is_new=is_new))
         self.following = None
         return record
 
     def show(self, record: JobRecord) -> None:
-        if self.is_json:
-            self.screen.json(record)
-        else:
-            self.screen.record(record)
-            self.screen.result(record)
-
-    def listed(
-        self,
-        name: str,
-        entries: Iterable[Any],
-        show: Callable[[Iterable[Any]], None],
-        rest: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Print entries as they come: in one JSON document, or as `show` shows them."""
-        if self.is_json:
-            self.screen.json_list(name, entries, rest)
-        else:
-            show(entries)
+        self.screen.json(record)
+        self.screen.record(record)
+        self.screen.result(record)
 
     def goes_on(self) -> None:
         """Say how to get back to the job that this command leaves running."""
@@ -163,6 +147,7 @@ class App:
 
 
 def exit_code(record: JobRecord) -> int:
+    # protection: partial-is-not-success
     return {"SUCCEEDED": SUCCESS, "PARTIAL": PARTIAL}.get(record["status"], FAILURE)
 
 
@@ -419,8 +404,7 @@ def down(app: App) -> int:
     home = app.home()
     with _local_errors():
         was_up = local.down(home)
-    if app.is_json:
-        app.screen.json({"wasUp": was_up})
+    app.screen.json({"wasUp": was_up})
     app.screen.say("Fan Out is down." if was_up else f"Nothing was up in {home}.")
     return SUCCESS
 
@@ -451,9 +435,8 @@ def tasks_import(app: App, file: str, job_id: str | None, detach: bool) -> int:
     record = app.followed(lambda new_id: client.start(job, new_id), job_id, detach)
     if record is None:
         return SUCCESS
-    lines: Iterable[bytes] = ()
-    if "failuresUrl" in record:
-        lines = client.lines(lambda: client.failures(record["jobId"])["failuresUrl"])
+    found = client.failures(record["jobId"]) if "failuresUrl" in record else {}
+    lines = client.lines(client.link(found, "failuresUrl", client.failures)) if found else ()
     rejected = [json.loads(line) for line in islice(lines, _ROWS_SHOWN)]
     if app.is_json:
         app.screen.json({**record, "rejected": rejected})
@@ -475,7 +458,7 @@ def tasks_list(app: App, limit: int | None) -> int:
     $ fanout tasks list --is-complete false --due-before 2026-12-01T00:00:00Z
     $ fanout tasks list --json > tasks.json
     """
-    app.listed("tasks", app.client.tasks(app.job.get("filter", {}), limit), app.screen.tasks)
+    app.screen.entries("tasks", app.client.tasks(app.job.get("filter", {}), limit), app.screen.tasks)
     return SUCCESS
 
 
@@ -528,7 +511,7 @@ def jobs(app: App, limit: int, status: str | None) -> int:
     $ fanout jobs --status FAILED
     $ fanout jobs --limit 500 --json
     """
-    app.listed("jobs", app.client.jobs(limit, status), app.screen.jobs)
+    app.screen.entries("jobs", app.client.jobs(limit, status), app.screen.jobs)
     return SUCCESS
 
 
@@ -548,8 +531,7 @@ def status(app: App, job: str, follow: bool) -> int:
         record = app.follow(job)
         app.show(record)
         return exit_code(record)
-    if app.is_json:
-        app.screen.json(record)
+    app.screen.json(record)
     app.screen.record(record)
     return SUCCESS
 
@@ -575,17 +557,13 @@ def result(app: App, job: str, output: Path | None, whole: bool) -> int:
     client, screen = app.client, app.screen
     found = client.result(job)
 
-    def link() -> str:
-        return str(client.result(job)["resultUrl"])
-
     if output is not None:
-        client.download(link, output)
-        if app.is_json:
-            screen.json({"jobId": job, "output": str(output)})
+        client.download(client.link(found, "resultUrl", client.result), output)
+        screen.json({"jobId": job, "output": str(output)})
         screen.say(screen.safe(f"Wrote {output}."))
     elif whole:
-        lines = (json.loads(line) for line in client.lines(link))
-        app.listed("lines", lines, screen.json_lines, {"jobId": job, "result": found["result"]})
+        lines = map(json.loads, client.lines(client.link(found, "resultUrl", client.result)))
+        screen.entries("lines", lines, screen.json_lines, {"jobId": job, "result": found["result"]})
     elif app.is_json:
         screen.json(found["result"])
     else:
@@ -608,8 +586,9 @@ def failures(app: App, job: str, whole: bool) -> int:
     client, screen = app.client, app.screen
     found = client.failures(job)
     if whole:
-        lines = client.lines(lambda: client.failures(job)["failuresUrl"]) if "failuresUrl" in found else ()
-        app.listed("failures", (json.loads(line) for line in lines), screen.json_lines, {"jobId": job})
+        there = "failuresUrl" in found
+        lines = client.lines(client.link(found, "failuresUrl", client.failures)) if there else ()
+        screen.entries("failures", map(json.loads, lines), screen.json_lines, {"jobId": job})
     elif app.is_json:
         screen.json(
             {**found, "retryCommand": screen.command("retry", job) if "retryRequest" in found else None}
@@ -646,8 +625,7 @@ def stop(app: App, job: str) -> int:
     $ fanout stop 20261123-101502-ab12cd
     """
     record = app.client.stop(job)
-    if app.is_json:
-        app.screen.json(record)
+    app.screen.json(record)
     app.screen.record(record)
     return SUCCESS
 
@@ -729,8 +707,7 @@ def main(
         if app.following is None:
             app.screen.note("\nInterrupted.")
         else:
-            if app.is_json:
-                app.screen.json({"jobId": app.following, "status": "RUNNING"})
+            app.screen.json({"jobId": app.following, "status": "RUNNING"})
             app.screen.note("")
             app.goes_on()
         return INTERRUPTED

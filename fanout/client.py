@@ -20,10 +20,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from stat import S_ISREG
 from threading import Event
-from typing import IO, Any, Literal, NotRequired, TypedDict, cast
+from typing import IO, Any, cast
 from urllib.parse import quote, urlencode, urlsplit
 
 import urllib3
@@ -37,7 +38,9 @@ from botocore.utils import get_environ_proxies
 from urllib3.exceptions import HTTPError, MaxRetryError, NameResolutionError
 from urllib3.response import BaseHTTPResponse
 
-Status = Literal["RUNNING", "SUCCEEDED", "PARTIAL", "FAILED", "STOPPED"]
+# A job's record as GET /jobs/{id} gives it; README.md says what is in it.
+JobRecord = dict[str, Any]
+# Gives the presigned URL of an object; called again when one has expired.
 Link = Callable[[], str]
 
 JOB_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}")
@@ -111,45 +114,6 @@ _ADVICE = {
     "JobNotFoundError": "`fanout jobs` lists the jobs there are.",
     "JobExistsError": "Choose another --job-id.",
 }
-
-
-class Counts(TypedDict):
-    """Outcomes of a job's tasks: `listed` is the sum of the other four once the job has ended."""
-
-    listed: int
-    succeeded: int
-    failed: int
-    quarantined: int
-    unprocessed: int
-
-
-class Shards(TypedDict):
-    planned: int
-    done: int
-    failed: int
-
-
-class JobRecord(TypedDict):
-    """The record of a job, as GET /jobs/{id} gives it."""
-
-    jobId: str
-    # None for a job that was refused before its kind was known.
-    kind: str | None
-    status: Status
-    counts: Counts
-    shards: Shards
-    startedAt: str
-    endedAt: NotRequired[str]
-    # While the job runs: LISTING, WORKING or REDUCING.
-    phase: NotRequired[str]
-    result: NotRequired[dict[str, Any]]
-    # A retry's tasks that no longer exist or no longer match.
-    skipped: NotRequired[int]
-    # Links that work for up to an hour.
-    resultUrl: NotRequired[str]
-    failuresUrl: NotRequired[str]
-    error: NotRequired[dict[str, str]]
-    origin: NotRequired[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,7 +190,8 @@ def new_job_id(now: datetime | None = None) -> str:
 
 def is_final(record: JobRecord) -> bool:
     """Whether the job has ended and its record is written; the record follows the end by a moment."""
-    return record["status"] != "RUNNING" and record.get("error", {}).get("name") != "AccountPendingError"
+    pending = record.get("error", {}).get("name") == "AccountPendingError"
+    return record["status"] != "RUNNING" and not pending
 
 
 class FanOut:
@@ -264,42 +229,45 @@ class FanOut:
 
     def record(self, job_id: str) -> JobRecord:
         """The job's record: the final one if the job has ended, else what is known so far."""
-        return cast(JobRecord, self._call("GET", f"/jobs/{job_id}"))
+        return self._call("GET", f"/jobs/{job_id}")
 
-    def follow(self, job_id: str, lost: Callable[[str], None] = lambda _: None) -> Iterator[JobRecord]:
+    def follow(
+        self, job_id: str, lost: Callable[[str], None] = lambda _: None, *, is_new: bool = False
+    ) -> Iterator[JobRecord]:
         """Yield the job's record again and again until it is final; the last one is, unless patience ended.
 
-        `lost` gets a sentence when the connection is lost; following goes on as soon as there is one again.
+        `lost` gets a sentence when the connection is lost; following goes on as soon as there is one again. A job that
+        `is_new` may be unknown for a moment, because Step Functions is eventually consistent.
         """
-        lost_at: float | None = None
-        ended_at: float | None = None
+        began, lost_at, ended_at = time.monotonic(), None, None
         while True:
             try:
                 record = self.record(job_id)
-                lost_at = None
             except (UnreachableError, ProblemError) as error:
-                if isinstance(error, ProblemError) and error.status < 500 and error.status != 429:
-                    raise
                 now = time.monotonic()
-                if lost_at is None:
+                if isinstance(error, ProblemError) and error.status < 500 and error.status != 429:
+                    if error.status != 404 or not is_new or now - began >= self._patience:
+                        raise
+                elif lost_at is None and self._outage:
                     lost_at = now
-                    if self._outage:
-                        lost(str(error))
-                if now - lost_at >= self._outage:
+                    lost(str(error))
+                elif lost_at is None or now - lost_at >= self._outage:
                     raise
             else:
                 yield record
-                now = time.monotonic()
+                now, lost_at, is_new = time.monotonic(), None, False
                 if record["status"] != "RUNNING":
-                    ended_at = now if ended_at is None else ended_at
+                    ended_at = ended_at or now
                     if is_final(record) or now - ended_at >= self._patience:
                         return
             time.sleep(self._poll)
 
     def jobs(self, limit: int, status: str | None = None) -> Iterator[dict[str, Any]]:
         """The newest `limit` jobs, newest first, of one status or of all: `{jobId, kind, status, startedAt, …}`."""
-        query = {} if status is None else {"status": status}
-        return self._pages("/jobs", "jobs", query, limit, JOBS_PER_PAGE)
+        if status is None:
+            return self._pages("/jobs", "jobs", {}, limit, JOBS_PER_PAGE)
+        # Most of a page may be of another status: the largest pages are the fewest requests.
+        return islice(self._pages("/jobs", "jobs", {"status": status}, None, JOBS_PER_PAGE), limit)
 
     def stop(self, job_id: str) -> JobRecord:
         """Stop a running job and give its final record; a job that was stopped before stays so.
@@ -315,6 +283,13 @@ class FanOut:
     def result(self, job_id: str) -> dict[str, Any]:
         """`{jobId, result, resultUrl?, contentLength?, fileName?}`. Raises ProblemError if there is none (yet)."""
         return self._call("GET", f"/jobs/{job_id}/result")
+
+    def link(self, found: Mapping[str, Any], name: str, again: Callable[[str], Mapping[str, Any]]) -> Link:
+        """The link `name` of an answer of `again`, which gives a new one when it has expired. Raises JobStateError."""
+        if name not in found:
+            raise JobStateError(f"Job {found['jobId']} has no such file.")
+        first = iter([found])
+        return lambda: str((next(first, None) or again(found["jobId"]))[name])
 
     def failures(self, job_id: str) -> dict[str, Any]:
         """`{jobId, status, counts, digest, failuresUrl?, retryRequest?, retryCommand?}`."""

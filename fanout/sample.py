@@ -5,15 +5,13 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import random
-import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from pathlib import Path
-from typing import TextIO
+from typing import NamedTuple, TextIO
+
+import click
 
 COLUMNS = ("title", "detail", "dueAt", "isComplete")
 DEFAULT_SEED = 2026
@@ -53,33 +51,29 @@ _TITLES = (
 )
 
 
-def _choices(text: str) -> tuple[str, ...]:
-    return tuple(text.split("|"))
-
-
-_PEOPLE = _choices(
-    "Ada|Björk|Chinedu|Eoghan|Fatima|Güneş|Håkon|Iñaki|José|Kateřina|Łukasz|Mei-Ling|Nguyễn|Oluwaseun|Priya|"
-    "Renée|Søren|Zoë|Siân|Núria|Ömer|O'Brien|山田さん|김민준|Дмитрий|Ελένη|محمد|נועה|สมชาย"
-)
-_THINGS = _choices(
-    "the Q4 budget|the slides|passport|the lease|release notes|car insurance|the backup plan|tax return|"
-    "the wedding list|the on-call rota|domain names|the “final” contract|the gym pass|50% deposit|"
-    "the customer survey|last month's numbers|naïve Bayes notes|the offsite agenda"
-)
-_COMPANIES = _choices(
-    "Ågård & Søn|Müller GmbH|ACME, Inc.|O'Reilly|Çiçek A.Ş.|株式会社サンプル|Peña Hnos.|Café 24"
-)
-_PLACES = _choices("Zürich|São Paulo|Kraków|Reykjavík|東京|İzmir|Malmö|القاهرة|Québec|Hà Nội")
-_BOOKS = _choices("Crime and Punishment|Les Misérables|1984|吾輩は猫である|Pippi Långstrump|Война и мир")
-_FAULTS = _choices(
-    "totals are off by one cent|the login page shows “null”|export stops at 1,000 rows|"
-    "emoji 🤯 break the PDF|the cron job runs twice in October|café is sorted after zebra"
-)
-_TESTS = _choices("test_leap_day|test_empty_page|test_ÅÄÖ|test_retry_after_timeout|test_dst_change")
-_GROCERIES = _choices(
-    "milk, eggs, flour|1 kg of rice; beans|jalapeños, crème fraîche|bread|coffee (decaf)|味噌, 豆腐"
-)
-_EMOJI = _choices("🎂|🎉|🌱|👩\u200d💻|🇧🇷|👍🏽|🐧|☎️|❤️\u200d🔥|🧾")
+# What stands for each name of a template.
+_WORDS = {
+    "person": (
+        "Ada|Björk|Chinedu|Eoghan|Fatima|Güneş|Håkon|Iñaki|José|Kateřina|Łukasz|Mei-Ling|Nguyễn|Oluwaseun|Priya|"
+        "Renée|Søren|Zoë|Siân|Núria|Ömer|O'Brien|山田さん|김민준|Дмитрий|Ελένη|محمد|נועה|สมชาย"
+    ),
+    "thing": (
+        "the Q4 budget|the slides|passport|the lease|release notes|car insurance|the backup plan|tax return|"
+        "the wedding list|the on-call rota|domain names|the “final” contract|the gym pass|50% deposit|"
+        "the customer survey|last month's numbers|naïve Bayes notes|the offsite agenda"
+    ),
+    "company": "Ågård & Søn|Müller GmbH|ACME, Inc.|O'Reilly|Çiçek A.Ş.|株式会社サンプル|Peña Hnos.|Café 24",
+    "place": "Zürich|São Paulo|Kraków|Reykjavík|東京|İzmir|Malmö|القاهرة|Québec|Hà Nội",
+    "book": "Crime and Punishment|Les Misérables|1984|吾輩は猫である|Pippi Långstrump|Война и мир",
+    "fault": (
+        "totals are off by one cent|the login page shows “null”|export stops at 1,000 rows|"
+        "emoji 🤯 break the PDF|the cron job runs twice in October|café is sorted after zebra"
+    ),
+    "test": "test_leap_day|test_empty_page|test_ÅÄÖ|test_retry_after_timeout|test_dst_change",
+    "groceries": "milk, eggs, flour|1 kg of rice; beans|jalapeños, crème fraîche|bread|coffee (decaf)|味噌, 豆腐",
+    "emoji": "🎂|🎉|🌱|👩\u200d💻|🇧🇷|👍🏽|🐧|☎️|❤️\u200d🔥|🧾",
+}
+_CHOICES = {name: words.split("|") for name, words in _WORDS.items()}
 
 _DETAILS = (
     "Agreed on {day}: {thing} goes first.",
@@ -93,18 +87,13 @@ _DETAILS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One row as it stands in the CSV: text fields, empty where the task has none."""
+class Row(NamedTuple):
+    """One row as it stands in the CSV, in the order of COLUMNS: text fields, empty where the task has none."""
 
     title: str
     detail: str
     due_at: str
     is_complete: str
-
-    def fields(self) -> tuple[str, str, str, str]:
-        """The fields in the order of COLUMNS."""
-        return self.title, self.detail, self.due_at, self.is_complete
 
 
 def rows(count: int, *, day: date, seed: int = DEFAULT_SEED) -> Iterator[Row]:
@@ -122,7 +111,7 @@ def write(to: TextIO, tasks: Iterable[Row]) -> None:
     """Write the header and one record a row, holding one row in memory. Open `to` with newline=''."""
     out = csv.writer(to)
     out.writerow(COLUMNS)
-    out.writerows(row.fields() for row in tasks)
+    out.writerows(tasks)
 
 
 def _row(chance: random.Random, day: date) -> Row:
@@ -138,19 +127,10 @@ def _row(chance: random.Random, day: date) -> Row:
 
 
 def _filled(template: str, chance: random.Random, day: date) -> str:
+    words = {name: chance.choice(choices) for name, choices in _CHOICES.items()}
+    number, small = chance.randint(100, 99_999), chance.randint(2, 12)
     return template.format(
-        person=chance.choice(_PEOPLE),
-        thing=chance.choice(_THINGS),
-        company=chance.choice(_COMPANIES),
-        place=chance.choice(_PLACES),
-        book=chance.choice(_BOOKS),
-        fault=chance.choice(_FAULTS),
-        test=chance.choice(_TESTS),
-        groceries=chance.choice(_GROCERIES),
-        emoji=chance.choice(_EMOJI),
-        number=chance.randint(100, 99_999),
-        small=chance.randint(2, 12),
-        day=day - timedelta(days=chance.randint(1, 60)),
+        **words, number=number, small=small, day=day - timedelta(days=chance.randint(1, 60))
     )
 
 
@@ -181,26 +161,20 @@ def _due_at(chance: random.Random, day: date) -> str:
     return f"{(due + timedelta(minutes=offset)).isoformat()}{sign}{distance // 60:02}:{distance % 60:02}"
 
 
-def main() -> None:
-    """Write sample tasks as CSV to standard output, or to a file."""
-    parser = argparse.ArgumentParser(prog="python -m fanout.sample", description=main.__doc__)
-    parser.add_argument("count", type=int, help="how many tasks")
-    parser.add_argument("--seed", type=int, default=DEFAULT_SEED, help="another seed gives other tasks")
-    parser.add_argument(
-        "--day",
-        type=date.fromisoformat,
-        default=None,
-        help="the day, YYYY-MM-DD, that the due dates lie around (default: today in UTC)",
-    )
-    parser.add_argument("--output", default=None, metavar="FILE", type=Path, help="default: standard output")
-    chosen = parser.parse_args()
-    tasks = rows(chosen.count, day=chosen.day or datetime.now(UTC).date(), seed=chosen.seed)
-    if chosen.output:
-        with chosen.output.open("w", encoding="utf-8", newline="") as file:
-            write(file, tasks)
-    else:
-        sys.stdout.reconfigure(encoding="utf-8", newline="")  # type: ignore[union-attr]
-        write(sys.stdout, tasks)
+@click.command()
+@click.argument("count", type=click.IntRange(0), help="How many tasks.")
+@click.option("--seed", default=DEFAULT_SEED, help="Another seed gives other tasks.")
+@click.option(
+    "--day", type=click.DateTime(["%Y-%m-%d"]), help="The day the due dates lie around (default: today, UTC)."
+)
+@click.option(
+    "--output", type=click.File("w", encoding="utf-8"), default="-", help="A file (default: standard output)."
+)
+def main(count: int, seed: int, day: datetime | None, output: TextIO) -> None:
+    """Write sample tasks as CSV."""
+    # The CSV has its own line ends.
+    output.reconfigure(encoding="utf-8", newline="")  # type: ignore[attr-defined]
+    write(output, rows(count, day=(day or datetime.now(UTC)).date(), seed=seed))
 
 
 if __name__ == "__main__":

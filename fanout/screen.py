@@ -8,8 +8,8 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from itertools import islice
@@ -19,19 +19,18 @@ from zoneinfo import ZoneInfo
 
 from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.segment import Segment, Segments
 from rich.table import Table
 from rich.text import Text
 
-from fanout.client import Counts, FanOutClientError, JobRecord
+from fanout.client import FanOutClientError, JobRecord
 
 # What a terminal could take for a command, or what reorders the text around it: control characters of both
 # ranges, line separators, bidirectional controls, the byte order mark, and halves of surrogate pairs.
 _UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
-_NAMES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _STYLES = {"SUCCEEDED": "green", "PARTIAL": "yellow", "FAILED": "red", "STOPPED": "red"}
 
 # The groups of a daily plan, in order, and how they are called here.
@@ -57,18 +56,13 @@ _TASKS_TOGETHER = 1000
 
 def safe(text: str) -> str:
     """The text with every character that could act on a terminal written out, such as \\x1b or \\n."""
-    return _UNSAFE.sub(lambda found: _NAMES.get(found[0], _escape(found[0])), text)
+    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def document(value: Any, *, indent: int | None = 2) -> str:
     """JSON text that a terminal shows as it is: unsafe characters, all of them in strings, are escaped."""
     text = json.dumps(value, ensure_ascii=False, indent=indent)
     return _UNSAFE.sub(lambda found: found[0] if found[0] == "\n" else f"\\u{ord(found[0]):04x}", text)
-
-
-def _escape(character: str) -> str:
-    code = ord(character)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def count(number: int, one: str) -> str:
@@ -86,13 +80,12 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02} min"
 
 
-def outcomes(counts: Counts) -> str:
+def outcomes(counts: Mapping[str, int]) -> str:
     """`all succeeded`, or how many had which outcome, those of none left out."""
     if counts["succeeded"] == counts["listed"]:
         return "all succeeded" if counts["listed"] else "nothing to do"
     names = ("succeeded", "failed", "quarantined", "unprocessed")
-    numbers = (counts["succeeded"], counts["failed"], counts["quarantined"], counts["unprocessed"])
-    return ", ".join(f"{n:,} {name}" for name, n in zip(names, numbers, strict=True) if n)
+    return ", ".join(f"{counts[name]:,} {name}" for name in names if counts[name])
 
 
 def error_document(error: Exception, sentence: str | None = None) -> dict[str, Any]:
@@ -155,15 +148,22 @@ class Screen:
         self._err.print(Text(text, style=style))
 
     def json(self, value: Any) -> None:
-        self.stdout.write(document(value) + "\n")
+        """The document, if one is asked for."""
+        if self.is_json:
+            self.stdout.write(document(value) + "\n")
 
     def json_lines(self, entries: Iterable[Any]) -> None:
         """One JSON text a line, each made safe for a terminal."""
         for entry in entries:
             self.stdout.write(document(entry, indent=None) + "\n")
 
-    def json_list(self, name: str, entries: Iterable[Any], rest: Mapping[str, Any] | None = None) -> None:
-        """One JSON object with a list of any length in it, written as it comes. Raises ShownError."""
+    def entries(
+        self, name: str, entries: Iterable[Any], show: Callable[[Iterable[Any]], None], rest: Any = None
+    ) -> None:
+        """A list of any length, as `show` shows it; or as it comes in one JSON document. Raises ShownError."""
+        if not self.is_json:
+            show(entries)
+            return
         self.stdout.write(f"{{{json.dumps(name)}: [")
         between, extra = "\n", dict(rest or {})
         problem: Exception | None = None
@@ -218,59 +218,34 @@ class Screen:
     def follow(self, records: Iterable[JobRecord]) -> JobRecord:
         """Show a job's progress until it ends: a live bar on a terminal, else a plain line now and then."""
         is_live = self.stderr.isatty() and not self._err.is_dumb_terminal
-        with self._bar() if is_live else self._lines() as show:
-            for record in records:
-                show(record)
-        return record
-
-    @contextmanager
-    def _bar(self) -> Iterator[Callable[[JobRecord], None]]:
         columns = (
             SpinnerColumn(),
             TextColumn("{task.description}"),
             # Short, so that the numbers fit into 80 cells.
             BarColumn(bar_width=20),
             TextColumn("{task.fields[counts]}"),
-            TextColumn("{task.fields[time]}", style="dim"),
+            TimeRemainingColumn(elapsed_when_finished=True),
         )
-        remaining = _Remaining()
-        with Progress(
-            *columns, console=self._err, transient=True, redirect_stdout=False, redirect_stderr=False
-        ) as bar:
-            task = bar.add_task("starting", total=None, counts="", time="")
-
-            def show(record: JobRecord) -> None:
-                left, took = remaining.after(record), seconds(record)
+        # Nothing else is drawn while it is there.
+        quiet = {"transient": True, "redirect_stdout": False, "redirect_stderr": False}
+        bar = Progress(*columns, console=self._err, get_time=time.monotonic, **quiet)
+        task = bar.add_task("starting", total=None, counts="")
+        shown, shown_at = "", -_LINE_SECONDS
+        with bar if is_live else nullcontext():
+            for record in records:
+                listed, done = record["counts"]["listed"], worked_on(record)
+                counts = f"{listed:,} listed, {done:,} worked on" if listed else ""
                 bar.update(
-                    task,
-                    description=phase(record),
-                    total=record["counts"]["listed"] or None,
-                    completed=worked_on(record),
-                    counts=_tasks_line(record),
-                    time=duration(took) if left is None else f"{duration(left)} left",
+                    task, description=phase(record), total=listed or None, completed=done, counts=counts
                 )
-
-            yield show
-
-    @contextmanager
-    def _lines(self) -> Iterator[Callable[[JobRecord], None]]:
-        remaining = _Remaining()
-        last, shown_at = "", 0.0
-
-        def show(record: JobRecord) -> None:
-            nonlocal last, shown_at
-            left, shards = remaining.after(record), record["shards"]
-            text = phase(record)
-            if shards["planned"]:
-                done = f"{shards['done'] + shards['failed']:,}/{shards['planned']:,}"
-                text = f"{text}: {_tasks_line(record)}, {done} shards"
-            now = time.monotonic()
-            if text == last or (last and now - shown_at < _LINE_SECONDS) or record["status"] != "RUNNING":
-                return
-            last, shown_at = text, now
-            self.note(text if left is None else f"{text}; about {duration(left)} left")
-
-        yield show
+                line = ": ".join(filter(None, (phase(record), counts)))
+                if is_live or record["status"] != "RUNNING" or line == shown:
+                    continue
+                if time.monotonic() - shown_at >= _LINE_SECONDS:
+                    shown, shown_at = line, time.monotonic()
+                    left = bar.tasks[0].time_remaining
+                    self.note(f"{line}; about {duration(left)} left" if left else line)
+        return record
 
     def record(self, record: JobRecord, *, is_import: bool = False) -> None:
         """A job's record in a few lines, with the commands that go on from there.
@@ -457,31 +432,6 @@ def seconds(record: Mapping[str, Any]) -> float:
     ended = _instant(record["endedAt"]) if "endedAt" in record else datetime.now(UTC)
     # A start has milliseconds, an end whole seconds; and this machine's clock may be behind.
     return max(0.0, (ended - _instant(record["startedAt"])).total_seconds())
-
-
-class _Remaining:
-    """Estimates how long a job will still take, from how fast it worked since this program has watched it."""
-
-    def __init__(self) -> None:
-        self._first: tuple[float, int] | None = None
-
-    def after(self, record: JobRecord) -> float | None:
-        """Seconds, or None as long as there is nothing to tell from."""
-        if phase(record) != "working":
-            return None
-        now, done = time.monotonic(), worked_on(record)
-        if self._first is None:
-            self._first = (now, done)
-        since, before = self._first
-        if done <= before or now <= since:
-            return None
-        return (record["counts"]["listed"] - done) * (now - since) / (done - before)
-
-
-def _tasks_line(record: JobRecord) -> str:
-    listed = record["counts"]["listed"]
-    # How many of them failed, only the record at the end says.
-    return f"{listed:,} listed, {worked_on(record):,} worked on" if listed else ""
 
 
 def _due(task: Mapping[str, Any], zone: tzinfo) -> str:

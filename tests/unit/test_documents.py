@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from fan_out.model.plan import Plan, RetrySource, make_plan
 from fan_out.model.task import Task
 from fanout import cli
 from infra import functions
+from tests.unit.cli.test_cli import commands
 
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text()
@@ -103,16 +105,35 @@ def test_the_kind_of_the_guide_works(tmp_path: Path) -> None:
     assert merged == {"2026-11": 2, "undated": 1}
 
 
-def test_every_command_of_the_terminal_is_in_a_document() -> None:
-    text = "\n".join(path.read_text() for path in DOCUMENTS)
-    (commands,) = [
-        action.choices
-        for action in cli.make_parser()._actions
-        if isinstance(action.choices, dict) and action.choices
+def test_every_command_and_option_is_in_the_terminals_guide() -> None:
+    text = (ROOT / "docs/terminal.md").read_text()
+    documented = set(re.findall(r"`fanout ([a-z]+(?: (?:import|list))?)", text))
+    assert documented == {name for name, _ in commands()}
+    options = {
+        name for _, each in commands() for param in each.params for name in param.opts if name[0] == "-"
+    }
+    assert {"--shard-size", "--json"} <= options
+    assert options <= set(re.findall(r"--[a-z-]+", text))
+
+
+def test_every_command_that_a_document_shows_parses() -> None:
+    shown = [
+        words
+        for document in DOCUMENTS
+        for block in blocks(document.read_text(), "console") + blocks(document.read_text(), "text")
+        for line in block.replace(" && ", "\n$ ").splitlines()
+        for words in re.findall(r"^\$ (?:\.venv/bin/)?fanout (.+?)(?: +#.*| [>|]+ .*)?$", line)
     ]
-    assert {"up", "run"} <= commands.keys()
-    for command in commands:
-        assert f"fanout {command}" in text, command
+    assert len(shown) >= 10
+    for words in shown:
+        app = cli.App()
+        with cli.cli.make_context("fanout", shlex.split(words), obj=app) as context:
+            group: Any = cli.cli
+            rest = [*context._protected_args, *context.args]
+            while hasattr(group, "commands"):
+                group, rest = group.commands[rest[0]], rest[1:]
+            if "--lambdas" not in rest:
+                group.make_context(words, rest, obj=app)
 
 
 def test_every_function_is_in_the_operating_guide() -> None:

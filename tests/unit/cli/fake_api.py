@@ -61,6 +61,8 @@ class FakeApi:
     inputs: dict[str, Any] = field(default_factory=dict)
     # The records of jobs that are started from here on.
     script: list[dict[str, Any]] = field(default_factory=list)
+    # Those of a job of this id or of this kind, in place of the script.
+    scripts: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     digests: dict[str, list[Any]] = field(default_factory=dict)
     objects: dict[str, bytes] = field(default_factory=dict)
     parts: dict[int, bytes] = field(default_factory=dict)
@@ -101,7 +103,8 @@ class FakeApi:
             return problem(400, "InvalidJobError", sentence, errors=[fault])
         if self.inputs.setdefault(job_id, job) != job:
             return problem(409, "JobExistsError", f'There is a job "{job_id}" with another input.')
-        self.jobs.setdefault(job_id, [{**each, "jobId": job_id} for each in self.script])
+        script = self.scripts.get(job_id) or self.scripts.get(job.get("kind", "daily-plan")) or self.script
+        self.jobs.setdefault(job_id, [{**each, "jobId": job_id} for each in script])
         return 202, {"jobId": job_id, "executionArn": "arn:x", "status": "RUNNING"}, {}
 
     def _record(self, request: Request, job_id: str) -> Answer:
@@ -149,7 +152,8 @@ class FakeApi:
         changes = request.document
         new_id = changes.pop("jobId")
         self.inputs[new_id] = {**changes, "source": {"failedIn": job_id}}
-        self.jobs[new_id] = [{**each, "jobId": new_id, "origin": job_id} for each in self.script]
+        script = self.scripts.get(new_id, self.script)
+        self.jobs[new_id] = [{**each, "jobId": new_id, "origin": job_id} for each in script]
         return 202, {"jobId": new_id, "executionArn": "arn:x", "status": "RUNNING", "origin": job_id}, {}
 
     def _stop(self, request: Request, job_id: str) -> Answer:

@@ -424,6 +424,12 @@ def test_a_job_without_a_result_exits_1(api: FakeApi, fanout: Run, tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_result_without_a_file_exits_1(api: FakeApi, fanout: Run, capsys: Output) -> None:
+    api.faults = [(200, {"jobId": "j", "result": 1}, {})]
+    assert fanout("result", "j", "--all") == 1
+    assert capsys.readouterr().err == "fanout: Job j has no such file.\n"
+
+
 def test_jobs_are_a_table_or_one_document(api: FakeApi, fanout: Run, capsys: Output) -> None:
     api.jobs = {"first": [record_of("first")], "second": [record_of("second", "FAILED")]}
     assert fanout("jobs") == 0

@@ -5,7 +5,7 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -143,6 +143,15 @@ def test_following_an_unknown_job_ends_at_once(api: FakeApi, there: FanOut) -> N
         next(there.follow("nope"))
 
 
+def test_a_new_job_may_be_unknown_for_a_moment(api: FakeApi, there: FanOut) -> None:
+    api.jobs["j"] = [record_of()]
+    api.faults = [problem(404, "JobNotFoundError", "There is no such job.")] * 2
+    assert [record["status"] for record in there.follow("j", is_new=True)] == ["SUCCEEDED"]
+    there._patience = 0.01
+    with pytest.raises(ProblemError, match="There is no job"):
+        list(there.follow("nope", is_new=True))
+
+
 def test_a_stopped_job_gives_its_final_record(api: FakeApi, there: FanOut) -> None:
     api.jobs["j"] = [running()]
     assert there.stop("j")["status"] == "STOPPED"
@@ -171,6 +180,8 @@ def test_jobs_come_page_by_page_up_to_the_limit(api: FakeApi, there: FanOut, lim
 def test_jobs_of_a_status_are_found_on_later_pages(api: FakeApi, there: FanOut) -> None:
     api.jobs = {str(n): [record_of(str(n), "FAILED" if n < 2 else "SUCCEEDED")] for n in range(250)}
     assert [job["jobId"] for job in there.jobs(20, "FAILED")] == ["1", "0"]
+    assert len(api.requests) == 3
+    assert len(list(there.jobs(20, "SUCCEEDED"))) == 20
 
 
 # -- tasks -----------------------------------------------------------------------------------------------
@@ -219,20 +230,15 @@ def test_a_download_is_the_same_bytes(
     assert list(tmp_path.iterdir()) == [tmp_path / "copy"]
 
 
-def test_a_download_goes_on_after_breaks_and_expired_links(
+def test_a_download_goes_on_after_breaks(
     api: FakeApi, there: FanOut, tmp_path: Path, small_blocks: int
 ) -> None:
     api.objects["k"] = os.urandom(4500)
     api.faults = [None, HALF, BREAK, None, (500, b"", {})]
-
-    def expiring() -> str:
-        # Each link is good for no more than the requests until the next look.
-        found = api.link("k")
-        threading.Timer(0.01, lambda: setattr(api, "expired", min(2, api.links))).start()
-        return found
-
-    there.download(expiring, tmp_path / "copy")
+    there.download(link(api), tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == api.objects["k"]
+    # Only the blocks that broke off are asked for again.
+    assert len(api.requests) == 5 + 3
 
 
 def test_a_link_that_expires_half_way_is_renewed(api: FakeApi, there: FanOut, small_blocks: int) -> None:
@@ -256,17 +262,9 @@ def test_a_fresh_link_that_is_refused_is_said_to_be(api: FakeApi, there: FanOut)
         list(there.blocks(link(api)))
 
 
-def test_a_file_that_changes_is_not_pieced_together(
-    api: FakeApi, there: FanOut, tmp_path: Path, small_blocks: int
-) -> None:
+def test_a_file_that_changes_is_not_pieced_together(api: FakeApi, there: FanOut, small_blocks: int) -> None:
     api.objects["k"] = b"a" * 2000
-    (tmp_path / "copy").write_text("before")
-
-    def change() -> str:
-        threading.Timer(0.0, lambda: None).start()
-        return api.link("k")
-
-    blocks = there.blocks(change)
+    blocks = there.blocks(link(api))
     next(blocks)
     api.objects["k"] = b"b" * 2000
     with pytest.raises(TransferError, match="changed while"):
@@ -456,7 +454,12 @@ def test_a_local_server_that_is_gone_says_what_to_do() -> None:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1/"
     gone = FanOut(Deployment(api_url=url, region="us-east-1", keys=("test", "test")))
-    for ask in (lambda: gone.record("j"), lambda: next(gone.tasks({})), lambda: next(gone.follow("j"))):
+    asks: list[Callable[[], Any]] = [
+        lambda: gone.record("j"),
+        lambda: next(gone.tasks({})),
+        lambda: next(gone.follow("j")),
+    ]
+    for ask in asks:
         with pytest.raises(UnreachableError, match="fanout up"):
             ask()
 

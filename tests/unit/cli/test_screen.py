@@ -4,14 +4,14 @@ import io
 import json
 import os
 import pty
-from typing import Any, cast
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from fanout.client import Counts, JobRecord
 from fanout.screen import Screen, ShownError, document, duration, outcomes, phase, safe, worked_on
 from tests.unit.cli.conftest import record_of, running
 
@@ -23,10 +23,6 @@ def screen(
 ) -> tuple[Screen, io.StringIO, io.StringIO]:
     out, err = io.StringIO(), io.StringIO()
     return Screen(is_json=is_json, options=options, advises=advises, stdout=out, stderr=err), out, err
-
-
-def record(*args: Any, **fields: Any) -> JobRecord:
-    return cast(JobRecord, record_of(*args, **fields))
 
 
 @pytest.mark.parametrize(
@@ -72,9 +68,9 @@ def test_a_duration_is_shown_in_its_two_largest_units(seconds: float, shown: str
 
 
 def test_outcomes_leave_out_what_no_task_had() -> None:
-    assert outcomes(record()["counts"]) == "all succeeded"
-    assert outcomes(record(failed=3)["counts"]) == "997 succeeded, 3 failed"
-    assert outcomes(Counts(listed=0, succeeded=0, failed=0, quarantined=0, unprocessed=0)) == "nothing to do"
+    assert outcomes(record_of()["counts"]) == "all succeeded"
+    assert outcomes(record_of(failed=3)["counts"]) == "997 succeeded, 3 failed"
+    assert outcomes({"listed": 0, "succeeded": 0}) == "nothing to do"
 
 
 def test_a_list_is_one_document_even_if_it_breaks_off() -> None:
@@ -84,7 +80,7 @@ def test_a_list_is_one_document_even_if_it_breaks_off() -> None:
 
     shown, out, _ = screen(is_json=True)
     with pytest.raises(ShownError) as caught:
-        shown.json_list("tasks", entries())
+        shown.entries("tasks", entries(), shown.tasks)
     assert isinstance(caught.value.cause, ValueError)
     assert json.loads(out.getvalue()) == {
         "tasks": [{"id": 1}],
@@ -94,14 +90,14 @@ def test_a_list_is_one_document_even_if_it_breaks_off() -> None:
 
 def test_an_empty_list_is_a_document() -> None:
     shown, out, _ = screen(is_json=True)
-    shown.json_list("tasks", [], {"more": 1})
+    shown.entries("tasks", [], shown.tasks, {"more": 1})
     assert json.loads(out.getvalue()) == {"tasks": [], "more": 1}
 
 
 def test_nothing_for_people_stands_beside_a_document() -> None:
     shown, out, _ = screen(is_json=True)
-    shown.record(record(status="PARTIAL", failed=2))
-    shown.result(record())
+    shown.record(record_of(status="PARTIAL", failed=2))
+    shown.result(record_of())
     shown.jobs([record_of()])
     shown.tasks([])
     assert out.getvalue() == ""
@@ -130,7 +126,7 @@ PLAN = {
 
 def test_a_plan_is_shown_in_its_own_time_zone() -> None:
     shown, out, _ = screen()
-    shown.result(record(kind="daily-plan", result=PLAN))
+    shown.result(record_of(kind="daily-plan", result=PLAN))
     lines = out.getvalue().splitlines()
     assert "The plan for Monday, 23 November 2026, as of 18:15 (Asia/Tokyo)" in lines
     assert f"  Overdue         2,100  {'█' * 30}" in lines
@@ -144,7 +140,7 @@ def test_a_plan_is_shown_in_its_own_time_zone() -> None:
 
 def test_a_partial_job_names_its_failures_and_the_retry() -> None:
     shown, out, _ = screen()
-    shown.record(record("j", "PARTIAL", failed=3, failuresUrl="https://x"))
+    shown.record(record_of("j", "PARTIAL", failed=3, failuresUrl="https://x"))
     assert out.getvalue().splitlines() == [
         "Job j (import-tasks): PARTIAL after 12 s",
         "  1,000 tasks in 4 shards: 997 succeeded, 3 failed",
@@ -155,16 +151,16 @@ def test_a_partial_job_names_its_failures_and_the_retry() -> None:
 
 def test_no_command_is_advised_where_none_is_wanted() -> None:
     shown, out, _ = screen(advises=False)
-    shown.record(record("j", "PARTIAL", failed=3, failuresUrl="https://x"))
-    shown.record(cast(JobRecord, running()))
-    shown.result(record(kind="daily-plan", result=PLAN))
+    shown.record(record_of("j", "PARTIAL", failed=3, failuresUrl="https://x"))
+    shown.record(running())
+    shown.result(record_of(kind="daily-plan", result=PLAN))
     assert "fanout " not in out.getvalue()
 
 
 def test_a_small_result_is_one_line_and_a_large_is_indented() -> None:
     shown, out, _ = screen()
-    shown.result(record(result={"sum": 7}))
-    shown.result(record(result={str(n): n for n in range(20)}))
+    shown.result(record_of(result={"sum": 7}))
+    shown.result(record_of(result={str(n): n for n in range(20)}))
     assert out.getvalue().splitlines()[:3] == ['  {"sum": 7}', "  {", '    "0": 0,']
 
 
@@ -172,31 +168,43 @@ def test_samples_that_say_what_their_group_says_are_only_named() -> None:
     shown, out, _ = screen()
     samples = [{"task": task, "message": "no title", "shard": 0} for task in "ab"]
     group = {"outcome": "failed", "error": "E", "message": "no title", "count": 9, "samples": samples}
-    shown.failures({**record(failed=9, status="PARTIAL"), "digest": [group]})
+    shown.failures({**record_of(failed=9, status="PARTIAL"), "digest": [group]})
     assert "such as a, b" in out.getvalue()
     assert out.getvalue().count("no title") == 1
 
 
 def test_progress_in_a_pipe_is_a_line_every_few_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    # A job that works asks for the time twice at each step: to estimate, and to show.
-    clock = iter([0.0, 1.0, 1.0, 2.0, 2.0, 4.0, 4.0, 9.0, 9.0, 9.5])
-    monkeypatch.setattr("fanout.screen.time.monotonic", lambda: next(clock))
+    now = 0.0
+    monkeypatch.setattr("fanout.screen.time.monotonic", lambda: now)
+    steps = {
+        0: running("LISTING"),
+        1: running(done=0),
+        4: running(done=1),
+        5: running(done=2),
+        9: record_of(),
+    }
+    steps |= {7: running(done=3), 8: running(done=3)}
+
+    def looks() -> Iterator[dict[str, Any]]:
+        nonlocal now
+        for now, step in sorted(steps.items()):  # noqa: B007
+            yield step
+
     shown, out, err = screen()
-    steps = [running("LISTING"), *(running(done=done) for done in (0, 1, 2, 3)), record_of()]
-    assert shown.follow(cast("list[JobRecord]", steps)) == record_of()
+    assert shown.follow(looks()) == record_of()
     assert err.getvalue().splitlines() == [
         "listing",
-        "working: 1,000 listed, 500 worked on, 2/4 shards; about 3 s left",
-        "working: 1,000 listed, 750 worked on, 3/4 shards; about 3 s left",
+        "working: 1,000 listed, 250 worked on",
+        "working: 1,000 listed, 750 worked on; about 2 s left",
     ]
     assert out.getvalue() == ""
 
 
 def test_progress_estimates_tasks_from_shards() -> None:
-    now = cast(JobRecord, running(done=1))
+    now = running(done=1)
     now["shards"]["failed"] = 1
     assert (worked_on(now), phase(now)) == (500, "working")
-    assert (worked_on(cast(JobRecord, running("LISTING"))), phase(record())) == (0, "ended")
+    assert (worked_on(running("LISTING")), phase(record_of())) == (0, "ended")
 
 
 def in_a_terminal(columns: int, monkeypatch: pytest.MonkeyPatch, tasks: list[dict[str, Any]]) -> str:
@@ -241,7 +249,7 @@ def test_colours_are_forced_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("FORCE_COLOR", "1")
     shown, out, _ = screen()
-    shown.record(record())
+    shown.record(record_of())
     assert "\x1b[32mJob j" in out.getvalue()
 
 
