@@ -520,11 +520,11 @@ def forget_processes() -> None:
 
 
 def forget_warm_state() -> None:
-    """Drop what warm functions keep between calls."""
-    for package in ("fan_out", "task_service"):
-        for path in (ROOT / "lambdas" / package).glob("*.py"):
-            module = importlib.import_module(f"{package}.{path.stem}")
-            for value in vars(module).values():
+    """Drop what warm functions keep between calls, their clients among it."""
+    for package in ("fan_out", "task_service", "common"):
+        for path in (ROOT / "lambdas" / package).rglob("*.py"):
+            name = ".".join(path.relative_to(ROOT / "lambdas").with_suffix("").parts)
+            for value in vars(importlib.import_module(name.removesuffix(".__init__"))).values():
                 if hasattr(value, "cache_clear") and getattr(value, "__module__", "").startswith(package):
                     value.cache_clear()
 
