@@ -55,6 +55,7 @@ class App:
         # The job that goes on if this command ends early; set before the request that starts it, which may have
         # arrived although its answer did not.
         self.following: str | None = None
+        self._is_sure = False
         self._connect, self._advises = connect, advises
 
     @cached_property
@@ -110,6 +111,7 @@ class App:
             if error.status < 500:
                 self.following = None
             raise
+        self._is_sure = True
         if started["status"] != "RUNNING":
             self.screen.note("The same job was started before; nothing new is started.")
         if not detach:
@@ -127,7 +129,7 @@ class App:
         def lost(sentence: str) -> None:
             self.screen.note(safe(f"{sentence} The job goes on; trying again."), style="yellow")
 
-        self.following = job_id
+        self.following, self._is_sure = job_id, True
         self.screen.note(f"Job {job_id}")
         record = self.screen.follow(self.client.follow(job_id, lost, is_new=is_new))
         self.following = None
@@ -141,7 +143,8 @@ class App:
     def goes_on(self) -> None:
         """Say how to get back to the job that this command leaves running."""
         if self.following is not None:
-            self.screen.note(f"Job {self.following} goes on without this terminal.")
+            goes_on = "goes on without this terminal" if self._is_sure else "may have been started"
+            self.screen.note(f"Job {self.following} {goes_on}.")
             self.screen.note(f"Follow it again: {self.screen.command('status', self.following, '--follow')}")
             self.screen.note(f"Stop it:         {self.screen.command('stop', self.following)}")
 
