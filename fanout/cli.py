@@ -11,8 +11,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from io import StringIO
 from itertools import islice
@@ -35,12 +34,6 @@ SHELLS, STATUSES = ("bash", "zsh", "fish"), ("RUNNING", "SUCCEEDED", "PARTIAL", 
 _ROWS_SHOWN = 5
 
 Connect = Callable[["App"], "FanOut"]
-
-
-class LocalError(Exception):
-    """The embedded AWS could not be started or stopped."""
-
-    name = "LocalError"
 
 
 class App:
@@ -381,9 +374,8 @@ def up(app: App, port: int | None, lambdas: Path | None) -> int:
 
     home = app.home()
     was_up = local.read(home) is not None
-    with _local_errors():
-        check_kinds(lambdas or local.REPOSITORY / "lambdas")
-        at = local.up(home, port=port, lambdas=lambdas, say=app.screen.note)
+    check_kinds(lambdas or local.REPOSITORY / "lambdas")
+    at = local.up(home, port=port, lambdas=lambdas, say=app.screen.note)
     if app.is_json:
         names = ("endpointUrl", "region", "apiUrl", "stateMachineArn", "bucketName", "taskTableName")
         written = json.loads((home / "local.json").read_text(encoding="utf-8"))
@@ -405,8 +397,7 @@ def down(app: App) -> int:
     from fanout import local
 
     home = app.home()
-    with _local_errors():
-        was_up = local.down(home)
+    was_up = local.down(home)
     app.screen.json({"wasUp": was_up})
     app.screen.say("Fan Out is down." if was_up else f"Nothing was up in {home}.")
     return SUCCESS
@@ -724,7 +715,9 @@ def _failed(app: App, error: Exception) -> int:
     from fanout.screen import ShownError, error_document, safe
 
     cause = error.cause if isinstance(error, ShownError) else error
-    if not isinstance(cause, FanOutClientError | OSError | LocalError):
+    # Those of the embedded AWS are known by their modules, which other commands need not import.
+    is_local = type(cause).__module__.startswith(("fanout.check", "fanout.local"))
+    if not is_local and not isinstance(cause, FanOutClientError | OSError):
         raise error
     sentence = str(cause)
     if isinstance(cause, OSError) and cause.filename is not None and cause.strerror:
@@ -734,19 +727,6 @@ def _failed(app: App, error: Exception) -> int:
     app.screen.note(safe(f"fanout: {sentence}"), style="red")
     app.goes_on()
     return FAILURE
-
-
-@contextmanager
-def _local_errors() -> Iterator[None]:
-    # Importing fanout.local is left to the commands that need it.
-    from fanout import local
-    from fanout.check import KindError
-    from fanout.local.deploy import DeployError
-
-    try:
-        yield
-    except (KindError, local.LocalError, local.ServerError, DeployError) as error:
-        raise LocalError(str(error)) from error
 
 
 def _opened(file: str) -> IO[bytes]:
