@@ -11,8 +11,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from io import StringIO
 from itertools import islice
@@ -37,12 +36,6 @@ _ROWS_SHOWN = 5
 Connect = Callable[["App"], "FanOut"]
 
 
-class LocalError(Exception):
-    """The embedded AWS could not be started or stopped."""
-
-    name = "LocalError"
-
-
 class App:
     """One run of a command: its global options, the job input that its options spell, and what it works with."""
 
@@ -55,6 +48,7 @@ class App:
         # The job that goes on if this command ends early; set before the request that starts it, which may have
         # arrived although its answer did not.
         self.following: str | None = None
+        self._is_sure = False
         self._connect, self._advises = connect, advises
 
     @cached_property
@@ -110,6 +104,7 @@ class App:
             if error.status < 500:
                 self.following = None
             raise
+        self._is_sure = True
         if started["status"] != "RUNNING":
             self.screen.note("The same job was started before; nothing new is started.")
         if not detach:
@@ -127,7 +122,7 @@ class App:
         def lost(sentence: str) -> None:
             self.screen.note(safe(f"{sentence} The job goes on; trying again."), style="yellow")
 
-        self.following = job_id
+        self.following, self._is_sure = job_id, True
         self.screen.note(f"Job {job_id}")
         record = self.screen.follow(self.client.follow(job_id, lost, is_new=is_new))
         self.following = None
@@ -141,7 +136,8 @@ class App:
     def goes_on(self) -> None:
         """Say how to get back to the job that this command leaves running."""
         if self.following is not None:
-            self.screen.note(f"Job {self.following} goes on without this terminal.")
+            goes_on = "goes on without this terminal" if self._is_sure else "may have been started"
+            self.screen.note(f"Job {self.following} {goes_on}.")
             self.screen.note(f"Follow it again: {self.screen.command('status', self.following, '--follow')}")
             self.screen.note(f"Stop it:         {self.screen.command('stop', self.following)}")
 
@@ -378,9 +374,8 @@ def up(app: App, port: int | None, lambdas: Path | None) -> int:
 
     home = app.home()
     was_up = local.read(home) is not None
-    with _local_errors():
-        check_kinds(lambdas or project.LAMBDAS)
-        at = local.up(home, port=port, lambdas=lambdas, say=app.screen.note)
+    check_kinds(lambdas or project.LAMBDAS)
+    at = local.up(home, port=port, lambdas=lambdas, say=app.screen.note)
     if app.is_json:
         names = ("endpointUrl", "region", "apiUrl", "stateMachineArn", "bucketName", "taskTableName")
         written = json.loads((home / "local.json").read_text(encoding="utf-8"))
@@ -402,8 +397,7 @@ def down(app: App) -> int:
     from fanout import local
 
     home = app.home()
-    with _local_errors():
-        was_up = local.down(home)
+    was_up = local.down(home)
     app.screen.json({"wasUp": was_up})
     app.screen.say("Fan Out is down." if was_up else f"Nothing was up in {home}.")
     return SUCCESS
@@ -721,7 +715,9 @@ def _failed(app: App, error: Exception) -> int:
     from fanout.screen import ShownError, error_document, safe
 
     cause = error.cause if isinstance(error, ShownError) else error
-    if not isinstance(cause, FanOutClientError | OSError | LocalError):
+    # Those of the embedded AWS are known by their modules, which other commands need not import.
+    is_local = type(cause).__module__.startswith(("fanout.check", "fanout.local"))
+    if not is_local and not isinstance(cause, FanOutClientError | OSError):
         raise error
     sentence = str(cause)
     if isinstance(cause, OSError) and cause.filename is not None and cause.strerror:
@@ -731,19 +727,6 @@ def _failed(app: App, error: Exception) -> int:
     app.screen.note(safe(f"fanout: {sentence}"), style="red")
     app.goes_on()
     return FAILURE
-
-
-@contextmanager
-def _local_errors() -> Iterator[None]:
-    # Importing fanout.local is left to the commands that need it.
-    from fanout import local
-    from fanout.check import KindError
-    from fanout.local.deploy import DeployError
-
-    try:
-        yield
-    except (KindError, local.LocalError, local.ServerError, DeployError) as error:
-        raise LocalError(str(error)) from error
 
 
 def _opened(file: str) -> IO[bytes]:

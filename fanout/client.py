@@ -113,6 +113,7 @@ _ADVICE = {
     "JobNotEndedError": "`fanout status --follow` waits for the job's end.",
     "JobNotFoundError": "`fanout jobs` lists the jobs there are.",
     "JobExistsError": "Choose another --job-id.",
+    "RouteNotFoundError": "Is it the whole address of the API, with its stage?",
 }
 
 

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
@@ -31,15 +31,18 @@ WAIT_SCALE = 0.1
 KINDS = Path(__file__).parent / "demo_kinds"
 
 
-def main() -> int:
-    """Run the demo; 0 if every command of it ended as the story has it."""
+def main(tasks: int = TASKS, day: date | None = None) -> int:
+    """Run the demo over this many sample tasks around a day (default: today in UTC).
+
+    Gives 0 if every command of it ended as the story has it.
+    """
     signal.signal(signal.SIGTERM, _interrupt)
     # Written to a file or a pipe, commands and their progress must still come in order.
     cast(TextIOWrapper, sys.stdout).reconfigure(line_buffering=True)
     screen = Screen()
     try:
         with _home() as home:
-            return Demo(screen, home).run()
+            return Demo(screen, home).run(tasks, day or datetime.now(UTC).date())
     except KeyboardInterrupt:
         screen.note("\nInterrupted; the embedded AWS is down.")
         return cli.INTERRUPTED
@@ -54,14 +57,13 @@ class Demo:
     def __init__(self, screen: Screen, home: Path):
         self.screen, self.home, self.lambdas = screen, home, home / "lambdas"
 
-    def run(self) -> int:
-        day = datetime.now(UTC).date()
+    def run(self, tasks: int, day: date) -> int:
         csv = self.home / "tasks.csv"
         shutil.copytree(project.LAMBDAS, self.lambdas, ignore=shutil.ignore_patterns("__pycache__"))
         self.deploy("reminders_broken.py")
-        self.show("python", "-m", "fanout.sample", str(TASKS), "--output", csv.name)
+        self.show("python", "-m", "fanout.sample", str(tasks), "--output", csv.name)
         with csv.open("w", encoding="utf-8", newline="") as file:
-            sample.write(file, sample.rows(TASKS, day=day))
+            sample.write(file, sample.rows(tasks, day=day))
         codes = [
             self.fanout("tasks", "import", str(csv)),
             self.fanout("run", "--shard-size", "250", "--max-concurrency", "8"),

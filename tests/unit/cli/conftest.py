@@ -49,7 +49,7 @@ def running(phase: str = "WORKING", done: int = 2, job_id: str = "j", **fields: 
 @pytest.fixture
 def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeApi]:
     """The API, whose next job runs and succeeds; pauses between attempts are short."""
-    quick = {"backoff_factor": 0.001, "backoff_jitter": 0, "retry_after_max": 0}
+    quick = {"backoff_factor": 0.001, "backoff_jitter": 0}
     for name in ("RETRIES", "LINK_RETRIES"):
         retries = getattr(client, name).new()
         for field, value in quick.items():

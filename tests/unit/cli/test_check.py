@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -65,3 +66,5 @@ def test_up_refuses_a_broken_kind_before_it_starts_anything(
     assert cli.main(["up", "--lambdas", str(lambdas)]) == 1
     assert "kinds/mine.py, line 1: SyntaxError: invalid syntax" in capsys.readouterr().err
     assert not (tmp_path / "home").exists()
+    assert cli.main(["up", "--lambdas", str(lambdas), "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["error"]["name"] == "KindError"

@@ -266,6 +266,14 @@ def test_a_lost_connection_is_said_and_survived(
     assert "The job goes on; trying again." in err
 
 
+def test_a_start_without_an_answer_may_have_started(api: FakeApi, fanout: Run, capsys: Output) -> None:
+    api.faults = [BREAK] * 99
+    assert fanout("run", "--job-id", "j") == 1
+    err = capsys.readouterr().err
+    assert "Job j may have been started." in err
+    assert "fanout status j --follow" in err
+
+
 def test_an_outage_says_how_to_get_back(api: FakeApi, fanout: Run, capsys: Output, there: FanOut) -> None:
     there._outage = 0
     api.script = [running()]

@@ -22,7 +22,6 @@ def story(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> FakeApi:
 
     monkeypatch.setattr(demo.Demo, "deploy", deploy)
     monkeypatch.setattr(local, "down", lambda home: True)
-    monkeypatch.setattr(demo, "TASKS", 50)
     failed = record_of("today", "PARTIAL", failed=31, kind="reminders", result={"reminders": 969})
     api.scripts = {
         "daily-plan": [running(), record_of(kind="daily-plan", result=PLAN)],
@@ -36,7 +35,7 @@ def story(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> FakeApi:
 def test_the_demo_tells_of_a_failure_and_its_retry(
     story: FakeApi, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert demo.main() == 0
+    assert demo.main(50) == 0
     out = capsys.readouterr().out
     commands = [line.split()[2] for line in out.splitlines() if line.startswith("$ fanout")]
     assert commands == ["tasks", "run", "run", "failures", "retry", "jobs", "down"]
@@ -47,7 +46,7 @@ def test_the_demo_tells_of_a_failure_and_its_retry(
 def test_the_demo_advises_nothing_on_what_it_removes(
     story: FakeApi, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    demo.main()
+    demo.main(50)
     told = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("$ ")]
     advice = [found for line in told for found in re.findall(r"fanout (\S+)", line)]
     assert advice == ["up,", "--help."]
@@ -56,4 +55,4 @@ def test_the_demo_advises_nothing_on_what_it_removes(
 @pytest.mark.parametrize("job", ["daily-plan", "today-again"])
 def test_a_demo_that_goes_wrong_exits_1(job: str, story: FakeApi) -> None:
     story.scripts[job] = [record_of(status="FAILED", result={"reminders": 0})]
-    assert demo.main() == 1
+    assert demo.main(50) == 1

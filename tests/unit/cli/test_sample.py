@@ -22,9 +22,7 @@ def text_of(count: int, *, day: date = DAY, seed: int = 1) -> str:
 
 @given(st.integers(0, 2**32), st.dates(date(2000, 1, 1), date(2100, 1, 1)))
 @settings(max_examples=25, deadline=None)
-def test_the_same_seed_and_day_give_the_same_bytes_and_every_row_is_a_valid_task(
-    seed: int, day: date
-) -> None:
+def test_a_seed_and_a_day_give_the_same_valid_rows(seed: int, day: date) -> None:
     text = text_of(60, day=day, seed=seed)
     assert text == text_of(60, day=day, seed=seed)
     header, *rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
