@@ -114,26 +114,10 @@ def test_a_map_run_tolerates_the_failures_that_the_path_says(
     ("value", "said"),
     [
         (-1, "MaxConcurrency cannot be negative."),
-        (
-            "MaxConcurrency",
-            "3",
-            'The MaxConcurrencyPath field refers to value "3" which is not a valid integer: $.n',
-        ),
-        (
-            "MaxConcurrency",
-            None,
-            'The MaxConcurrencyPath field refers to value "null" which is not a valid integer',
-        ),
-        (
-            "MaxConcurrency",
-            True,
-            'The MaxConcurrencyPath field refers to value "true" which is not a valid integer',
-        ),
-        (
-            "MaxConcurrency",
-            1.5,
-            'The MaxConcurrencyPath field refers to value "1.5" which is not a valid integer',
-        ),
+        ("3", 'The MaxConcurrencyPath field refers to value "3" which is not a valid integer: $.n'),
+        (None, 'The MaxConcurrencyPath field refers to value "null" which is not a valid integer: $.n'),
+        (True, 'The MaxConcurrencyPath field refers to value "true" which is not a valid integer: $.n'),
+        (1.5, 'The MaxConcurrencyPath field refers to value "1.5" which is not a valid integer: $.n'),
     ],
 )
 def test_a_path_to_no_number_fails_a_map(emulator: Emulator, mode: str, value: object, said: str) -> None:
