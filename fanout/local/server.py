@@ -117,8 +117,8 @@ def start(
         say(f"The embedded AWS {state} (its log: {home / 'server.log'}). Starting it anew, empty.")
         stop(home)
     with private_files(), _listener(port) as listener, _lifeline(tied) as lifeline:
-        server = _launch(home, listener, lifeline, wait_scale)
         try:
+            server = _launch(home, listener, lifeline, wait_scale)
             _await(server, home)
         except BaseException:
             stop(home)
@@ -307,8 +307,7 @@ def _remove(folder: Path) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write at once or not at all, readable by the owner only."""
+    """Write at once or not at all."""
     draft = path.with_suffix(".draft")
-    draft.touch(mode=0o600)
     draft.write_text(json.dumps(value, indent=2) + "\n")
     draft.replace(path)

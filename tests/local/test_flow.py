@@ -32,7 +32,7 @@ def empty(aws: Deployment) -> Deployment:
 
 
 def accounted(record: dict[str, Any]) -> bool:
-    counts = record["counts"]
+    counts: dict[str, int] = record["counts"]
     return counts["listed"] == sum(
         counts[name] for name in ("succeeded", "failed", "quarantined", "unprocessed")
     )
@@ -118,7 +118,7 @@ def test_the_peak_of_simultaneous_workers_is_the_bound(empty: Deployment, bound:
     assert peak <= bound
 
 
-def test_the_parent_execution_is_the_same_at_ten_shards_and_at_two_hundred(empty: Deployment) -> None:
+def test_the_parent_execution_is_the_same_at_200_shards(empty: Deployment) -> None:
     empty.put_tasks(make_tasks(200, complete=0))
     histories = []
     for size, job_id in ((20, "shards-10"), (1, "shards-200")):

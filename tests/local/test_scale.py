@@ -49,7 +49,7 @@ def test_a_hundred_thousand_tasks_are_planned_exactly(aws: Deployment, tasks: li
     assert max(size for _, _, size in aws.payloads(execution)) < 32 * 1024
 
 
-def test_the_parent_execution_is_the_same_at_ten_shards_and_at_ten_thousand(
+def test_the_parent_execution_is_the_same_at_10000_shards(
     aws: Deployment, tasks: list[dict[str, Any]]
 ) -> None:
     open_tasks = sum(not task["isComplete"] for task in tasks)
@@ -69,7 +69,7 @@ def test_the_parent_execution_is_the_same_at_ten_shards_and_at_ten_thousand(
     assert aws.stored("few", "plan.jsonl") == aws.stored("many", "plan.jsonl")
 
 
-def test_chaos_at_scale_loses_nothing_and_applies_every_effect_once(
+def test_chaos_at_scale_applies_every_effect_once(
     aws: Deployment, tasks: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     # A quarter of the poisoned tasks hang until their workers' time is over: let that be soon.

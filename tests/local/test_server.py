@@ -78,7 +78,7 @@ def zip_of(code: str) -> bytes:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_started_server_answers_on_loopback_only_and_a_stopped_one_leaves_nothing(home: Path) -> None:
+def test_a_server_is_on_loopback_only_and_leaves_nothing(home: Path) -> None:
     running = server.start(home)
     assert server.find(home) == running
     assert running.answers()
@@ -98,7 +98,7 @@ def test_a_started_server_answers_on_loopback_only_and_a_stopped_one_leaves_noth
     assert server.stop(home) is False
 
 
-def test_a_second_start_answers_with_the_running_server_and_its_data(home: Path) -> None:
+def test_a_second_start_returns_the_running_server(home: Path) -> None:
     running = server.start(home)
     client("s3", running.endpoint_url).create_bucket(Bucket="kept")
     assert server.start(home) == running
@@ -136,7 +136,7 @@ def test_a_number_that_is_no_port_is_refused(home: Path) -> None:
         server.start(home, port=70000)
 
 
-def test_a_crashed_server_is_noticed_and_its_functions_end_with_it(home: Path) -> None:
+def test_the_functions_of_a_crashed_server_end_with_it(home: Path) -> None:
     first = server.start(home)
     name = add_function(first, "import time\ndef handler(e, c): time.sleep(50)")
     client("lambda", first.endpoint_url).invoke(FunctionName=name, InvocationType="Event")
@@ -186,7 +186,7 @@ def test_a_server_that_cannot_start_says_why_and_leaves_nothing(
     assert server.find(home) is None
 
 
-def test_another_ministack_than_the_gaps_were_closed_for_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_version_of_ministack_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.metadata.version", lambda _: "9.9.9")
     with pytest.raises(
         IncompatibleMinistackError, match=f"ministack 9.9.9 is installed, but .* {gaps.MINISTACK_VERSION}"
@@ -354,9 +354,7 @@ def test_a_deployed_assembly_runs_and_a_changed_one_replaces_it(home: Path, tmp_
     assert client("lambda", running.endpoint_url).invoke(FunctionName=name)["Payload"].read() == b"2"
 
 
-def test_a_deployment_that_fails_names_the_resource_and_the_reason_and_can_be_repeated(
-    home: Path, tmp_path: Path
-) -> None:
+def test_a_failed_deployment_says_why_and_can_be_repeated(home: Path, tmp_path: Path) -> None:
     running = server.start(home)
     code = "def handler(e, c): return 1"
     wrong = {"Rule": {"Type": "AWS::Nowhere::Thing", "Properties": {}}}
@@ -430,7 +428,7 @@ def test_up_twice_is_the_same_and_deploys_only_what_changed(
     assert answer["Payload"].read() == b"2"
 
 
-def test_up_that_cannot_deploy_stops_the_server_it_started_but_not_one_that_ran(
+def test_a_failed_up_stops_only_the_server_that_it_started(
     home: Path, synthesized: Callable[..., None]
 ) -> None:
     wrong = {"Rule": {"Type": "AWS::Nowhere::Thing", "Properties": {}}}

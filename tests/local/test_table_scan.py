@@ -84,27 +84,23 @@ def write(dice: random.Random, *keys: str) -> None:
 
 
 def a_scan(dice: random.Random) -> dict[str, Any]:
-    total = dice.choice([None, 1, 3])
-    names = {"#n": "n"}
-    return (
-        {"TableName": TABLE, "ReturnConsumedCapacity": "TOTAL"}
-        | dice.choice(
-            [
-                {},
-                {"Limit": dice.choice([1, 4, 100, 0, -1])},
-                {"FilterExpression": "n < :n", "ExpressionAttributeValues": {":n": {"N": "5"}}, "Limit": 7},
-                {"FilterExpression": "n <", "ExpressionAttributeValues": {":n": {"N": "5"}}},
-                {"ProjectionExpression": "id, #n", "ExpressionAttributeNames": names},
-                {"Select": "COUNT"},
-                {"IndexName": "none"},
-                {"Segment": 3, "TotalSegments": 3},
-                {"Segment": 0},
-                {"ExclusiveStartKey": {"id": {"S": "a1"}, "sort": {"N": "3"}}},
-                {"ExclusiveStartKey": {"other": {"S": "a1"}}},
-            ]
-        )
-        | ({} if total is None else {"Segment": dice.randrange(total), "TotalSegments": total})
-    )
+    below = {":n": {"N": "5"}}
+    options: list[dict[str, Any]] = [
+        {},
+        {"Limit": dice.choice([1, 4, 100, 0, -1])},
+        {"FilterExpression": "n < :n", "ExpressionAttributeValues": below, "Limit": 7},
+        {"FilterExpression": "n <", "ExpressionAttributeValues": below},
+        {"ProjectionExpression": "id, #n", "ExpressionAttributeNames": {"#n": "n"}},
+        {"Select": "COUNT"},
+        {"IndexName": "none"},
+        {"Segment": 3, "TotalSegments": 3},
+        {"Segment": 0},
+        {"ExclusiveStartKey": {"id": {"S": "a1"}, "sort": {"N": "3"}}},
+        {"ExclusiveStartKey": {"other": {"S": "a1"}}},
+    ]
+    total = dice.choice([0, 1, 3])
+    segment = {"Segment": dice.randrange(total), "TotalSegments": total} if total else {}
+    return {"TableName": TABLE, "ReturnConsumedCapacity": "TOTAL"} | dice.choice(options) | segment
 
 
 @pytest.mark.parametrize("keys", [("id",), ("id", "sort")])

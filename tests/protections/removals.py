@@ -101,7 +101,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             LISTING,
             "if cursor is not None and is_late(longest):",
             "if cursor is not None:",
-            test="test_the_parent_execution_is_the_same_at_ten_shards_and_at_two_hundred",
+            test="test_the_parent_execution_is_the_same_at_200_shards",
             also=(("limit=PAGE,", "limit=plan.shard_size,"),),
         ),
     ),

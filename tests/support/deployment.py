@@ -12,15 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import boto3
 from boto3.dynamodb.types import TypeSerializer
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
-from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.httpsession import URLLib3Session
 
 from fanout import local
+from fanout.local.deploy import client, session
 
 ROOT = Path(__file__).parent.parent.parent
 ENDED = {"SUCCEEDED", "FAILED", "ABORTED", "TIMED_OUT"}
@@ -32,14 +31,7 @@ class Deployment:
     at: local.Local
 
     def client(self, service: str) -> Any:
-        return boto3.client(
-            service,
-            endpoint_url=self.at.endpoint_url,
-            region_name=self.at.region,
-            aws_access_key_id=self.at.access_key_id,
-            aws_secret_access_key=self.at.secret_access_key,
-            config=Config(read_timeout=120),
-        )
+        return client(service, self.at.endpoint_url)
 
     def set_timeout(self, function: str, seconds: int) -> None:
         """Give the function of this state so many seconds a call, instead of its own fifteen minutes."""
@@ -116,14 +108,11 @@ class Deployment:
             list(pool.map(put, range(0, len(requests), 25)))
 
     def tasks(self) -> list[dict[str, Any]]:
-        table = boto3.resource(
-            "dynamodb",
-            endpoint_url=self.at.endpoint_url,
-            region_name=self.at.region,
-            aws_access_key_id=self.at.access_key_id,
-            aws_secret_access_key=self.at.secret_access_key,
-        ).Table(self.at.task_table_name)
-        found, arguments = [], {}
+        table = (
+            session().resource("dynamodb", endpoint_url=self.at.endpoint_url).Table(self.at.task_table_name)
+        )
+        found: list[dict[str, Any]] = []
+        arguments: dict[str, Any] = {}
         while True:
             page = table.scan(**arguments)
             found += page["Items"]

@@ -52,7 +52,7 @@ class Emulator:
         if statements:
             policy = {"Version": "2012-10-17", "Statement": list(statements)}
             iam.put_role_policy(RoleName=name, PolicyName="p", PolicyDocument=json.dumps(policy))
-        return arn
+        return str(arn)
 
     def function(self, code: str, *, role: str | None = None, timeout: int = 10, **options: Any) -> str:
         """A function whose module `main` is `code`, with `handler(event, context)`; its ARN."""
@@ -74,7 +74,7 @@ class Emulator:
             configuration = self.client("lambda").get_function_configuration(
                 FunctionName=created["FunctionName"]
             )
-        return created["FunctionArn"]
+        return str(created["FunctionArn"])
 
     def invoke(self, function: str, event: object = None) -> tuple[str | None, Any]:
         """The FunctionError, if any, and the payload."""
@@ -92,16 +92,16 @@ class Emulator:
         created = self.client("stepfunctions").create_state_machine(
             name=self.name("machine"), definition=json.dumps(definition), roleArn=self.role()
         )
-        return created["stateMachineArn"]
+        return str(created["stateMachineArn"])
 
     def start(self, machine: str, data: object = None, **options: str) -> str:
         answer = self.client("stepfunctions").start_execution(
             stateMachineArn=machine, input=json.dumps({} if data is None else data), **options
         )
-        return answer["executionArn"]
+        return str(answer["executionArn"])
 
     def describe(self, execution: str) -> dict[str, Any]:
-        return self.client("stepfunctions").describe_execution(executionArn=execution)
+        return dict(self.client("stepfunctions").describe_execution(executionArn=execution))
 
     def wait(self, execution: str, seconds: float = 20) -> dict[str, Any]:
         """The ended execution's description."""
@@ -123,7 +123,7 @@ class Emulator:
         """The description of the execution's only map run."""
         stepfunctions = self.client("stepfunctions")
         (run,) = stepfunctions.list_map_runs(executionArn=execution)["mapRuns"]
-        return stepfunctions.describe_map_run(mapRunArn=run["mapRunArn"])
+        return dict(stepfunctions.describe_map_run(mapRunArn=run["mapRunArn"]))
 
     def children(self, execution: str) -> list[dict[str, Any]]:
         """The child executions of the execution's only map run."""

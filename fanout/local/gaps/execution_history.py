@@ -81,29 +81,19 @@ def add_event(execution: Data, event_type: str, details: Data | None = None) -> 
             if is_halted or execution.get("status", "RUNNING") != "RUNNING":
                 raise HaltedError
             if len(execution["events"]) >= MAX_EVENTS - 1:
-                raise error(
-                    "States.Runtime",
-                    f"The execution reached the maximum number of history events ({MAX_EVENTS}).",
-                )
-        if (
-            event_type == "TaskFailed"
-            and (failed := details or {})["taskFailedEventDetails"]["error"] == TIMEOUT
-        ):
-            event_type, details = (
-                "TaskTimedOut",
-                {"taskTimedOutEventDetails": failed["taskFailedEventDetails"]},
-            )
+                cause = f"The execution reached the maximum number of history events ({MAX_EVENTS})."
+                raise error("States.Runtime", cause)
+        details = details or {}
+        failed = details.get("taskFailedEventDetails", {})
+        if failed.get("error") == TIMEOUT:
+            event_type, details = "TaskTimedOut", {"taskTimedOutEventDetails": failed}
         events: list[Data] = execution["events"]
-        event: Data = {
-            "id": len(events) + 1,
-            "type": event_type,
-            "timestamp": sf.now_iso(),
-            **(details or {}),
-        }
+        event: Data = {"id": len(events) + 1, "type": event_type, "timestamp": sf.now_iso(), **details}
         events.append(event)
         if event_type == "TaskScheduled":
-            resource = (details or {}).get("taskScheduledEventDetails", {})
-            add_event(execution, "TaskStarted", {"taskStartedEventDetails": resource})
+            add_event(
+                execution, "TaskStarted", {"taskStartedEventDetails": details["taskScheduledEventDetails"]}
+            )
         return event
 
 

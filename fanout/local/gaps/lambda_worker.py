@@ -20,6 +20,7 @@ import time
 import traceback
 from collections.abc import Callable
 from decimal import Decimal
+from multiprocessing import forkserver
 from typing import Any, NoReturn
 
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html: a synchronous answer.
@@ -133,6 +134,9 @@ def _become(init: dict[str, Any]) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "fanout"]:
         del sys.modules[name]
     multiprocessing.set_start_method(None, force=True)
+    # The fork server ends once every copy of this descriptor is closed.
+    os.close(vars(vars(forkserver)["_forkserver"])["_forkserver_alive_fd"])
+    vars(forkserver)["_forkserver"] = forkserver.ForkServer()
     os.chdir(init["codeDir"])
 
 

@@ -72,7 +72,8 @@ def _run_inline(
         current.set(inner)
         details = {"mapIterationStartedEventDetails": {"name": ctx["State"]["Name"], "index": index}}
         add_event(execution, "MapIterationStarted", details)
-        own = {**ctx, "Map": {"Item": {"Index": index, "Value": items[index]}}}
+        own = {**ctx, "variables": dict(ctx["variables"])}
+        own["Map"] = {"Item": {"Index": index, "Value": items[index]}}
         selector = state.get("ItemSelector") or state.get("Parameters")
         item = sf._resolve_params_obj(selector, data, own) if selector else items[index]
         processor = state.get("ItemProcessor") or state["Iterator"]
