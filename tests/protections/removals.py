@@ -164,6 +164,50 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             test="test_a_line_that_is_none_fails_its_task_alone",
         ),
     ),
+    "a kind that raises or returns anything": (
+        Removal(
+            "every failure has a text",
+            KIND,
+            (Cut("any-exception-has-a-text", value("str(error)")),),
+            test="test_whatever_is_raised_fails_its_task_alone",
+        ),
+        Removal(
+            "a value has at most 100 levels",
+            KIND,
+            (Cut("a-value-is-not-too-deep", never),),
+            test="test_whatever_is_returned_fails_its_task_alone",
+        ),
+    ),
+    "a kind that shares its zero": (
+        Removal(
+            "a copy is worked on",
+            FOLDING,
+            (Cut("a-zero-is-copied", replace("self._good = plain_json(progress.value)[0]")),),
+        ),
+    ),
+    "a kind that damages its process": (
+        Removal(
+            "a damaged process ends itself",
+            GUARD,
+            (Cut("a-damaged-process-ends", never),),
+            test="test_a_task_that_damages_its_process_is_quarantined",
+        ),
+        Removal(
+            "so does a fork that returns",
+            GUARD,
+            (Cut("a-fork-does-not-return", never),),
+            test="test_a_damaged_process_ends_itself",
+        ),
+        Removal(
+            "a partial adds up",
+            WORK,
+            (Cut("a-partial-adds-up", never),),
+            test="test_a_partial_that_does_not_add_up_is_not_committed",
+        ),
+    ),
+    "a kind that breaks a rule": (
+        Removal("rules are checked when it is loaded", KIND, (Cut("rules-of-a-kind", never),)),
+    ),
     "a kind that fails on the job's result": (
         _of(
             "a fault of merge is kept apart",
