@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tests.protections.cuts import Cut, Entry, JsonCut, value
+from tests.protections.cuts import Cut, Entry, JsonCut, delete, never, replace, value
 
 MACHINE = "statemachines/fan_out.asl.json"
 SHARDS = ("States", "Shards")
@@ -24,7 +24,11 @@ SOURCE_CSV = "lambdas/fan_out/sources/csv.py"
 STORAGE = "lambdas/fan_out/aws/storage.py"
 TOLERANCE = "lambdas/fan_out/steps/early_stop.py"
 WORK = "lambdas/fan_out/steps/shard_runner.py"
-ASKING = "lambdas/fan_out/steps/kind_runner.py"
+RUNNER = "lambdas/fan_out/steps/kind_runner.py"
+SEARCH = "lambdas/fan_out/steps/quarantine.py"
+FOLDING = "lambdas/fan_out/steps/folding.py"
+GUARD = "lambdas/fan_out/steps/process_guard.py"
+KIND = "lambdas/fan_out/model/kind.py"
 STORE = "lambdas/task_service/store.py"
 WRITES = "lambdas/task_service/writes.py"
 
@@ -115,28 +119,15 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
     ),
     "unbounded fan-out": (Removal("the map's bound", MACHINE, (JsonCut((*SHARDS, "MaxConcurrencyPath")),)),),
     "a poison task that raises": (
-        _of(
+        Removal(
             "a failing task is a value",
-            ASKING,
-            """except FAULTS as error:
-            if len(tasks) > 1:""",
-            """except TimeoutError as error:
-            if len(tasks) > 1:""",
+            RUNNER,
+            (Cut("a-failing-task-is-a-value", replace("return self._process(tasks)")),),
         ),
-        _of(
-            "a failing batch is taken apart",
-            ASKING,
-            "                return [answer for task in tasks for answer in self._asked_alone(task)]\n",
-            "                return [Failure(type(error).__name__, str(error))] * len(tasks)\n",
-        ),
+        Removal("a failing batch is taken apart", RUNNER, (Cut("a-failing-batch-is-divided", never),)),
     ),
     "a poison task that kills its worker": (
-        _of(
-            "markers after a death",
-            WORK,
-            "self._mark_in_flight(start, end)",
-            "pass",
-        ),
+        Removal("markers after a death", SEARCH, (Cut("markers-after-a-death", delete),)),
     ),
     "a task that hangs until the time-out": (
         Removal(
@@ -146,23 +137,65 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "a process that leaks, or that another task has spoilt": (
-        _of("a suspect's worker begins with it", WORK, "if end == marker.start:", "if False:"),
+        Removal("a suspect's worker begins with it", SEARCH, (Cut("a-suspect-is-worked-on-first", never),)),
     ),
     "a kind's value or line that JSON cannot hold": (
-        _of(
+        Removal(
             "a value must come back as it was",
-            WORK,
-            "    if json.loads(body) != value:",
-            "    if False:",
+            KIND,
+            (Cut("a-value-comes-back-as-it-was", never),),
             test="test_a_value_that_cannot_be_stored_fails_the_task_that_brought_it_and_no_other",
         ),
-        _of(
+        Removal(
             "a line's key is printable",
-            WORK,
-            "if not isinstance(key, str) or not key.isprintable():",
-            "if False:",
+            FOLDING,
+            (Cut("keys-are-printable", never),),
             test="test_a_line_that_is_none_fails_its_task_alone",
         ),
+    ),
+    "a kind that raises or returns anything": (
+        Removal(
+            "every failure has a text",
+            KIND,
+            (Cut("any-exception-has-a-text", value("str(error)")),),
+            test="test_whatever_is_raised_fails_its_task_alone",
+        ),
+        Removal(
+            "a value has at most 100 levels",
+            KIND,
+            (Cut("a-value-is-not-too-deep", never),),
+            test="test_whatever_is_returned_fails_its_task_alone",
+        ),
+    ),
+    "a kind that shares its zero": (
+        Removal(
+            "a copy is worked on",
+            FOLDING,
+            (Cut("a-zero-is-copied", replace("self._good = plain_json(progress.value)[0]")),),
+        ),
+    ),
+    "a kind that damages its process": (
+        Removal(
+            "a damaged process ends itself",
+            GUARD,
+            (Cut("a-damaged-process-ends", never),),
+            test="test_a_task_that_damages_its_process_is_quarantined",
+        ),
+        Removal(
+            "so does a fork that returns",
+            GUARD,
+            (Cut("a-fork-does-not-return", never),),
+            test="test_a_damaged_process_ends_itself",
+        ),
+        Removal(
+            "a partial adds up",
+            WORK,
+            (Cut("a-partial-adds-up", never),),
+            test="test_a_partial_that_does_not_add_up_is_not_committed",
+        ),
+    ),
+    "a kind that breaks a rule": (
+        Removal("rules are checked when it is loaded", KIND, (Cut("rules-of-a-kind", never),)),
     ),
     "a kind that fails on the job's result": (
         _of(
@@ -187,19 +220,19 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "deaths that no task caused": (
-        _of(
+        Removal(
             "a suspect must kill alone",
-            WORK,
-            "if self.end - self.start == 1:",
-            "if True:",
+            SEARCH,
+            (
+                Cut("a-suspect-must-kill-alone", value("True")),
+                Cut("deaths-are-of-one-stretch", value("self.deaths")),
+            ),
             test="test_deaths_among_neighbours_do_not_count_against_a_task",
-            also=((" if (start, end) == (self._marker.start, self._marker.end) else 0", ""),),
         ),
-        _of(
+        Removal(
             "three times",
-            WORK,
-            "DEADLY = 3",
-            "DEADLY = 1",
+            SEARCH,
+            (Cut("three-deaths", value("1")),),
             test="test_workers_that_die_for_reasons_of_their_own_cost_no_task",
         ),
     ),
@@ -210,17 +243,10 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             'Body=body, IfNoneMatch="*")',
             "Body=body)",
         ),
-        _of(
+        Removal(
             "of partials",
             WORK,
-            """        return dict(
-            self._store.put_once(self._shard.partial, partial(self._store, self._shard, self._progress))
-        )
-""",
-            """        made = partial(self._store, self._shard, self._progress)
-        self._store.put(self._shard.partial, made)
-        return made
-""",
+            (Cut("the-first-partial-counts", replace("self.store.put(self.shard.partial, made)")),),
             test="test_of_two_workers_on_one_shard_the_first_commit_counts",
         ),
         _of(
@@ -382,18 +408,16 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "the worker's 15 minutes": (
-        _of(
+        Removal(
             "a checkpoint near the deadline",
             WORK,
-            "if self._has_worked and self._is_late(wait + self._longest):",
-            "if False:",
+            (Cut("a-checkpoint-near-the-deadline", never),),
             test="test_a_shard_of_any_length_finishes_and_no_task_is_worked_on_twice",
         ),
-        _of(
+        Removal(
             "and every minute",
             WORK,
-            "if self._clock.now() - self._saved_at > CHECKPOINT_SECONDS:",
-            "if False:",
+            (Cut("a-checkpoint-every-minute", never),),
             test="test_a_long_call_saves_a_checkpoint_now_and_then",
         ),
     ),
@@ -430,35 +454,27 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "overload of what is behind": (
-        _of(
+        Removal(
             "a ceiling of tasks a second",
-            ASKING,
-            "self.clock.sleep(self.seconds_until(tasks))",
-            "pass",
+            RUNNER,
+            (Cut("a-rate-limit", delete),),
             test="test_never_do_more_tasks_start_than_the_ceiling_lets_in_any_window",
         ),
-        _of(
+        Removal(
             "a retry budget",
-            ASKING,
-            " and tries < TRIES and self._retries_left > 0:",
-            " and tries < TRIES:",
+            RUNNER,
+            (Cut("a-retry-budget", value("number < ATTEMPTS")),),
             test="test_a_throttled_downstream_gets_a_bounded_number_of_further_tries_from_one_call",
         ),
     ),
     "one task of many that is throttled for good": (
-        _of(
-            "the last try is one by one",
-            ASKING,
-            "is_apart = self._is_refused_whole and tries >= TRIES",
-            "is_apart = False",
-        ),
+        Removal("the last try is one by one", RUNNER, (Cut("the-last-attempt-is-alone", value("False")),)),
     ),
     "throttling that outlasts a call": (
-        _of(
+        Removal(
             "tries are counted across calls",
             WORK,
-            "tries, self._progress.tries = self._progress.tries, 0",
-            "tries = self._progress.tries = 0",
+            (Cut("attempts-are-counted-across-calls", value("(0, 0)")),),
         ),
     ),
     "stray objects in the job's prefix": (
@@ -517,51 +533,37 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "mass failure": (
-        _of(
+        Removal(
             "failed shards count towards the map's tolerance",
             "lambdas/fan_out/worker.py",
-            "if committed is not None and tolerance.counts_as_failed(",
-            "if False and tolerance.counts_as_failed(",
+            (Cut("failed-shards-end-the-map", never),),
         ),
     ),
     "failures spread over all shards": (
-        _of(
-            "failures are added up across shards",
-            TOLERANCE,
-            'noted = sum(int(name.rpartition("-")[2]) for name in store.names(EXCESS))',
-            "noted = failed",
+        Removal(
+            "failures are added up across shards", TOLERANCE, (Cut("failures-are-added-up", value("failed")),)
         ),
     ),
     "failing tasks within the tolerance": (
-        _of(
-            "only proven excess counts",
-            TOLERANCE,
-            "if not exceeds(noted, tolerated, listed):",
-            "if False:",
-        ),
+        Removal("only proven excess counts", TOLERANCE, (Cut("only-proven-excess-counts", never),)),
     ),
     "a kind that kills throughout": (
-        _of(
-            "a bound on quarantined tasks",
-            WORK,
-            "if self._progress.counts.quarantined > QUARANTINES:",
-            "if False:",
+        Removal(
+            "a bound on quarantined tasks", SEARCH, (Cut("few-tasks-of-a-shard-are-quarantined", never),)
         ),
     ),
     "rare deaths in a long shard": (
-        _of(
+        Removal(
             "the count of retries begins anew when the shard moves on",
-            WORK,
-            "if self._is_after_death and end < len(tasks):",
-            "if False:",
+            SEARCH,
+            (Cut("retries-start-anew", never),),
         ),
     ),
     "tasks that take minutes": (
-        _of(
+        Removal(
             "the longest so far is part of the deadline",
             WORK,
-            "self._is_late(wait + self._longest):",
-            "self._is_late(wait):",
+            (Cut("the-longest-batch-counts", value("self._runner.limiter.seconds_until(len(batch))")),),
         ),
     ),
     "a CSV overwritten while it is listed": (

@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
+import fan_out
+import kinds
+from fan_out import Job, Kind, Task
 from fan_out.model import costs, kind
 from fan_out.model.job_input import JobInput, TaskFilter, TasksSource, read_input
 from fan_out.model.plan import Plan, RetrySource, make_plan
-from fan_out.model.task import Task
 from fanout import cli
 from infra import functions
 from tests.unit.cli.test_cli import commands
@@ -85,24 +87,31 @@ def test_a_shipped_kind_is_documented_with_its_parameters(name: str) -> None:
         assert f"`{field.alias or parameter}`" in section
 
 
-def test_the_kind_of_the_guide_works(tmp_path: Path) -> None:
-    (source,) = blocks((ROOT / "docs/kinds.md").read_text(), "python")
-    namespace: dict[str, Any] = {}
-    exec(compile(source, "docs/kinds.md", "exec"), namespace)
-    months = namespace["KIND"]
-    job = kind.Job(
-        id="j",
-        params=months.params(),
-        started_at="2026-11-23T09:00:00Z",
-        effect_scope="j",
-        write=lambda _: [],
-    )
-    partials = []
-    for due in ("2026-11-30T00:00:00Z", None, "2026-11-01T00:00:00Z"):
-        task = Task("id", "title", False, "2026-11-01T00:00:00Z", "2026-11-01T00:00:00Z", 1, due_at=due)
-        partials.append(months.fold(months.zero(), task, months.process(task, job), job))
-    merged = months.merge(months.merge(partials[0], partials[1], job), partials[2], job)
-    assert merged == {"2026-11": 2, "undated": 1}
+def test_the_kind_of_the_guide_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, example = blocks((ROOT / "docs/kinds.md").read_text(), "python")
+    (tmp_path / "count_by_month.py").write_text(source)
+    monkeypatch.setattr(kinds, "__path__", [*kinds.__path__, str(tmp_path)])
+    months = kind.find("count-by-month")
+    exec(compile(example, "docs/kinds.md", "exec"), {})
+    for params in months.examples.params:
+        job = Job(months.params.model_validate(params))
+        partials = []
+        for due in ("2026-11-30T00:00:00Z", None, "2026-11-01T00:00:00Z"):
+            task = Task("id", "title", False, "2026-11-01T00:00:00Z", "2026-11-01T00:00:00Z", 1, due_at=due)
+            result = months.process(task, job)
+            assert result in months.examples.results
+            partials.append(months.fold(months.zero(), task, result, job))
+        merged = months.merge(months.merge(partials[0], partials[1], job), partials[2], job)
+        assert merged == ({"2026-11": 2} if params else {"2026-11": 2, "undated": 1})
+
+
+def test_the_whole_contract_of_a_kind_is_documented() -> None:
+    text = (ROOT / "docs/kinds.md").read_text()
+    for name in [*vars(Kind), "name", "params"]:
+        if not name.startswith("_"):
+            assert re.search(rf"^\| `{name}[`(]", text, flags=re.M), name
+    for name in set(fan_out.__all__) - {"JSON", "Kind", "Timestamp", "instant", "utc"}:
+        assert name in text, name
 
 
 def test_every_command_and_option_is_in_the_terminals_guide() -> None:

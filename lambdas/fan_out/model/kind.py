@@ -205,6 +205,7 @@ def find(name: str) -> Kind[Any, Any]:
     except FAULTS as error:
         failure = failure_of(error)
         raise _refusal(name, f"{file} cannot be used: {failure.name}: {failure.message}") from None
+    # protection: rules-of-a-kind
     if broken is not None:
         raise _refusal(name, f"in {file} {broken}")
     return cast(Kind[Any, Any], kind)

@@ -30,6 +30,7 @@ class Folding:
         """Go on from here."""
         self.progress = progress
         # The value as it was when it was last known to be good. A copy is worked on: a zero may be shared.
+        # protection: a-zero-is-copied
         self._good, progress.value = plain_json(progress.value)
 
     def add(self, tasks: Sequence[Task | Row], attempts: Sequence[Attempt]) -> None:

@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 
 # How many workers one task may kill alone before it is quarantined. With two, one worker in twenty that dies for
 # another reason would quarantine one in four hundred of the suspects.
+# protection: three-deaths
 DEADLY = 3
 # Quarantined tasks of a shard; with one more it is the kind that kills, and the shard is given up.
 QUARANTINES = 20

@@ -79,6 +79,7 @@ class ShardRunner:
             batch = tasks[progress.next : min(progress.next + self._runner.batch, end)]
             begun = self._clock.now()
             if self._longest is not None:
+                # protection: the-longest-batch-counts
                 needed = self._runner.limiter.seconds_until(len(batch)) + self._longest
                 # protection: a-checkpoint-near-the-deadline
                 if self._is_late(needed):
