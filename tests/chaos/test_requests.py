@@ -20,7 +20,7 @@ from fan_out import jobs_api
 from fan_out.aws import clients as aws
 from task_service import task_api
 from tests.chaos.faults import Faults, Trouble, applies, at
-from tests.chaos.scenarios import Scenario, baseline, check_tally, disturb, read, undisturbed
+from tests.chaos.scenarios import Scenario, baseline, check_tally, disturb, finalize, read, undisturbed
 from tests.support import machine as machines
 from tests.support.machine import (
     ACCOUNT,

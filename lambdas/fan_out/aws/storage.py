@@ -32,7 +32,7 @@ RECORD = "record.json"
 # A line for each of its tasks that did not succeed.
 FAILURES = "failures.jsonl"
 # Documents for people are plain JSON; all others are sealed.
-PLAIN = {"job.json", RECORD, "result.json", "digest.json"}
+PLAIN = {RECORD, "result.json", "digest.json"}
 
 
 @dataclass(frozen=True, slots=True)

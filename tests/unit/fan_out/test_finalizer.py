@@ -44,7 +44,7 @@ class StoppedError(BaseException):
     """The execution is stopped here: neither the function nor the machine goes on."""
 
 
-def stop_at(machine: Machine, function: str, number: int) -> None:
+def stop_at(machine: Machine, function: str, number: int, **asked: Any) -> None:
     """Run a job and stop it before the n-th call of a function."""
     seen = 0
 
@@ -57,7 +57,7 @@ def stop_at(machine: Machine, function: str, number: int) -> None:
 
     machine.before = before
     with pytest.raises(StoppedError):
-        machine.run({"shardSize": 5})
+        machine.run({"shardSize": 5} | asked)
     machine.before = lambda call: None
 
 
@@ -148,6 +148,26 @@ def test_an_account_that_takes_longer_than_one_call_is_gone_on_with_by_the_next(
     machine.contexts.clear()
     assert [name for name in names() if name.startswith("reduce/")]
     assert call(machine, "ABORTED")["status"] == "STOPPED"
+
+
+def test_a_kind_that_kills_the_finalizer_costs_the_result(
+    machine: Machine, store: JobStore, trial: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_tasks([task(number) for number in range(30)])
+    stop_at(machine, "Worker", 3, kind="trial")
+
+    def kill(*_: Any) -> Any:
+        raise KilledError
+
+    monkeypatch.setattr(type(trial), "merge", kill)
+    # Lambda calls an asynchronous function three times.
+    for _ in range(2):
+        with pytest.raises(KilledError):
+            call(machine, "ABORTED")
+    assert call(machine, "ABORTED")["status"] == "STOPPED"
+    record = store.require("record.json")
+    assert record["counts"]["listed"] == 30 == sum(record["counts"].values()) - 30
+    assert "result" not in record
 
 
 def test_a_stopped_job_can_be_retried_over_what_it_did_not_reach(machine: Machine, store: JobStore) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import json
 import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import boto3
@@ -24,6 +25,7 @@ from infra.functions import FUNCTIONS
 from tests.support.machine import (
     BUCKET,
     STARTED_AT,
+    Boundary,
     Call,
     Context,
     KilledError,
@@ -31,6 +33,7 @@ from tests.support.machine import (
     make_tasks,
     names,
     put_tasks,
+    response,
 )
 from tests.unit.fan_out.conftest import (
     RangedReads,
@@ -481,35 +484,101 @@ def broken(*_: Any) -> Any:
     raise ZeroDivisionError("no task has a length")
 
 
-@pytest.mark.parametrize("method", ["merge", "summary"])
-@pytest.mark.parametrize(
-    "way", [broken, lambda *_: {1, 2}, lambda *_: float("nan")], ids=["raises", "set", "nan"]
-)
-def test_a_kind_that_makes_no_result_costs_the_result_and_not_the_account(
+class NoTextError(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+def raise_(error: BaseException) -> Callable[..., Any]:
+    def method(*_: Any) -> Any:
+        raise error
+
+    return method
+
+
+def give(value: Any) -> Callable[..., Any]:
+    return lambda *_: value
+
+
+NESTED: Any = []
+for _ in range(900):
+    NESTED = [NESTED]
+WAYS = {
+    "raises": broken,
+    "set": give({1, 2}),
+    "nan": give(float("nan")),
+    "nested": give({"deep": NESTED}),
+    "surrogate": give({"text": "\ud800"}),
+    "no text": raise_(NoTextError()),
+    "text of a surrogate": raise_(ValueError("\ud800")),
+    "exit": raise_(SystemExit(1)),
+}
+FAULTS = {
+    f"{method} {name}": (method, way) for method in ("zero", "merge", "summary") for name, way in WAYS.items()
+}
+FAULTS |= {"summary None": ("summary", give(None)), "summary list": ("summary", give([1]))}
+
+
+@pytest.mark.parametrize(("method", "way"), FAULTS.values(), ids=FAULTS)
+def test_a_kinds_fault_costs_the_result_not_the_tally(
     machine: Machine, store: JobStore, trial: Any, monkeypatch: pytest.MonkeyPatch, method: str, way: Any
 ) -> None:
-    put_job(store, 5, size=4, failed=1)
+    put_job(store, 5, size=4, failed=1, missing=(2,), toleratedFailurePercentage=100)
     monkeypatch.setattr(type(trial), method, way)
     answer = call(machine)
     record = answer["record"]
     assert answer["error"]["name"] == record["error"]["name"] == "KindFailedError"
     assert record["status"] == "FAILED"
     assert record["counts"] == {
-        "listed": 20,
-        "succeeded": 15,
-        "failed": 5,
-        "quarantined": 0,
-        "unprocessed": 0,
-    }
+        "listed": 20, "succeeded": 12, "failed": 4, "quarantined": 0, "unprocessed": 4,
+    }  # fmt: skip
     assert "result" not in record
     assert (
         len(list(store.lines("failures.jsonl")))
         == sum(group["count"] for group in store.require("digest.json"))
-        == 5
+        == 8
     )
     # The lines need none of it.
     assert record["resultUrl"].endswith("/trial.jsonl")
-    assert len(list(store.lines("trial.jsonl"))) == 15
+    assert len(list(store.lines("trial.jsonl"))) == 12
+
+
+@pytest.mark.parametrize("method", ["zero", "merge", "summary"])
+def test_a_kind_that_kills_the_reducer_costs_the_result(
+    machine: Machine, trial: Any, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    put_tasks([task(number) for number in range(20)])
+    real = getattr(type(trial), method)
+
+    def kill(*arguments: Any) -> Any:
+        if machine._running[-1].function == "Reducer":
+            raise KilledError
+        return real(*arguments)
+
+    monkeypatch.setattr(type(trial), method, kill)
+    ended = machine.run({"kind": "trial", "shardSize": 3})
+    assert ended.error == "KindFailedError"
+    record = json.loads(str(ended.cause))
+    assert record["counts"]["succeeded"] == record["counts"]["listed"] == 20
+    assert "ended the reducer's process 3 times" in record["error"]["message"]
+    assert len([each for each in machine.calls if each.function == "Reducer"]) == reduction.DEADLY + 1
+
+
+def test_a_throttled_reducer_is_not_taken_for_a_dead_one(machine: Machine, trial: Any) -> None:
+    put_tasks([task(number) for number in range(20)])
+    refusals = iter(range(5))
+
+    def around(boundary: Boundary, cross: Callable[[], Any]) -> Any:
+        request = boundary.request
+        is_commit = boundary.operation == "PutObject" and request.url.endswith("/reduce/0-0000000.json")
+        if is_commit and (boundary.attempt > 1 or next(refusals, None) is not None):
+            return response(request, 503, "<Error><Code>SlowDown</Code></Error>")
+        return cross()
+
+    machine.around = around
+    ended = machine.run({"kind": "trial", "shardSize": 3})
+    assert ended.status == "SUCCEEDED", ended
+    assert len([each for each in machine.calls if each.function == "Reducer"]) == 6
 
 
 def test_a_job_whose_kind_is_gone_is_accounted_for(
