@@ -211,6 +211,26 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             "and of summary", KIND_MERGER, (Cut("a-fault-of-summary", except_only("KeyboardInterrupt")),)
         ),
     ),
+    "a kind that kills the reducer": (
+        Removal(
+            "deaths at one step are counted",
+            KIND_MERGER,
+            (Cut("deaths-of-a-reducer", never),),
+            test="test_a_kind_that_kills_the_reducer_costs_the_result",
+        ),
+        Removal(
+            "the Finalizer's last call goes on without the kind",
+            FINALIZER,
+            (Cut("deadly-for-the-finalizer", value("3")),),
+            test="test_a_kind_that_kills_the_finalizer_costs_the_result",
+        ),
+        Removal(
+            "an exception is no death",
+            KIND_MERGER,
+            (Cut("an-exception-is-no-death", delete),),
+            test="test_a_throttled_reducer_is_not_taken_for_a_dead_one",
+        ),
+    ),
     "deaths that no task caused": (
         _of(
             "a suspect must kill alone",
@@ -479,6 +499,45 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
     ),
     "a missing shard object": (
         Removal("the record names what is lost", REDUCTION, (Cut("a-lost-object-is-named", delete),)),
+    ),
+    "an object that cannot be read": (
+        Removal(
+            "a seal on documents",
+            DOCUMENTS,
+            (Cut("seal", never),),
+            test="test_a_damaged_object_is_lost_and_named",
+        ),
+        Removal(
+            "with their key",
+            DOCUMENTS,
+            (Cut("seal-names-its-key", replace("if key is not None:\n    document.pop('object')")),),
+            test="test_a_damaged_object_is_lost_and_named",
+        ),
+        Removal(
+            "digests of files",
+            STORAGE,
+            (Cut("digest-of-lines", never),),
+            test="test_a_damaged_object_is_lost_and_named",
+        ),
+        Removal(
+            "an unreadable object is no commit",
+            STORAGE,
+            (Cut("an-unreadable-object-is-no-commit", condition("True")),),
+            test="test_a_damaged_object_is_lost_and_named",
+        ),
+        Removal(
+            "counts add up to the shard",
+            REDUCTION,
+            (Cut("counts-of-a-partial", never),),
+            test="test_a_partial_that_accounts_for_too_few_tasks_fails_the_job",
+        ),
+    ),
+    "a list of failures that was overwritten": (
+        Removal(
+            "its version is committed",
+            RETRY_SOURCE,
+            (Cut("version-of-the-failures", value("root is not None")),),
+        ),
     ),
     "a missing partial": (
         Removal(

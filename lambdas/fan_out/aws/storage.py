@@ -81,9 +81,10 @@ class Bucket:
         if found is None:
             raise AccountingError(f"{key} exists and cannot be read.")
         stored, etag = found
+        # protection: an-unreadable-object-is-no-commit
         if is_fit(stored):
             return stored
-        # What cannot be read is no commit. The condition lets one of several attempts replace it.
+        # The condition lets one of several attempts replace what cannot be read.
         if self._put_if(key, body, IfMatch=etag):
             return body
         raise ServiceUnavailableError(

@@ -66,6 +66,7 @@ class KindMerger:
         try:
             yield
         except Exception:
+            # protection: an-exception-is-no-death
             self._mark(before)
             raise
 

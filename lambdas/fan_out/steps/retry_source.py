@@ -56,6 +56,7 @@ def _has_failures(store: JobStore) -> bool:
     """Whether the job's list of failures is the one that its reducer wrote."""
     root = store.find(ROOT, Node)
     etag = root.failures_etag if root is not None else None
+    # protection: version-of-the-failures
     return etag is not None and etag == store.bucket.etag(store.key(FAILURES))
 
 
