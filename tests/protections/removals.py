@@ -104,7 +104,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
                     "states-carry-no-tasks", value('VALUE | {"shards": [shard.key for shard in part.shards]}')
                 ),
             ),
-            test="test_ten_and_two_hundred_shards_give_the_parent_the_same_payloads",
+            test="test_payloads_are_the_same_for_any_number_of_shards",
         ),
         Removal(
             "a large result stays out of the record",
@@ -271,7 +271,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             "of nodes",
             REDUCTION,
             (Cut("first-node-counts", replace("self._store.put(name, asdict(node))")),),
-            test="test_of_two_reducers_at_the_same_time_the_first_commit_of_a_node_counts",
+            test="test_of_two_reducers_the_first_commit_of_a_node_counts",
         ),
         Removal(
             "of records",
@@ -416,13 +416,13 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             "a call goes on at the node where the last one ended",
             REDUCTION,
             (Cut("reducer-goes-on-there", value("Cursor(level, number + 1, offset)")),),
-            test="test_a_reducer_that_is_called_again_and_again_ends_with_the_same_bytes",
+            test="test_a_reduction_over_many_calls_gives_the_same_bytes",
         ),
         Removal(
             "a cursor near the deadline",
             REDUCTION,
             (Cut("reducer-cursor", never),),
-            test="test_a_late_reducer_answers_a_cursor_and_keeps_the_error_that_was_caught",
+            test="test_a_late_reducer_answers_a_cursor_and_the_error",
         ),
     ),
     "a reducer's memory": (
@@ -430,7 +430,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             "lines are streamed",
             REDUCTION,
             (Cut("lines-are-streamed", value("[iter(list(each)) for each in VALUE]")),),
-            test="test_what_a_merge_holds_in_memory_does_not_grow_with_its_lines",
+            test="test_a_merges_memory_does_not_grow_with_its_lines",
         ),
         Removal(
             "at most 64 children a node",
@@ -482,7 +482,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             "shards have their content in their names",
             LISTING,
             (Cut("content-in-the-key", value('self.store.key(f"{self.prefix}-{index:06d}.jsonl")')),),
-            test="test_an_attempt_that_listed_something_else_cannot_change_a_committed_shard",
+            test="test_another_listing_cannot_change_a_committed_shard",
         ),
     ),
     "a missing part": (
@@ -529,7 +529,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             "counts add up to the shard",
             REDUCTION,
             (Cut("counts-of-a-partial", never),),
-            test="test_a_partial_that_accounts_for_too_few_tasks_fails_the_job",
+            test="test_a_partial_of_too_few_tasks_is_lost",
         ),
     ),
     "a list of failures that was overwritten": (
@@ -554,7 +554,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             "the tally decides",
             RECORD,
             (Cut("partial-is-a-status", value('"FAILED" if problem is not None else "SUCCEEDED"')),),
-            test="test_the_tolerance_is_of_tasks_and_decides_between_partial_and_failed",
+            test="test_the_tolerance_decides_between_partial_and_failed",
         ),
         _of(
             "exit code 3",
@@ -661,7 +661,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
                     value('{name: _ENDINGS[name] for name in ("ABORTED", "FAILED")}[execution["status"]]'),
                 ),
             ),
-            test="test_a_job_that_ended_in_the_middle_of_its_work_gets_its_account",
+            test="test_a_job_that_ended_midway_gets_its_record",
         ),
     ),
     "the same job started twice at once": (
@@ -689,7 +689,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             "failedIn lists anew what was not listed to its end",
             PLAN,
             (Cut("unlisted-source-again", condition("True")),),
-            test="test_a_job_stopped_anywhere_is_accounted_for_and_made_good_by_a_retry",
+            test="test_a_job_stopped_anywhere_is_completed_by_a_retry",
         ),
     ),
     "a chain of retries": (
@@ -709,13 +709,13 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             "the earlier job's record says how many there are",
             LISTING,
             (Cut("expected-count-of-a-retry", never),),
-            test="test_a_retry_that_lists_another_number_of_tasks_than_its_origin_names_fails",
+            test="test_a_retry_that_lists_another_number_of_tasks_fails",
         ),
         Removal(
             "a lost list is not used",
             RETRY_SOURCE,
             (Cut("a-lost-list-is-not-used", condition("is_listed")),),
-            test="test_a_retry_of_a_job_that_lost_objects_lists_its_source_anew",
+            test="test_a_retry_after_lost_objects_lists_its_source_anew",
         ),
     ),
     "the reducer cannot write the account": (
@@ -724,7 +724,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             MACHINE,
             '"Catch": [{"ErrorEquals": ["States.ALL"], "ResultPath": "$.error", "Next": "Unaccounted"}],',
             "",
-            test="test_a_reducer_that_cannot_write_the_account_fails_the_job_loudly",
+            test="test_a_job_without_its_record_fails_loudly",
         ),
         Removal(
             "the Finalizer tries again",
@@ -735,7 +735,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
                     value('{name: _ENDINGS[name] for name in ("ABORTED", "TIMED_OUT")}[execution["status"]]'),
                 ),
             ),
-            test="test_a_job_whose_reducer_could_not_write_the_account_gets_it_here",
+            test="test_a_job_without_its_reducers_record_gets_it_here",
         ),
         _of(
             "EventBridge",
@@ -763,13 +763,13 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             "numbers have bounds",
             JOB_INPUT,
             (Cut("shard-size-bounds", without_keyword("le")),),
-            test="test_a_wrong_field_is_refused_with_its_name_its_value_and_what_is_allowed",
+            test="test_a_wrong_field_is_refused_with_what_is_allowed",
         ),
         Removal(
             "input is typed",
             JOB_INPUT,
             (Cut("typed-input", without_keyword("strict")),),
-            test="test_a_wrong_field_is_refused_with_its_name_its_value_and_what_is_allowed",
+            test="test_a_wrong_field_is_refused_with_what_is_allowed",
         ),
         Removal(
             "UTF-8 throughout",
@@ -790,7 +790,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             "a row has at most 64 KiB",
             SOURCE_CSV,
             (Cut("longest-row", never),),
-            test="test_a_quoted_row_longer_than_any_task_is_a_problem_of_its_own",
+            test="test_a_quoted_row_that_is_too_long_is_a_problem",
         ),
     ),
 }

@@ -62,9 +62,7 @@ def stop_at(machine: Machine, function: str, number: int, **asked: Any) -> None:
 
 
 @pytest.mark.parametrize("status", ENDINGS)
-def test_a_job_that_ended_in_the_middle_of_its_work_gets_its_account(
-    machine: Machine, store: JobStore, status: str
-) -> None:
+def test_a_job_that_ended_midway_gets_its_record(machine: Machine, store: JobStore, status: str) -> None:
     put_tasks(make_tasks(30, complete=0))
     stop_at(machine, "Worker", 3)
     assert not store.has("record.json")
@@ -81,7 +79,7 @@ def test_a_job_that_ended_in_the_middle_of_its_work_gets_its_account(
 
 
 @pytest.mark.parametrize("status", ENDINGS)
-def test_a_job_that_ended_before_its_manifest_has_a_record_of_no_tasks(
+def test_a_job_that_ended_while_listing_lists_no_tasks(
     machine: Machine, store: JobStore, status: str
 ) -> None:
     put_tasks(make_tasks(30))
@@ -120,9 +118,7 @@ def test_a_refused_job_keeps_the_reason_that_its_reducer_wrote(machine: Machine,
     assert store.require("record.json")["error"]["name"] == "InvalidJobError"
 
 
-def test_a_job_whose_reducer_could_not_write_the_account_gets_it_here(
-    machine: Machine, store: JobStore
-) -> None:
+def test_a_job_without_its_reducers_record_gets_it_here(machine: Machine, store: JobStore) -> None:
     put_tasks([task(number) for number in range(9)])
 
     def die(call: Call) -> None:
@@ -136,7 +132,7 @@ def test_a_job_whose_reducer_could_not_write_the_account_gets_it_here(
     assert store.require("record.json")["counts"]["succeeded"] == 9
 
 
-def test_an_account_that_takes_longer_than_one_call_is_gone_on_with_by_the_next(
+def test_a_record_may_take_several_calls(
     machine: Machine, store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fan_out.steps.reduction.FAN_IN", 2)

@@ -104,9 +104,7 @@ def outputs(store: JobStore) -> dict[str, bytes | None]:
     return {name: store.bucket.get(store.key(name)) for name in OUTPUTS}
 
 
-def test_a_job_is_accounted_for_and_its_record_committed(
-    machine: Machine, store: JobStore, trial: Any
-) -> None:
+def test_a_jobs_tally_is_committed_as_its_record(machine: Machine, store: JobStore, trial: Any) -> None:
     put_job(store, 5, failed=1, toleratedFailurePercentage=50)
     answer = call(machine)
     record = answer["record"]
@@ -179,7 +177,7 @@ def test_a_tree_has_as_many_levels_as_its_shards_need(
     late=st.lists(st.booleans(), min_size=40, max_size=40),
 )
 @example(fan_in=2, shards=9, late=[True] * 40)
-def test_a_reducer_that_is_called_again_and_again_ends_with_the_same_bytes(
+def test_a_reduction_over_many_calls_gives_the_same_bytes(
     deployment: Machine, trial: Any, fan_in: int, shards: int, late: list[bool]
 ) -> None:
     store = JobStore(Bucket(BUCKET), "job-1")
@@ -199,7 +197,7 @@ def test_a_reducer_that_is_called_again_and_again_ends_with_the_same_bytes(
     assert found[0] == found[1]
 
 
-def test_a_late_reducer_answers_a_cursor_and_keeps_the_error_that_was_caught(
+def test_a_late_reducer_answers_a_cursor_and_the_error(
     machine: Machine, store: JobStore, trial: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reduction, "FAN_IN", 2)
@@ -234,7 +232,7 @@ def test_a_node_that_is_committed_is_not_made_again(
     assert store.require("reduce/0-0000000.json") == before
 
 
-def test_of_two_reducers_at_the_same_time_the_first_commit_of_a_node_counts(
+def test_of_two_reducers_the_first_commit_of_a_node_counts(
     machine: Machine, store: JobStore, trial: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shards = put_job(store, 3, missing=(1,), toleratedFailurePercentage=50)
@@ -257,9 +255,7 @@ def store_offset(store: JobStore, lines: int) -> int:
 # --- the account
 
 
-def test_a_shard_without_a_partial_is_unprocessed_and_named_task_by_task(
-    machine: Machine, store: JobStore, trial: Any
-) -> None:
+def test_tasks_of_a_shard_without_a_partial_are_named(machine: Machine, store: JobStore, trial: Any) -> None:
     put_job(store, 4, missing=(1,), toleratedFailurePercentage=50)
     record = call(machine)["record"]
     assert (record["status"], record["counts"]["unprocessed"]) == ("PARTIAL", 3)
@@ -281,9 +277,7 @@ def test_what_a_shards_checkpoint_has_done_counts(machine: Machine, store: JobSt
     assert record["result"]["tasks"] == 4
 
 
-def test_a_shard_whose_object_is_gone_too_is_named_and_fails_the_job(
-    machine: Machine, store: JobStore, trial: Any
-) -> None:
+def test_a_shard_without_its_object_is_named(machine: Machine, store: JobStore, trial: Any) -> None:
     shards = put_job(store, 3, missing=(2,), toleratedFailurePercentage=100)
     boto3.client("s3").delete_object(Bucket=store.bucket.name, Key=shards[2].key)
     answer = call(machine)
@@ -293,9 +287,7 @@ def test_a_shard_whose_object_is_gone_too_is_named_and_fails_the_job(
     assert answer["record"]["counts"]["unprocessed"] == 3
 
 
-def test_a_partial_that_accounts_for_too_few_tasks_fails_the_job(
-    machine: Machine, store: JobStore, trial: Any
-) -> None:
+def test_a_partial_of_too_few_tasks_is_lost(machine: Machine, store: JobStore, trial: Any) -> None:
     shards = put_job(store, 3, missing=(1,), toleratedFailurePercentage=100)
     put_partial(store, shards[1], progress([task(1)]))
     record = call(machine)["record"]
@@ -305,7 +297,7 @@ def test_a_partial_that_accounts_for_too_few_tasks_fails_the_job(
 
 
 @pytest.mark.parametrize("kept", [[0, 1], [0, 2], [1, 0, 2], []], ids=str)
-def test_a_manifest_that_is_not_what_it_was_fails_the_job_with_an_account_of_nothing(
+def test_a_changed_manifest_fails_the_job(
     machine: Machine, store: JobStore, trial: Any, kept: list[int]
 ) -> None:
     put_job(store, 3, toleratedFailurePercentage=100)
@@ -342,7 +334,7 @@ def test_a_job_of_no_tasks_succeeds(machine: Machine, store: JobStore, trial: An
 
 
 @pytest.mark.parametrize(("failed", "status"), [(0, "SUCCEEDED"), (1, "PARTIAL"), (2, "FAILED")])
-def test_the_tolerance_is_of_tasks_and_decides_between_partial_and_failed(
+def test_the_tolerance_decides_between_partial_and_failed(
     machine: Machine, store: JobStore, trial: Any, failed: int, status: str
 ) -> None:
     put_job(store, 1, size=4, failed=failed, toleratedFailurePercentage=25)
@@ -356,17 +348,13 @@ def test_the_tolerance_is_of_tasks_and_decides_between_partial_and_failed(
         assert "2 of 4 tasks did not succeed" in account["error"]["message"]
 
 
-def test_a_map_that_broke_off_after_all_work_was_done_is_no_failure(
-    machine: Machine, store: JobStore, trial: Any
-) -> None:
+def test_a_map_that_broke_off_after_all_work_succeeds(machine: Machine, store: JobStore, trial: Any) -> None:
     put_job(store, 3)
     answer = call(machine, {"error": {"Error": "States.ResultWriterFailed", "Cause": "S3"}})
     assert answer["record"]["status"] == "SUCCEEDED"
 
 
-def test_a_map_that_broke_off_with_work_undone_is_a_failure_whatever_is_tolerated(
-    machine: Machine, store: JobStore, trial: Any
-) -> None:
+def test_a_map_that_broke_off_with_work_left_fails(machine: Machine, store: JobStore, trial: Any) -> None:
     put_job(store, 3, missing=(1,), toleratedFailurePercentage=100)
     answer = call(machine, {"error": {"Error": "States.ItemReaderFailed", "Cause": "S3 said no"}})
     assert answer["record"]["status"] == "FAILED"
@@ -374,18 +362,14 @@ def test_a_map_that_broke_off_with_work_undone_is_a_failure_whatever_is_tolerate
     assert "S3 said no" in answer["record"]["error"]["message"]
 
 
-def test_a_job_of_which_no_shard_was_finished_is_a_failure_whatever_is_tolerated(
-    machine: Machine, store: JobStore, trial: Any
-) -> None:
+def test_a_job_without_a_finished_shard_fails(machine: Machine, store: JobStore, trial: Any) -> None:
     put_job(store, 2, missing=(0, 1), toleratedFailurePercentage=100)
     answer = call(machine)
     assert (answer["record"]["status"], answer["error"]["name"]) == ("FAILED", "ShardStuckError")
     assert answer["record"]["counts"]["unprocessed"] == answer["record"]["counts"]["listed"] == 6
 
 
-def test_an_execution_redriven_after_its_stop_ends_as_the_stopped_job_that_it_is(
-    machine: Machine, store: JobStore, trial: Any
-) -> None:
+def test_a_redriven_execution_ends_as_the_stopped_job(machine: Machine, store: JobStore, trial: Any) -> None:
     put_job(store, 1)
     error = {"name": "JobStoppedError", "message": "The job was stopped."}
     finalize(store, "2026-11-23T09:00:00Z", Cursor(), lambda _: False, error=error, status="STOPPED")
@@ -393,9 +377,7 @@ def test_an_execution_redriven_after_its_stop_ends_as_the_stopped_job_that_it_is
     assert (answer["record"]["status"], answer["error"]["name"]) == ("STOPPED", "JobStoppedError")
 
 
-def test_an_earlier_jobs_account_is_never_passed_off_as_this_ones(
-    machine: Machine, store: JobStore, trial: Any
-) -> None:
+def test_an_earlier_jobs_record_is_not_this_jobs(machine: Machine, store: JobStore, trial: Any) -> None:
     put_job(store, 1)
     earlier = call(machine)["record"] | {"startedAt": "2026-01-01T00:00:00Z"}
     store.put("record.json", earlier)
@@ -405,7 +387,7 @@ def test_an_earlier_jobs_account_is_never_passed_off_as_this_ones(
     assert store.require("record.json")["status"] == "SUCCEEDED"
 
 
-def test_what_a_merge_holds_in_memory_does_not_grow_with_its_lines(
+def test_a_merges_memory_does_not_grow_with_its_lines(
     store: JobStore, trial: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bodies = {
@@ -437,9 +419,7 @@ def test_the_open_streams_of_a_node_fit_into_the_reducers_memory() -> None:
     assert held <= FUNCTIONS["Reducer"].memory * 2**20 / 4
 
 
-def test_duplicated_and_reordered_workers_change_no_byte_of_the_result(
-    deployment: Machine, store: JobStore
-) -> None:
+def test_repeated_workers_in_any_order_give_the_same_bytes(deployment: Machine, store: JobStore) -> None:
     tasks = make_tasks(60)
     found = []
     for order in (
@@ -455,7 +435,7 @@ def test_duplicated_and_reordered_workers_change_no_byte_of_the_result(
     assert found[0] == found[1] == found[2]
 
 
-def test_a_reducer_that_dies_is_called_again_and_the_job_succeeds(machine: Machine) -> None:
+def test_a_reducer_that_dies_is_called_again(machine: Machine) -> None:
     put_tasks(make_tasks(20))
     deaths = iter([True, True])
 
@@ -467,7 +447,7 @@ def test_a_reducer_that_dies_is_called_again_and_the_job_succeeds(machine: Machi
     assert machine.run().output["status"] == "SUCCEEDED"
 
 
-def test_a_reducer_that_cannot_write_the_account_fails_the_job_loudly(machine: Machine) -> None:
+def test_a_job_without_its_record_fails_loudly(machine: Machine) -> None:
     def die(call: Call) -> None:
         if call.function == "Reducer":
             raise KilledError
@@ -581,7 +561,7 @@ def test_a_throttled_reducer_is_not_taken_for_a_dead_one(machine: Machine, trial
     assert len([each for each in machine.calls if each.function == "Reducer"]) == 6
 
 
-def test_a_job_whose_kind_is_gone_is_accounted_for(
+def test_a_job_whose_kind_is_gone_has_its_tally(
     machine: Machine, store: JobStore, trial: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_job(store, 3, missing=(1,))
@@ -592,7 +572,7 @@ def test_a_job_whose_kind_is_gone_is_accounted_for(
     assert record["counts"] == {"listed": 9, "succeeded": 6, "failed": 0, "quarantined": 0, "unprocessed": 3}
 
 
-def test_a_retry_after_a_kind_failed_on_its_result_works_on_what_did_not_succeed(
+def test_a_retry_after_a_kinds_fault_works_on_the_failures(
     machine: Machine, trial: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_tasks([task(number) for number in range(20)])
