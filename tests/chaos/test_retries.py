@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kinds import fragile
+from kinds import fragile  # type: ignore[attr-defined]
 from tests.chaos.scenarios import (
     ONE_OR_ALL,
     Answer,

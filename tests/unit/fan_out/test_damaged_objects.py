@@ -14,6 +14,7 @@ import pytest
 from fan_out.aws import clients as aws
 from fan_out.aws.storage import JobStore
 from fan_out.steps import reduction
+from task_service.aws import dynamodb
 from tests.support import machine as machines
 from tests.support.machine import BUCKET, Boundary, Context, Ended, KilledError, Machine, names, put_tasks
 from tests.unit.fan_out.conftest import task
@@ -146,10 +147,8 @@ def run(machine: Machine, job_id: str, target: Target, way: str | None) -> tuple
                 raise KilledError
         answer = cross()
         request = boundary.request
-        is_saved = (
-            boundary.operation == "PutObject" and request is not None and "/checkpoints/" in request.url
-        )
-        if target.is_deadly and is_saved and request.url.endswith(target.end) and calls[0] <= 2:
+        saved = request.url if request is not None and boundary.operation == "PutObject" else ""
+        if target.is_deadly and "/checkpoints/" in saved and saved.endswith(target.end) and calls[0] <= 2:
             raise KilledError
         return answer
 
@@ -185,7 +184,7 @@ def test_a_damaged_object_is_lost_and_named(
 
 def reset_tasks(count: int) -> None:
     for task_id in machines.tasks():
-        machines.task_service.aws.dynamodb().delete_item(TableName=machines.TABLE, Key={"id": {"S": task_id}})
+        dynamodb().delete_item(TableName=machines.TABLE, Key={"id": {"S": task_id}})
     put_tasks([task(number) for number in range(count)])
 
 

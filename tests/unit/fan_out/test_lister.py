@@ -247,9 +247,9 @@ def failed(store: JobStore, tasks: list[dict[str, Any]], **asked: Any) -> None:
     earlier = JobStore(store.bucket, "job-0")
     origin = put_plan(earlier, **asked)
     earlier.put_lines("failures.jsonl", [encode({"task": each, "outcome": "failed"}) for each in tasks])
-    asked = read_input({"source": {"failedIn": "job-0"}})
+    again = read_input({"source": {"failedIn": "job-0"}})
     retry = make_plan(
-        "job-1", "2026-11-24T09:00:00Z", asked, RetrySource(origin, 100, expected_count=len(tasks))
+        "job-1", "2026-11-24T09:00:00Z", again, RetrySource(origin, 100, expected_count=len(tasks))
     )
     store.put("job.json", retry.to_json())
 
@@ -356,7 +356,7 @@ def test_a_step_that_cannot_write_its_shards_is_repeated_whole(
     writes = [0]
 
     def around(boundary: Boundary, cross: Callable[[], Any]) -> Any:
-        if boundary.operation == "PutObject" and "/shards/" in boundary.request.url:
+        if boundary.operation == "PutObject" and "/shards/" in str(boundary.request and boundary.request.url):
             writes[0] += 1
             if 3 <= writes[0] <= 3 + 5:
                 raise ConnectTimeoutError(endpoint_url="http://there")

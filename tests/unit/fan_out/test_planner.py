@@ -32,27 +32,41 @@ NAN = float("nan")
 INFINITE = float("inf")
 HUGE = 10**30
 
+
+def values(*all_of: Any) -> tuple[Any, ...]:
+    return all_of
+
+
 # Field, value, and what the sentence says is allowed.
 WRONG: list[tuple[str, Any, str]] = [
     *(
         ("shardSize", value, WHOLE)
-        for value in (0, -1, 10_001, HUGE, True, "500", 500.0, 0.5, NAN, None, [], {})
+        for value in values(0, -1, 10_001, HUGE, True, "500", 500.0, 0.5, NAN, None, [], {})
     ),
-    *(("maxConcurrency", value, WHOLE) for value in (0, -1, 10_001, HUGE, False, "40", 1.5, None, [40])),
+    *(
+        ("maxConcurrency", value, WHOLE)
+        for value in values(0, -1, 10_001, HUGE, False, "40", 1.5, None, [40])
+    ),
     *(
         ("toleratedFailurePercentage", value, "a number from 0 to 100")
-        for value in (-0.1, 100.1, NAN, INFINITE, -INFINITE, True, "5", None, {})
+        for value in values(-0.1, 100.1, NAN, INFINITE, -INFINITE, True, "5", None, {})
     ),
-    *(("tasksPerSecond", value, RATE) for value in (0, -1, 0.09, 1_000_001, NAN, INFINITE, True, "10", [])),
+    *(
+        ("tasksPerSecond", value, RATE)
+        for value in values(0, -1, 0.09, 1_000_001, NAN, INFINITE, True, "10", [])
+    ),
     *(
         ("maxCostUsd", value, "a number above 0, or null for no limit")
-        for value in (0, -1, NAN, INFINITE, 2_000_000, True, "1", {})
+        for value in values(0, -1, NAN, INFINITE, 2_000_000, True, "1", {})
     ),
-    *(("kind", value, "the name of a kind") for value in (None, 1, True, ["daily-plan"], {})),
-    *(("params", value, "an object with the kind's parameters") for value in (None, [], "top=5", 5, True)),
+    *(("kind", value, "the name of a kind") for value in values(None, 1, True, ["daily-plan"], {})),
+    *(
+        ("params", value, "an object with the kind's parameters")
+        for value in values(None, [], "top=5", 5, True)
+    ),
     *(
         ("source", value, SOURCE)
-        for value in (
+        for value in values(
             None,
             True,
             7,
@@ -73,17 +87,17 @@ WRONG: list[tuple[str, Any, str]] = [
             {"type": "tasks"},
         )
     ),
-    *(("filter", value, FILTER) for value in (None, [], "open", 1, True)),
+    *(("filter", value, FILTER) for value in values(None, [], "open", 1, True)),
 ]
 WRONG_NESTED: list[tuple[dict[str, Any], str, Any, str]] = [
     *(
         ({"filter": {"isComplete": value}}, "filter.isComplete", value, "true or false")
-        for value in ("true", 1, 0, [], "")
+        for value in values("true", 1, 0, [], "")
     ),
     *(
         ({"filter": {name: value}}, f"filter.{name}", value, TIME)
         for name in ("dueBefore", "dueAfter")
-        for value in (
+        for value in values(
             "tomorrow",
             "2026-11-23",
             "2026-11-23T09:00:00",
@@ -97,11 +111,11 @@ WRONG_NESTED: list[tuple[dict[str, Any], str, Any, str]] = [
     ({"filter": {"is_complete": True}}, "filter.is_complete", True, "one of isComplete, dueBefore, dueAfter"),
     *(
         ({"params": {"top": value}}, "params.top", value, "a whole number from 0 to 10")
-        for value in (-1, 11, HUGE, True, "5", 5.0, None, NAN)
+        for value in values(-1, 11, HUGE, True, "5", 5.0, None, NAN)
     ),
     *(
         ({"params": {"asOf": value}}, "params.asOf", value, TIME)
-        for value in ("today", "2026-11-23T09:00:00", 5, True, "2026-13-01T00:00:00Z")
+        for value in values("today", "2026-11-23T09:00:00", 5, True, "2026-13-01T00:00:00Z")
     ),
     *(
         (
@@ -110,7 +124,7 @@ WRONG_NESTED: list[tuple[dict[str, Any], str, Any, str]] = [
             value,
             'the IANA name of a time zone, such as "Europe/Berlin"',
         )
-        for value in ("Mars/Olympus", "", "../../etc/passwd", "europe/berlin", 1, None)
+        for value in values("Mars/Olympus", "", "../../etc/passwd", "europe/berlin", 1, None)
     ),
     ({"params": {"tops": 5}}, "params.tops", 5, "one of asOf, timeZone, top"),
     ({"params": {"time_zone": "UTC"}}, "params.time_zone", "UTC", "one of asOf, timeZone, top"),

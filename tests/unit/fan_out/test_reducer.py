@@ -18,7 +18,7 @@ from fan_out.model.manifest import Manifest
 from fan_out.model.node import Node
 from fan_out.model.outcomes import Counts, failure
 from fan_out.model.shard import Progress, Shard
-from fan_out.steps import kind_merger, reduction
+from fan_out.steps import reduction
 from fan_out.steps.finalizing import finalize
 from fan_out.steps.reduction import Cursor, Reduction
 from infra.functions import FUNCTIONS
@@ -240,11 +240,11 @@ def test_of_two_reducers_the_first_commit_of_a_node_counts(
     # The other one looked before the first commit, and sees a partial that came late.
     put_partial(store, shards[1], progress([task(number * 3 + 1) for number in range(3)]))
     real = JobStore.find
-    monkeypatch.setattr(
-        JobStore,
-        "find",
-        lambda self, name, shape=Any: None if name.startswith("reduce/") else real(self, name, shape),
-    )
+
+    def find(self: JobStore, name: str, shape: Any = Any) -> Any:
+        return None if name.startswith("reduce/") else real(self, name, shape)
+
+    monkeypatch.setattr(JobStore, "find", find)
     assert (root(store), outputs(store)) == first
 
 
@@ -550,8 +550,13 @@ def test_a_throttled_reducer_is_not_taken_for_a_dead_one(machine: Machine, trial
 
     def around(boundary: Boundary, cross: Callable[[], Any]) -> Any:
         request = boundary.request
-        is_commit = boundary.operation == "PutObject" and request.url.endswith("/reduce/0-0000000.json")
-        if is_commit and (boundary.attempt > 1 or next(refusals, None) is not None):
+        if (
+            request is None
+            or boundary.operation != "PutObject"
+            or not request.url.endswith("/0-0000000.json")
+        ):
+            return cross()
+        if boundary.attempt > 1 or next(refusals, None) is not None:
             return response(request, 503, "<Error><Code>SlowDown</Code></Error>")
         return cross()
 
@@ -566,7 +571,7 @@ def test_a_job_whose_kind_is_gone_has_its_tally(
 ) -> None:
     put_job(store, 3, missing=(1,))
     with monkeypatch.context() as patched:
-        patched.setattr(kind_merger.kinds, "find", broken)
+        patched.setattr("fan_out.model.kind.find", broken)
         record = call(machine)["record"]
     assert (record["status"], record["error"]["name"]) == ("FAILED", "KindFailedError")
     assert record["counts"] == {"listed": 9, "succeeded": 6, "failed": 0, "quarantined": 0, "unprocessed": 3}

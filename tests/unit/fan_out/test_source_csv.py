@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -53,7 +54,7 @@ texts = st.text(
     is_ended=st.booleans(),
 )
 def test_any_written_table_reads_back_from_any_row(
-    table: list[tuple[str, ...]], order: list[str], ending: str, quoting: int, has_bom: bool, is_ended: bool
+    table: list[tuple[str, ...]], order: list[str], ending: str, quoting: Any, has_bom: bool, is_ended: bool
 ) -> None:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator=ending, quoting=quoting)
