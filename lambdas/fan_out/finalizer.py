@@ -21,6 +21,7 @@ _ENDINGS = {
     "FAILED": ("FAILED", "ExecutionFailedError", "The execution ended before its record was written."),
 }
 # Lambda calls an asynchronous function three times: the last call must not be ended by the kind's own code.
+# protection: deadly-for-the-finalizer
 _DEADLY = 2
 
 

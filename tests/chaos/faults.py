@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from botocore.awsrequest import AWSPreparedRequest
 from botocore.exceptions import ConnectionClosedError, ConnectTimeoutError, ReadTimeoutError
 
 from fan_out.steps.quarantine import DEADLY
@@ -184,8 +185,7 @@ class Faults:
 
     def _at_aws(self, trouble: Trouble, boundary: Boundary, cross: Callable[[], Any]) -> Any:
         """A trouble of a function's call of AWS."""
-        request = boundary.request
-        assert request is not None
+        request = _request(boundary)
         if trouble is Trouble.ERROR:
             return self._refused(boundary, _ERRORS)
         if trouble is Trouble.THROTTLE:
@@ -200,7 +200,7 @@ class Faults:
             self._undisturbed(cross)
         answer = cross()
         if trouble is Trouble.LATE:
-            body = json.loads(request.body)
+            body = _body(request)
             self._late.append(lambda: self.machine.call(_called(boundary), body))
         if trouble is Trouble.KILL_AFTER:
             raise KilledError
@@ -217,13 +217,15 @@ class Faults:
         status, code = self.chance.choice(refusals[boundary.service])
         if boundary.service == "s3":
             body = "" if boundary.operation == "HeadObject" else _XML.format(code)
-            return response(boundary.request, status, body)
+            return response(_request(boundary), status, body)
         headers = {"x-amzn-ErrorType": code}
-        return response(boundary.request, status, json.dumps({"__type": code, "message": "a fault"}), headers)
+        return response(
+            _request(boundary), status, json.dumps({"__type": code, "message": "a fault"}), headers
+        )
 
     def _in_part(self, boundary: Boundary, cross: Callable[[], Any]) -> Any:
-        request = boundary.request
-        asked = json.loads(request.body)
+        request = _request(boundary)
+        asked = _body(request)
         if boundary.operation == "Scan":
             # DynamoDB ends a page after 1 MB before it filters: pages are short, and even empty.
             request.body = json.dumps(asked | {"Limit": 1}).encode()
@@ -248,9 +250,19 @@ class Faults:
         return response(request, 400, json.dumps(body), {"x-amzn-ErrorType": name})
 
 
+def _request(boundary: Boundary) -> AWSPreparedRequest:
+    assert boundary.request is not None
+    return boundary.request
+
+
+def _body(request: AWSPreparedRequest) -> Any:
+    assert isinstance(request.body, str | bytes)
+    return json.loads(request.body)
+
+
 def _called(boundary: Boundary) -> str:
     """The function that a call of Lambda is for."""
-    return boundary.request.url.partition("/functions/")[2].partition("/")[0].replace("%3A", ":")
+    return _request(boundary).url.partition("/functions/")[2].partition("/")[0].replace("%3A", ":")
 
 
 def nothing(boundary: Boundary) -> None:

@@ -102,7 +102,7 @@ def test_tasks_that_exist_throughout_are_listed_exactly_once(
         pytest.param(False, False, id="change last, second heard", marks=pytest.mark.soak),
     ],
 )
-def test_of_two_listers_at_once_that_see_different_tasks_one_counts(
+def test_of_two_listers_that_see_different_tasks_one_counts(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, is_first_heard: bool, is_a_change_before: bool
 ) -> None:
     """One of them is taken for dead and goes on, at every boundary of its work, before and after the other."""
@@ -180,7 +180,7 @@ def test_empty_pages_do_not_end_a_listing(
     assert len([name for name in names() if name.startswith("parts/")]) >= 4
 
 
-def test_a_user_who_edits_a_task_while_the_job_writes_it_keeps_the_edit(machine: Machine) -> None:
+def test_a_users_edit_during_the_jobs_write_is_kept(machine: Machine) -> None:
     """Between the look at a task and the write to it there is time for somebody else."""
     tasks = [task | {"isComplete": False, "dueAt": "2026-11-01T00:00:00Z"} for task in make_tasks(6)]
     put_tasks(tasks)

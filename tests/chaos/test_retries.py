@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kinds import fragile
+from kinds import fragile  # type: ignore[attr-defined]
 from tests.chaos.scenarios import (
     ONE_OR_ALL,
     Answer,
@@ -47,7 +47,7 @@ def retry(machine: Machine, origin: str, job_id: str, **changes: Any) -> Answer:
     return answer
 
 
-def test_a_chain_of_retries_works_on_failures_alone_and_applies_every_effect_once(machine: Machine) -> None:
+def test_a_chain_of_retries_applies_every_effect_once(machine: Machine) -> None:
     tasks = make_tasks(30)
     put_tasks(tasks)
     ids = [task["id"] for task in tasks]
@@ -86,7 +86,7 @@ def test_a_chain_of_retries_works_on_failures_alone_and_applies_every_effect_onc
     assert nothing_left.error == "InvalidJobError"
 
 
-def test_the_same_failures_can_be_retried_twice_and_are_applied_once(machine: Machine) -> None:
+def test_failures_retried_twice_are_applied_once(machine: Machine) -> None:
     tasks = make_tasks(12)
     put_tasks(tasks)
     fragile.BROKEN.update(task["id"] for task in tasks[:5])
@@ -97,7 +97,7 @@ def test_the_same_failures_can_be_retried_twice_and_are_applied_once(machine: Ma
     assert {task["version"] for task in machines.tasks().values()} == {2}
 
 
-def test_a_retry_leaves_out_tasks_that_are_gone_or_no_longer_match(machine: Machine) -> None:
+def test_a_retry_skips_tasks_that_are_gone_or_do_not_match(machine: Machine) -> None:
     tasks = [task | {"isComplete": False} for task in make_tasks(8)]
     put_tasks(tasks)
     fragile.UNREACHABLE.update(task["id"] for task in tasks[:4])
@@ -130,9 +130,7 @@ def stop_at(number: int) -> Callable[[Boundary, Callable[[], Any]], Any]:
 
 
 @pytest.mark.parametrize("kind", ONE_OR_ALL)
-def test_a_job_stopped_anywhere_is_accounted_for_and_made_good_by_a_retry(
-    machine: Machine, kind: str
-) -> None:
+def test_a_job_stopped_anywhere_is_completed_by_a_retry(machine: Machine, kind: str) -> None:
     scenario = Scenario(kind, 12, shard_size=3)
     expected = baseline(machine, scenario)
     calls = sum(boundary.service == "states" for boundary in disturb(machine, scenario).boundaries)
@@ -154,7 +152,7 @@ def test_a_job_stopped_anywhere_is_accounted_for_and_made_good_by_a_retry(
 
 @pytest.mark.parametrize("kind", ONE_OR_ALL)
 @pytest.mark.parametrize("is_before", [True, False], ids=["before the account", "after the account"])
-def test_a_function_that_outlives_the_stop_of_its_job_spoils_nothing(
+def test_a_function_that_outlives_its_job_spoils_nothing(
     machine: Machine, kind: str, is_before: bool
 ) -> None:
     """StopExecution ends no function that is already running."""

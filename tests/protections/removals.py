@@ -7,19 +7,36 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tests.protections.cuts import Cut, Entry, JsonCut, delete, never, replace, value
+from tests.protections.cuts import (
+    Cut,
+    Entry,
+    JsonCut,
+    condition,
+    delete,
+    except_only,
+    never,
+    replace,
+    value,
+    without_keyword,
+)
 
 MACHINE = "statemachines/fan_out.asl.json"
 SHARDS = ("States", "Shards")
 WORKER = (*SHARDS, "ItemProcessor", "States", "Worker")
 TOO_MANY = Entry("ErrorEquals", "Lambda.TooManyRequestsException")
 ANY_ERROR = Entry("ErrorEquals", "States.ALL")
-ACCOUNT = "lambdas/fan_out/steps/finalizing.py"
-CLOSER = "lambdas/fan_out/finalizer.py"
+DOCUMENTS = "lambdas/fan_out/model/documents.py"
+FINALIZER = "lambdas/fan_out/finalizer.py"
+FINALIZING = "lambdas/fan_out/steps/finalizing.py"
+JOB_INPUT = "lambdas/fan_out/model/job_input.py"
+KIND_MERGER = "lambdas/fan_out/steps/kind_merger.py"
 LISTING = "lambdas/fan_out/steps/listing.py"
+OUTCOMES = "lambdas/fan_out/model/outcomes.py"
+PLAN = "lambdas/fan_out/model/plan.py"
 PLANNER = "lambdas/fan_out/planner.py"
 RECORD = "lambdas/fan_out/model/record.py"
 REDUCTION = "lambdas/fan_out/steps/reduction.py"
+RETRY_SOURCE = "lambdas/fan_out/steps/retry_source.py"
 SOURCE_CSV = "lambdas/fan_out/sources/csv.py"
 STORAGE = "lambdas/fan_out/aws/storage.py"
 TOLERANCE = "lambdas/fan_out/steps/early_stop.py"
@@ -76,20 +93,32 @@ def _of(
     return Removal(protection, file, tuple(Text(*pair) for pair in ((old, new), *also)), test)
 
 
+PARTS_BY_LISTING = """
+for number, name in enumerate(sorted(store.names(f"parts/{segment:04d}-"))):
+    part = store.require(name, Part)
+    skipped += part.skipped
+    for shard in part.shards:
+        yield encode(asdict(replace(shard, index=shards)))
+        shards += 1
+        listed += shard.count
+"""
+
 REMOVALS: dict[str, tuple[Removal, ...]] = {
     "a payload over 256 KiB": (
-        _of(
+        Removal(
             "tasks go through S3",
             "lambdas/fan_out/lister.py",
-            '"done": done.is_last}',
-            '"done": done.is_last, "shards": done.shards}',
-            test="test_ten_and_two_hundred_shards_give_the_parent_the_same_payloads",
+            (
+                Cut(
+                    "states-carry-no-tasks", value('VALUE | {"shards": [shard.key for shard in part.shards]}')
+                ),
+            ),
+            test="test_payloads_are_the_same_for_any_number_of_shards",
         ),
-        _of(
+        Removal(
             "a large result stays out of the record",
             RECORD,
-            'result if len(encode(result)) <= LARGEST_RESULT else {"resultKey": store.key("result.json")}',
-            "result",
+            (Cut("a-large-result-stays-out", never),),
             test="test_a_large_result_stays_out_of_the_record",
         ),
     ),
@@ -100,13 +129,11 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             (JsonCut((*SHARDS, "ItemProcessor", "ProcessorConfig"), {"Mode": "INLINE"}),),
             test="test_shards_run_as_children_within_the_jobs_bounds",
         ),
-        _of(
+        Removal(
             "few segments, each listed in as few calls as its time allows",
             LISTING,
-            "if cursor is not None and is_late(longest):",
-            "if cursor is not None:",
+            (Cut("cursor-near-the-deadline", condition("cursor is not None")),),
             test="test_the_parent_execution_is_the_same_at_200_shards",
-            also=(("limit=PAGE,", "limit=plan.shard_size,"),),
         ),
     ),
     "429 from Lambda": (
@@ -162,8 +189,8 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
         Removal(
             "a value has at most 100 levels",
-            KIND,
-            (Cut("a-value-is-not-too-deep", never),),
+            DOCUMENTS,
+            (Cut("depth-of-a-value", never),),
             test="test_whatever_is_returned_fails_its_task_alone",
         ),
     ),
@@ -198,25 +225,33 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         Removal("rules are checked when it is loaded", KIND, (Cut("rules-of-a-kind", never),)),
     ),
     "a kind that fails on the job's result": (
-        _of(
+        Removal(
             "a fault of merge is kept apart",
-            REDUCTION,
-            """            except (Exception, SystemExit) as error:
-                node.fault = _told(error)
-""",
-            """            except SystemExit as error:
-                node.fault = _told(error)
-""",
+            KIND_MERGER,
+            (Cut("a-fault-of-merge", except_only("KeyboardInterrupt")),),
         ),
-        _of(
-            "and of summary",
-            REDUCTION,
-            """            except (Exception, SystemExit) as error:
-                root.fault = _told(error)
-""",
-            """            except SystemExit as error:
-                root.fault = _told(error)
-""",
+        Removal(
+            "and of summary", KIND_MERGER, (Cut("a-fault-of-summary", except_only("KeyboardInterrupt")),)
+        ),
+    ),
+    "a kind that kills the reducer": (
+        Removal(
+            "deaths at one step are counted",
+            KIND_MERGER,
+            (Cut("deaths-of-a-reducer", never),),
+            test="test_a_kind_that_kills_the_reducer_costs_the_result",
+        ),
+        Removal(
+            "the Finalizer's last call goes on without the kind",
+            FINALIZER,
+            (Cut("deadly-for-the-finalizer", value("3")),),
+            test="test_a_kind_that_kills_the_finalizer_costs_the_result",
+        ),
+        Removal(
+            "an exception is no death",
+            KIND_MERGER,
+            (Cut("an-exception-is-no-death", delete),),
+            test="test_a_throttled_reducer_is_not_taken_for_a_dead_one",
         ),
     ),
     "deaths that no task caused": (
@@ -237,11 +272,10 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "a function runs twice at once": (
-        _of(
+        Removal(
             "conditional commits",
             STORAGE,
-            'Body=body, IfNoneMatch="*")',
-            "Body=body)",
+            (Cut("first-commit-counts", without_keyword("IfNoneMatch")),),
         ),
         Removal(
             "of partials",
@@ -249,57 +283,37 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             (Cut("the-first-partial-counts", replace("self.store.put(self.shard.partial, made)")),),
             test="test_of_two_workers_on_one_shard_the_first_commit_counts",
         ),
-        _of(
+        Removal(
             "of nodes",
             REDUCTION,
-            "self._store.put_once(self._name(level, number), asdict(node))",
-            "self._store.put(self._name(level, number), asdict(node))",
-            test="test_of_two_reducers_at_the_same_time_the_first_commit_of_a_node_counts",
+            (Cut("first-node-counts", replace("self._store.put(name, asdict(node))")),),
+            test="test_of_two_reducers_the_first_commit_of_a_node_counts",
         ),
-        _of(
+        Removal(
             "of records",
-            ACCOUNT,
-            """manifest, now(), status=status, error=error)
-    return dict(store.put_once(RECORD, record))
-""",
-            """manifest, now(), status=status, error=error)
-    store.put(RECORD, record)
-    return record
-""",
+            FINALIZING,
+            (Cut("first-record-counts", replace("store.put(RECORD, record)\nreturn record")),),
             test="test_a_finalizer_that_races_the_reducer_agrees_with_it",
         ),
     ),
     "a function outlives its job's stop": (
-        _of(
+        Removal(
             "a record is written once",
-            ACCOUNT,
-            "if (committed := store.get(RECORD)) is not None:",
-            "if (committed := None) is not None:",
-            also=(
-                (
-                    """manifest, now(), status=status, error=error)
-    return dict(store.put_once(RECORD, record))
-""",
-                    """manifest, now(), status=status, error=error)
-    store.put(RECORD, record)
-    return record
-""",
-                ),
+            FINALIZING,
+            (
+                Cut("a-record-is-written-once", never),
+                Cut("first-record-counts", replace("store.put(RECORD, record)\nreturn record")),
             ),
         ),
-        _of(
+        Removal(
             "a retry goes by the record",
-            "lambdas/fan_out/steps/retry_source.py",
-            'is_listed = counts["listed"] > 0 or "resultUrl" in record',
-            'is_listed = earlier.has("manifest.json")',
+            RETRY_SOURCE,
+            (Cut("a-retry-goes-by-the-record", value('earlier.has("manifest.json")')),),
         ),
     ),
     "a lost acknowledgement of a write to S3": (
-        _of(
-            "a commit that exists is read",
-            STORAGE,
-            'if code not in {"PreconditionFailed", "412"}:',
-            "if True:",
+        Removal(
+            "a commit that exists is read", STORAGE, (Cut("a-commit-that-exists-is-read", condition("True")),)
         ),
     ),
     "a lost acknowledgement of an effect": (
@@ -389,23 +403,13 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "a throttled page in a long listing": (
-        _of("what is listed is kept", LISTING, "        if not pages:\n", "        if True:\n"),
+        Removal("what is listed is kept", LISTING, (Cut("listed-so-far-is-kept", condition("True")),)),
     ),
     "skewed segments": (
-        _of(
-            "each segment continues by itself",
-            LISTING,
-            "if cursor is not None and is_late(longest):",
-            "if False:",
-        ),
+        Removal("each segment continues by itself", LISTING, (Cut("cursor-near-the-deadline", never),)),
     ),
     "the lister's 15 minutes": (
-        _of(
-            "a cursor near the deadline",
-            LISTING,
-            "if cursor is not None and is_late(longest):",
-            "if False:",
-        ),
+        Removal("a cursor near the deadline", LISTING, (Cut("cursor-near-the-deadline", never),)),
     ),
     "the worker's 15 minutes": (
         Removal(
@@ -422,34 +426,30 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "the reducer's 15 minutes": (
-        _of(
+        Removal(
             "a call goes on at the node where the last one ended",
             REDUCTION,
-            "return Cursor(level, number, offset)",
-            "return Cursor(level, number + 1, offset)",
-            test="test_a_reducer_that_is_called_again_and_again_ends_with_the_same_bytes",
+            (Cut("reducer-goes-on-there", value("Cursor(level, number + 1, offset)")),),
+            test="test_a_reduction_over_many_calls_gives_the_same_bytes",
         ),
-        _of(
+        Removal(
             "a cursor near the deadline",
             REDUCTION,
-            "if is_late(longest):",
-            "if False:",
-            test="test_a_late_reducer_answers_a_cursor_and_keeps_the_error_that_was_caught",
+            (Cut("reducer-cursor", never),),
+            test="test_a_late_reducer_answers_a_cursor_and_the_error",
         ),
     ),
     "a reducer's memory": (
-        _of(
+        Removal(
             "lines are streamed",
             REDUCTION,
-            "streams = [self._texts(child.lines) for",
-            "streams = [iter(list(self._texts(child.lines))) for",
-            test="test_what_a_merge_holds_in_memory_does_not_grow_with_its_lines",
+            (Cut("lines-are-streamed", value("[iter(list(each)) for each in VALUE]")),),
+            test="test_a_merges_memory_does_not_grow_with_its_lines",
         ),
-        _of(
+        Removal(
             "at most 64 children a node",
             REDUCTION,
-            "FAN_IN = 64",
-            "FAN_IN = 1_000_000",
+            (Cut("fan-in", value("1_000_000")),),
             test="test_the_open_streams_of_a_node_fit_into_the_reducers_memory",
         ),
     ),
@@ -478,52 +478,89 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "stray objects in the job's prefix": (
-        _of(
+        Removal(
             "parts are read by name",
             LISTING,
-            "for number in range(steps[segment]):",
-            'for number in range(len(list(store.names(f"parts/{segment:04d}-")))):',
+            (Cut("parts-by-name", replace(PARTS_BY_LISTING)),),
             test="test_stray_objects_of_dead_attempts_are_never_taken_in",
         ),
-        _of(
+        Removal(
             "shards have their content in their names",
             LISTING,
-            "{len(self.shards):06d}-{digest}.jsonl",
-            "{len(self.shards):06d}.jsonl",
-            test="test_an_attempt_that_listed_something_else_cannot_change_a_committed_shard",
+            (Cut("content-in-the-key", value('self.store.key(f"{self.prefix}-{index:06d}.jsonl")')),),
+            test="test_another_listing_cannot_change_a_committed_shard",
         ),
     ),
     "a missing part": (
-        _of(
+        Removal(
             "parts are counted",
             LISTING,
-            "step = Step(**store.require(part_name(segment, number)))",
-            "step = Step(**(store.get(part_name(segment, number)) or Step([], 0, None).to_json()))",
+            (
+                Cut(
+                    "parts-are-counted",
+                    value("store.find(part_name(segment, number), Part) or Part([], 0, None)"),
+                ),
+            ),
         ),
     ),
     "a missing shard object": (
-        _of(
-            "the account names what is lost",
+        Removal("the record names what is lost", REDUCTION, (Cut("a-lost-object-is-named", delete),)),
+    ),
+    "an object that cannot be read": (
+        Removal(
+            "a seal on documents",
+            DOCUMENTS,
+            (Cut("seal", never),),
+            test="test_a_damaged_object_is_lost_and_named",
+        ),
+        Removal(
+            "with their key",
+            DOCUMENTS,
+            (Cut("seal-names-its-key", replace("if key is not None:\n    document.pop('object')")),),
+            test="test_a_damaged_object_is_lost_and_named",
+        ),
+        Removal(
+            "digests of files",
+            STORAGE,
+            (Cut("digest-of-lines", never),),
+            test="test_a_damaged_object_is_lost_and_named",
+        ),
+        Removal(
+            "an unreadable object is no commit",
+            STORAGE,
+            (Cut("an-unreadable-object-is-no-commit", condition("True")),),
+            test="test_a_damaged_object_is_lost_and_named",
+        ),
+        Removal(
+            "counts add up to the shard",
             REDUCTION,
-            'problems.append(f"Shard {shard.index} is lost: {error}")',
-            "del error",
+            (Cut("counts-of-a-partial", never),),
+            test="test_a_partial_of_too_few_tasks_is_lost",
+        ),
+    ),
+    "a list of failures that was overwritten": (
+        Removal(
+            "its version is committed",
+            RETRY_SOURCE,
+            (Cut("version-of-the-failures", value("root is not None")),),
         ),
     ),
     "a missing partial": (
-        _of(
+        Removal(
             "the manifest says what must be there",
             REDUCTION,
-            "                self._give_up(shard, progress)\n",
-            "                pass\n",
+            (
+                Cut("what-must-be-there", delete),
+                Cut("what-is-left", value("0")),
+            ),
         ),
     ),
     "silent partial success": (
-        _of(
-            "the account decides",
+        Removal(
+            "the tally decides",
             RECORD,
-            '"PARTIAL" if counts.not_succeeded else "SUCCEEDED"',
-            '"SUCCEEDED"',
-            test="test_the_tolerance_is_of_tasks_and_decides_between_partial_and_failed",
+            (Cut("partial-is-a-status", value('"FAILED" if problem is not None else "SUCCEEDED"')),),
+            test="test_the_tolerance_decides_between_partial_and_failed",
         ),
         Removal(
             "exit code 3",
@@ -567,36 +604,29 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "a CSV overwritten while it is listed": (
-        _of(
-            "reads are of the version that was planned",
-            STORAGE,
-            '{} if etag is None else {"IfMatch": etag}',
-            "{}",
+        Removal(
+            "reads are of the version that was planned", STORAGE, (Cut("version-of-a-source", value("{}")),)
         ),
     ),
     "a job's name that was used before": (
-        _of(
+        Removal(
             "the plan is committed once",
             PLANNER,
-            'kept = record if record is not None else jobs.put_once("job.json", plan.to_json())',
-            'jobs.put("job.json", kept := plan.to_json())',
+            (
+                Cut(
+                    "a-plan-is-committed-once",
+                    replace("store.put('job.json', plan.to_json())\nstarted_at = plan.started_at"),
+                ),
+            ),
         ),
     ),
     "a job's name that was used before, its objects gone": (
-        _of(
-            "effects are keyed by the job's start, too",
-            "lambdas/fan_out/model/plan.py",
-            'else f"{job_id}@{started_at}"',
-            "else job_id",
+        Removal(
+            "effects are keyed by the job's start, too", PLAN, (Cut("scope-has-the-start", value("job_id")),)
         ),
     ),
     "workers that all die, everything tolerated": (
-        _of(
-            "a job of which no shard was finished is FAILED",
-            RECORD,
-            "if root.failed and not root.done:",
-            "if False:",
-        ),
+        Removal("a job of which no shard was finished is FAILED", RECORD, (Cut("no-shard-finished", never),)),
     ),
     "a stuck job": (
         Removal(
@@ -611,12 +641,16 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             (JsonCut(("States", "Planner", "TimeoutSeconds")),),
             test="test_a_state_waits_longer_than_its_function_runs",
         ),
-        _of(
+        Removal(
             "the Finalizer",
-            CLOSER,
-            '"TIMED_OUT": (',
-            '"TIMED": (',
-            test="test_a_job_that_ended_in_the_middle_of_its_work_gets_its_account",
+            FINALIZER,
+            (
+                Cut(
+                    "every-ending-has-a-record",
+                    value('{name: _ENDINGS[name] for name in ("ABORTED", "FAILED")}[execution["status"]]'),
+                ),
+            ),
+            test="test_a_job_that_ended_midway_gets_its_record",
         ),
     ),
     "the same job started twice at once": (
@@ -627,46 +661,50 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             "name=new_id(), input=text",
             test="test_the_same_job_again_is_the_same_job",
         ),
-        _of(
+        Removal(
             "conditional commits",
             STORAGE,
-            'Body=body, IfNoneMatch="*")',
-            "Body=body)",
+            (Cut("first-commit-counts", without_keyword("IfNoneMatch")),),
             test="test_the_same_job_run_twice_at_once_is_one_job",
         ),
     ),
     "stop mid-way, then retry": (
-        _of("the closing account", CLOSER, '"ABORTED": ("STOPPED"', '"ABORTED": ("FAILED"'),
-        _of(
+        Removal(
+            "the closing record",
+            FINALIZER,
+            (Cut("every-ending-has-a-record", value('("FAILED", *VALUE[1:])')),),
+        ),
+        Removal(
             "failedIn lists anew what was not listed to its end",
-            "lambdas/fan_out/model/plan.py",
-            "source = retried.plan.source if retried.named is None else asked.source",
-            "source = asked.source",
-            test="test_a_job_stopped_anywhere_is_accounted_for_and_made_good_by_a_retry",
+            PLAN,
+            (Cut("unlisted-source-again", condition("True")),),
+            test="test_a_job_stopped_anywhere_is_completed_by_a_retry",
         ),
     ),
     "a chain of retries": (
-        _of(
+        Removal(
             "effects are keyed by the chain's first job",
-            "lambdas/fan_out/model/plan.py",
-            'effect_scope=origin.effect_scope if origin is not None else f"{job_id}@{started_at}"',
-            'effect_scope=f"{job_id}@{started_at}"',
+            PLAN,
+            (
+                Cut(
+                    "scope-of-the-chain",
+                    value('earlier.model_copy(update=changes | {"effect_scope": f"{job_id}@{started_at}"})'),
+                ),
+            ),
         ),
     ),
     "a retry's list of failures is not whole": (
-        _of(
-            "the origin's account says how many there are",
+        Removal(
+            "the earlier job's record says how many there are",
             LISTING,
-            "if plan.named is not None and listed + skipped != plan.named:",
-            "if False:",
-            test="test_a_retry_that_lists_another_number_of_tasks_than_its_origin_names_fails",
+            (Cut("expected-count-of-a-retry", never),),
+            test="test_a_retry_that_lists_another_number_of_tasks_fails",
         ),
-        _of(
-            "a lost list is not gone by",
-            "lambdas/fan_out/steps/retry_source.py",
-            "if is_listed and not is_off and earlier.has(FAILURES):",
-            "if is_listed:",
-            test="test_a_retry_of_a_job_that_lost_objects_lists_its_source_anew",
+        Removal(
+            "a lost list is not used",
+            RETRY_SOURCE,
+            (Cut("a-lost-list-is-not-used", condition("is_listed")),),
+            test="test_a_retry_after_lost_objects_lists_its_source_anew",
         ),
     ),
     "the reducer cannot write the account": (
@@ -674,14 +712,18 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             "Catch to a Fail state",
             MACHINE,
             (JsonCut(("States", "Reducer", "Catch")),),
-            test="test_a_reducer_that_cannot_write_the_account_fails_the_job_loudly",
+            test="test_a_job_without_its_record_fails_loudly",
         ),
-        _of(
+        Removal(
             "the Finalizer tries again",
-            CLOSER,
-            '"FAILED": ("FAILED"',
-            '"BROKEN": ("FAILED"',
-            test="test_a_job_whose_reducer_could_not_write_the_account_gets_it_here",
+            FINALIZER,
+            (
+                Cut(
+                    "every-ending-has-a-record",
+                    value('{name: _ENDINGS[name] for name in ("ABORTED", "TIMED_OUT")}[execution["status"]]'),
+                ),
+            ),
+            test="test_a_job_without_its_reducers_record_gets_it_here",
         ),
         Removal(
             "EventBridge",
@@ -691,40 +733,35 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "a broken CSV": (
-        _of(
+        Removal(
             "a bad row is a row with a problem",
             SOURCE_CSV,
-            "return _Record([], _problem(error), first.end)",
-            "raise InvalidJobError(_problem(error)) from error",
+            (Cut("a-bad-row-is-a-row", replace("raise InvalidJobError(_problem(error)) from error")),),
         ),
-        _of(
+        Removal(
             "recovery at the next line",
             SOURCE_CSV,
-            "self._again.extendleft(reversed(taken[1:]))",
-            "pass",
+            (Cut("recovery-at-the-next-line", delete),),
             test="test_an_unclosed_quote_does_not_swallow_the_rows_behind_it",
         ),
     ),
     "numbers and text at their limits": (
-        _of(
+        Removal(
             "numbers have bounds",
-            "lambdas/fan_out/model/plan.py",
-            '500, alias="shardSize", ge=1, le=10_000,',
-            '500, alias="shardSize", ge=1,',
-            test="test_a_wrong_field_is_refused_with_its_name_its_value_and_what_is_allowed",
+            JOB_INPUT,
+            (Cut("shard-size-bounds", without_keyword("le")),),
+            test="test_a_wrong_field_is_refused_with_what_is_allowed",
         ),
-        _of(
+        Removal(
             "input is typed",
-            "lambdas/fan_out/model/plan.py",
-            "frozen=True, strict=True, extra=",
-            "frozen=True, strict=False, extra=",
-            test="test_a_wrong_field_is_refused_with_its_name_its_value_and_what_is_allowed",
+            JOB_INPUT,
+            (Cut("typed-input", without_keyword("strict")),),
+            test="test_a_wrong_field_is_refused_with_what_is_allowed",
         ),
-        _of(
+        Removal(
             "UTF-8 throughout",
-            "lambdas/fan_out/model/outcomes.py",
-            'str(said).encode("utf-8", "replace").decode()',
-            "str(said)",
+            OUTCOMES,
+            (Cut("text-is-utf-8", value("(str(name), str(message))")),),
             test="test_a_failures_message_of_any_length_and_any_text_is_written_short",
         ),
     ),
@@ -736,14 +773,11 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             "DETAIL_CHARACTERS: Final = 1_000_000\n",
             test="test_a_value_outside_the_rules_is_refused_with_a_sentence",
         ),
-        _of(
+        Removal(
             "a row has at most 64 KiB",
             SOURCE_CSV,
-            """if size > LONGEST_ROW:
-                    raise""",
-            """if False:
-                    raise""",
-            test="test_a_quoted_row_longer_than_any_task_is_a_problem_of_its_own",
+            (Cut("longest-row", never),),
+            test="test_a_quoted_row_that_is_too_long_is_a_problem",
         ),
     ),
 }

@@ -32,7 +32,7 @@ RECORD = "record.json"
 # A line for each of its tasks that did not succeed.
 FAILURES = "failures.jsonl"
 # Documents for people are plain JSON; all others are sealed.
-PLAIN = {"job.json", RECORD, "result.json", "digest.json"}
+PLAIN = {RECORD, "result.json", "digest.json"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +81,10 @@ class Bucket:
         if found is None:
             raise AccountingError(f"{key} exists and cannot be read.")
         stored, etag = found
+        # protection: an-unreadable-object-is-no-commit
         if is_fit(stored):
             return stored
-        # What cannot be read is no commit. The condition lets one of several attempts replace it.
+        # The condition lets one of several attempts replace what cannot be read.
         if self._put_if(key, body, IfMatch=etag):
             return body
         raise ServiceUnavailableError(

@@ -66,6 +66,7 @@ class KindMerger:
         try:
             yield
         except Exception:
+            # protection: an-exception-is-no-death
             self._mark(before)
             raise
 
@@ -78,6 +79,7 @@ class KindMerger:
         nodes = list(nodes)
         if (fault := next((node.fault for node in nodes if node.fault), self._fault)) is not None:
             return None, fault
+        # protection: a-fault-of-merge
         try:
             kind, job = self._load()
             merged = kind.zero()
@@ -95,6 +97,7 @@ class KindMerger:
         value, fault = self.merge(nodes)
         if fault is not None:
             return None, fault
+        # protection: a-fault-of-summary
         try:
             kind, job = self._load()
             summary = kind.summary(value, job)

@@ -28,6 +28,7 @@ from fan_out.model.shard import Progress, Shard
 from fan_out.steps.folding import make_partial
 from fan_out.steps.kind_merger import KindMerger
 
+# protection: fan-in
 FAN_IN = 64
 # Objects that are read at the same time.
 READERS = 16
@@ -126,6 +127,7 @@ class Reduction:
             return Node(**vars(found), done=1)
         progress = self._read(problems, shard, self._checkpoint) or Progress()
         tasks = self._read(problems, shard, self._tasks)
+        # protection: what-is-left
         left = shard.count - progress.next
         progress.counts.unprocessed += left
         # protection: what-must-be-there

@@ -22,7 +22,9 @@ def find_retry_source(bucket: Bucket, source: Source) -> RetrySource | None:
     job_id = source.job_id
     earlier = JobStore(bucket, job_id)
     record = earlier.find(RECORD, JobRecord)
-    plan = _read_plan(earlier)
+    # An object is lost without which there is no tally.
+    is_off = record is not None and record.get("error", {}).get("name") == AccountingError.__name__
+    plan = _read_plan(earlier, is_off=is_off)
     if plan is None and record is None:
         raise SourceNotFoundError(f'source.failedIn is "{job_id}", but there is no such job.')
     if plan is None:
@@ -35,27 +37,26 @@ def find_retry_source(bucket: Bucket, source: Source) -> RetrySource | None:
     is_listed = counts["listed"] > 0 or "resultUrl" in record
     if is_listed and not others:
         raise _refuse(job_id, "a job with failed, quarantined or unprocessed tasks")
-    is_off = record.get("error", {}).get("name") == AccountingError.__name__
     # protection: a-lost-list-is-not-used
     if is_listed and not is_off and _has_failures(earlier):
         return RetrySource(plan, counts["listed"], expected_count=others)
     return RetrySource(_with_source_that_exists(bucket, plan), counts["listed"], expected_count=None)
 
 
-def _read_plan(store: JobStore) -> Plan | None:
+def _read_plan(store: JobStore, *, is_off: bool = False) -> Plan | None:
     """The job's plan, None if it was not planned. Raises InvalidJobError if the plan is lost."""
     try:
-        plan = store.get("job.json", Plan)
+        return store.require("job.json", Plan) if is_off else store.get("job.json", Plan)
     except AccountingError:
         lost = "a job whose job.json can be read; this one can only be started anew, with its input"
         raise _refuse(store.job_id, lost) from None
-    return plan
 
 
 def _has_failures(store: JobStore) -> bool:
     """Whether the job's list of failures is the one that its reducer wrote."""
     root = store.find(ROOT, Node)
     etag = root.failures_etag if root is not None else None
+    # protection: version-of-the-failures
     return etag is not None and etag == store.bucket.etag(store.key(FAILURES))
 
 

@@ -57,7 +57,7 @@ def trial(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     folder = str(Path(__file__).parent / "own_kinds")
     monkeypatch.setattr(kinds, "__path__", [*kinds.__path__, folder])
     kind.find.cache_clear()
-    found = kind.find("trial")
+    found: Any = kind.find("trial")
     found.on.clear()
     found.calls.clear()
     found.keys.clear()

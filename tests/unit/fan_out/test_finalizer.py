@@ -28,7 +28,7 @@ class StoppedError(BaseException):
     """The execution is stopped here: neither the function nor the machine goes on."""
 
 
-def stop_at(machine: Machine, function: str, number: int) -> None:
+def stop_at(machine: Machine, function: str, number: int, **asked: Any) -> None:
     """Run a job and stop it before the n-th call of a function."""
     seen = 0
 
@@ -41,14 +41,12 @@ def stop_at(machine: Machine, function: str, number: int) -> None:
 
     machine.before = before
     with pytest.raises(StoppedError):
-        machine.run({"shardSize": 5})
+        machine.run({"shardSize": 5} | asked)
     machine.before = lambda call: None
 
 
 @pytest.mark.parametrize("status", ENDINGS)
-def test_a_job_that_ended_in_the_middle_of_its_work_gets_its_account(
-    machine: Machine, store: JobStore, status: str
-) -> None:
+def test_a_job_that_ended_midway_gets_its_record(machine: Machine, store: JobStore, status: str) -> None:
     put_tasks(make_tasks(30, complete=0))
     stop_at(machine, "Worker", 3)
     assert not store.has("record.json")
@@ -65,7 +63,7 @@ def test_a_job_that_ended_in_the_middle_of_its_work_gets_its_account(
 
 
 @pytest.mark.parametrize("status", ENDINGS)
-def test_a_job_that_ended_before_its_manifest_has_a_record_of_no_tasks(
+def test_a_job_that_ended_while_listing_lists_no_tasks(
     machine: Machine, store: JobStore, status: str
 ) -> None:
     put_tasks(make_tasks(30))
@@ -104,9 +102,7 @@ def test_a_refused_job_keeps_the_reason_that_its_reducer_wrote(machine: Machine,
     assert store.require("record.json")["error"]["name"] == "InvalidJobError"
 
 
-def test_a_job_whose_reducer_could_not_write_the_account_gets_it_here(
-    machine: Machine, store: JobStore
-) -> None:
+def test_a_job_without_its_reducers_record_gets_it_here(machine: Machine, store: JobStore) -> None:
     put_tasks([task(number) for number in range(9)])
 
     def die(call: Call) -> None:
@@ -120,7 +116,7 @@ def test_a_job_whose_reducer_could_not_write_the_account_gets_it_here(
     assert store.require("record.json")["counts"]["succeeded"] == 9
 
 
-def test_an_account_that_takes_longer_than_one_call_is_gone_on_with_by_the_next(
+def test_a_record_may_take_several_calls(
     machine: Machine, store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fan_out.steps.reduction.FAN_IN", 2)
@@ -132,6 +128,26 @@ def test_an_account_that_takes_longer_than_one_call_is_gone_on_with_by_the_next(
     machine.contexts.clear()
     assert [name for name in names() if name.startswith("reduce/")]
     assert call(machine, "ABORTED")["status"] == "STOPPED"
+
+
+def test_a_kind_that_kills_the_finalizer_costs_the_result(
+    machine: Machine, store: JobStore, trial: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_tasks([task(number) for number in range(30)])
+    stop_at(machine, "Worker", 3, kind="trial")
+
+    def kill(*_: Any) -> Any:
+        raise KilledError
+
+    monkeypatch.setattr(type(trial), "merge", kill)
+    # Lambda calls an asynchronous function three times.
+    for _ in range(2):
+        with pytest.raises(KilledError):
+            call(machine, "ABORTED")
+    assert call(machine, "ABORTED")["status"] == "STOPPED"
+    record = store.require("record.json")
+    assert record["counts"]["listed"] == 30 == sum(record["counts"].values()) - 30
+    assert "result" not in record
 
 
 def test_a_stopped_job_can_be_retried_over_what_it_did_not_reach(machine: Machine, store: JobStore) -> None:

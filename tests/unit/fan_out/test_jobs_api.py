@@ -705,3 +705,15 @@ def test_a_look_that_is_throttled_shows_what_was_known_before(
     assert watched._shards("one") == {}
     watched._progress["one"] = (-10.0, {"done": 3, "failed": 0})
     assert watched._shards("one") == {"done": 3, "failed": 0}
+
+
+@pytest.mark.parametrize("body", [b"", b"null", b"{}", b"[]", b'{"jobId": "mine", "status": "SUCCEEDED"}'])
+def test_a_record_that_cannot_be_read_is_no_record(bucket: Bucket, body: bytes) -> None:
+    send("POST", "/jobs", '{"jobId": "mine"}')
+    put_plan(JobStore(bucket, "mine"))
+    for name in ("record.json", "manifest.json", "digest.json"):
+        bucket.put(f"jobs/mine/{name}", body)
+    status, answer = send("GET", "/jobs/mine")
+    assert (status, answer["status"], answer["counts"]["listed"]) == (200, "RUNNING", 0)
+    assert send("GET", "/jobs/mine/failures")[1]["digest"] == []
+    assert send("POST", "/jobs/mine/retry")[1]["error"]["field"] == "source.failedIn"

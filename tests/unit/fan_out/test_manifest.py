@@ -51,9 +51,7 @@ def put_parts(store: JobStore) -> None:
     put_part(store, 3, 0, [1])
 
 
-def test_the_manifest_has_a_line_a_shard_in_the_order_of_segments_and_steps(
-    machine: Machine, store: JobStore
-) -> None:
+def test_the_manifest_has_a_line_for_each_shard_in_order(machine: Machine, store: JobStore) -> None:
     put_plan(store, shardSize=5)
     put_parts(store)
     assert call([2, 1, 1, 1]) == {
@@ -76,7 +74,7 @@ def test_the_manifest_has_a_line_a_shard_in_the_order_of_segments_and_steps(
     assert store.require("manifest.json", Manifest) == Manifest(5, 18, 3, digest(body))
 
 
-def test_the_order_in_which_the_segments_answered_does_not_matter(machine: Machine, store: JobStore) -> None:
+def test_the_order_of_the_segments_answers_does_not_matter(machine: Machine, store: JobStore) -> None:
     put_plan(store)
     put_parts(store)
     call([2, 1, 1, 1])
@@ -180,7 +178,7 @@ def test_the_limit_is_compared_with_the_estimate() -> None:
         costs.check_limit(plan(maxCostUsd=cost * 0.999), summed)
 
 
-def test_the_estimate_grows_with_shards_and_tasks_and_is_of_the_order_of_the_published_prices() -> None:
+def test_the_estimate_grows_with_shards_and_tasks() -> None:
     none, some = costs.estimate_usd("daily-plan", 0, 0), costs.estimate_usd("daily-plan", 1000, 2)
     more_shards, more_tasks = (
         costs.estimate_usd("daily-plan", 1000, 1000),
@@ -200,7 +198,7 @@ def test_a_ceiling_that_makes_workers_wait_is_in_the_estimate() -> None:
     costs.check_limit(plan(maxCostUsd=0.2, tasksPerSecond=10, maxConcurrency=1), summed)
 
 
-def test_a_job_that_its_ceiling_makes_longer_than_a_job_may_last_is_refused_before_its_work() -> None:
+def test_a_ceiling_that_makes_a_job_too_long_is_refused() -> None:
     summed = Manifest(2000, 1_000_000, 0)
     with pytest.raises(
         InvalidJobError, match=r"tasksPerSecond is 1, but must be at least 1\.7 for 1000000 tasks"

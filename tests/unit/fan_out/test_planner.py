@@ -33,27 +33,41 @@ NAN = float("nan")
 INFINITE = float("inf")
 HUGE = 10**30
 
+
+def values(*all_of: Any) -> tuple[Any, ...]:
+    return all_of
+
+
 # Field, value, and what the sentence says is allowed.
 WRONG: list[tuple[str, Any, str]] = [
     *(
         ("shardSize", value, WHOLE)
-        for value in (0, -1, 10_001, HUGE, True, "500", 500.0, 0.5, NAN, None, [], {})
+        for value in values(0, -1, 10_001, HUGE, True, "500", 500.0, 0.5, NAN, None, [], {})
     ),
-    *(("maxConcurrency", value, WHOLE) for value in (0, -1, 10_001, HUGE, False, "40", 1.5, None, [40])),
+    *(
+        ("maxConcurrency", value, WHOLE)
+        for value in values(0, -1, 10_001, HUGE, False, "40", 1.5, None, [40])
+    ),
     *(
         ("toleratedFailurePercentage", value, "a number from 0 to 100")
-        for value in (-0.1, 100.1, NAN, INFINITE, -INFINITE, True, "5", None, {})
+        for value in values(-0.1, 100.1, NAN, INFINITE, -INFINITE, True, "5", None, {})
     ),
-    *(("tasksPerSecond", value, RATE) for value in (0, -1, 0.09, 1_000_001, NAN, INFINITE, True, "10", [])),
+    *(
+        ("tasksPerSecond", value, RATE)
+        for value in values(0, -1, 0.09, 1_000_001, NAN, INFINITE, True, "10", [])
+    ),
     *(
         ("maxCostUsd", value, "a number above 0, or null for no limit")
-        for value in (0, -1, NAN, INFINITE, 2_000_000, True, "1", {})
+        for value in values(0, -1, NAN, INFINITE, 2_000_000, True, "1", {})
     ),
-    *(("kind", value, "the name of a kind") for value in (None, 1, True, ["daily-plan"], {})),
-    *(("params", value, "an object with the kind's parameters") for value in (None, [], "top=5", 5, True)),
+    *(("kind", value, "the name of a kind") for value in values(None, 1, True, ["daily-plan"], {})),
+    *(
+        ("params", value, "an object with the kind's parameters")
+        for value in values(None, [], "top=5", 5, True)
+    ),
     *(
         ("source", value, SOURCE)
-        for value in (
+        for value in values(
             None,
             True,
             7,
@@ -74,17 +88,17 @@ WRONG: list[tuple[str, Any, str]] = [
             {"type": "tasks"},
         )
     ),
-    *(("filter", value, FILTER) for value in (None, [], "open", 1, True)),
+    *(("filter", value, FILTER) for value in values(None, [], "open", 1, True)),
 ]
 WRONG_NESTED: list[tuple[dict[str, Any], str, Any, str]] = [
     *(
         ({"filter": {"isComplete": value}}, "filter.isComplete", value, "true or false")
-        for value in ("true", 1, 0, [], "")
+        for value in values("true", 1, 0, [], "")
     ),
     *(
         ({"filter": {name: value}}, f"filter.{name}", value, TIME)
         for name in ("dueBefore", "dueAfter")
-        for value in (
+        for value in values(
             "tomorrow",
             "2026-11-23",
             "2026-11-23T09:00:00",
@@ -98,11 +112,11 @@ WRONG_NESTED: list[tuple[dict[str, Any], str, Any, str]] = [
     ({"filter": {"is_complete": True}}, "filter.is_complete", True, "one of isComplete, dueBefore, dueAfter"),
     *(
         ({"params": {"top": value}}, "params.top", value, "a whole number from 0 to 10")
-        for value in (-1, 11, HUGE, True, "5", 5.0, None, NAN)
+        for value in values(-1, 11, HUGE, True, "5", 5.0, None, NAN)
     ),
     *(
         ({"params": {"asOf": value}}, "params.asOf", value, TIME)
-        for value in ("today", "2026-11-23T09:00:00", 5, True, "2026-13-01T00:00:00Z")
+        for value in values("today", "2026-11-23T09:00:00", 5, True, "2026-13-01T00:00:00Z")
     ),
     *(
         (
@@ -111,7 +125,7 @@ WRONG_NESTED: list[tuple[dict[str, Any], str, Any, str]] = [
             value,
             'the IANA name of a time zone, such as "Europe/Berlin"',
         )
-        for value in ("Mars/Olympus", "", "../../etc/passwd", "europe/berlin", 1, None)
+        for value in values("Mars/Olympus", "", "../../etc/passwd", "europe/berlin", 1, None)
     ),
     ({"params": {"tops": 5}}, "params.tops", 5, "one of asOf, timeZone, top"),
     ({"params": {"time_zone": "UTC"}}, "params.time_zone", "UTC", "one of asOf, timeZone, top"),
@@ -151,9 +165,7 @@ def test_an_execution_whose_name_cannot_be_an_id_is_refused(machine: Machine, na
         planner.handler({"jobId": name, "startedAt": STARTED_AT, "input": {}}, Context())
 
 
-def test_a_name_under_which_an_earlier_job_left_its_objects_is_refused(
-    machine: Machine, store: JobStore
-) -> None:
+def test_a_name_whose_earlier_job_left_objects_is_refused(machine: Machine, store: JobStore) -> None:
     call({})
     with pytest.raises(InvalidJobError, match="a name that no job has whose objects are still kept"):
         planner.handler({"jobId": "job-1", "startedAt": "2027-11-23T09:00:00Z", "input": {}}, Context())
@@ -186,9 +198,7 @@ def refused(document: Any) -> InvalidJobError:
 
 
 @pytest.mark.parametrize(("field", "value", "allowed"), WRONG, ids=lambda value: str(value)[:30])
-def test_a_wrong_field_is_refused_with_its_name_its_value_and_what_is_allowed(
-    field: str, value: Any, allowed: str
-) -> None:
+def test_a_wrong_field_is_refused_with_what_is_allowed(field: str, value: Any, allowed: str) -> None:
     error = refused({field: value})
     assert str(error) == f"{field} is {shown(value)}, but must be {allowed}."
     assert (error.field, error.allowed) == (field, allowed)
@@ -225,7 +235,7 @@ def test_a_value_of_any_length_is_cut_in_the_sentence() -> None:
     assert len(str(refused({"source": ["x" * 1000] * 1000}))) < 300
 
 
-def test_the_end_of_time_is_refused_where_no_day_could_be_made_of_it() -> None:
+def test_a_time_that_has_no_day_is_refused() -> None:
     for as_of in ("9999-12-31T12:00:00Z", "0001-01-01T12:00:00Z"):
         for name in ("daily-plan", "reschedule-overdue"):
             assert refused({"kind": name, "params": {"asOf": as_of}}).field == "params.asOf"
@@ -253,9 +263,7 @@ def test_an_empty_input_is_todays_plan_with_every_default(machine: Machine, stor
     }
 
 
-def test_every_field_is_taken_over_and_the_consoles_comment_ignored(
-    machine: Machine, store: JobStore
-) -> None:
+def test_every_field_is_used_and_the_comment_ignored(machine: Machine, store: JobStore) -> None:
     call(
         {
             "Comment": {"any": ["thing"]},
@@ -383,9 +391,7 @@ def test_a_retry_is_as_its_origin_where_the_input_says_nothing(machine: Machine,
     assert (stored.retry_of, stored.effect_scope) == ("job-0", SCOPE)
 
 
-def test_the_effects_of_a_chain_of_retries_are_keyed_by_its_first_job(
-    machine: Machine, store: JobStore
-) -> None:
+def test_effects_of_retries_are_keyed_by_the_first_job(machine: Machine, store: JobStore) -> None:
     origin(store, FAILED, kind="reschedule-overdue")
     call({"source": {"failedIn": "job-0"}})
     end(store, FAILED)
@@ -396,9 +402,7 @@ def test_the_effects_of_a_chain_of_retries_are_keyed_by_its_first_job(
     assert (stored.retry_of, stored.effect_scope) == ("job-1", SCOPE)
 
 
-def test_a_retry_of_a_job_that_was_never_listed_lists_its_source_anew(
-    machine: Machine, store: JobStore
-) -> None:
+def test_a_retry_of_an_unlisted_job_lists_its_source_anew(machine: Machine, store: JobStore) -> None:
     origin(store, UNLISTED)
     assert call({"source": {"failedIn": "job-0"}})["segments"] == list(range(SEGMENTS))
     assert store.require("job.json", Plan).source.type == "tasks"
@@ -421,7 +425,7 @@ def test_a_job_with_nothing_to_retry_is_refused(
 
 
 @pytest.mark.parametrize("lost", ["the list of its failures", "objects that its account is made of"])
-def test_a_retry_of_a_job_that_lost_objects_lists_its_source_anew(
+def test_a_retry_after_lost_objects_lists_its_source_anew(
     machine: Machine, store: JobStore, lost: str
 ) -> None:
     is_off = lost.startswith("objects")
@@ -433,9 +437,7 @@ def test_a_retry_of_a_job_that_lost_objects_lists_its_source_anew(
     assert (stored.source.type, stored.expected_count, stored.effect_scope) == ("tasks", None, SCOPE)
 
 
-def test_a_retry_of_a_retry_whose_list_of_failures_is_lost_goes_back_to_the_first_source(
-    machine: Machine, store: JobStore
-) -> None:
+def test_a_retry_of_a_retry_goes_back_past_a_lost_list(machine: Machine, store: JobStore) -> None:
     first = origin(store, FAILED)
     call({"source": {"failedIn": "job-0"}})
     aws.s3().delete_object(Bucket=BUCKET, Key=first.key("failures.jsonl"))
@@ -474,9 +476,7 @@ def test_a_retry_tolerates_what_its_input_says(machine: Machine, store: JobStore
     assert store.require("job.json", Plan).tolerated_failure_percentage == 2
 
 
-def test_a_name_that_another_job_had_is_refused_whatever_is_left_of_that_job(
-    machine: Machine, store: JobStore
-) -> None:
+def test_a_name_with_the_record_of_another_job_is_refused(machine: Machine, store: JobStore) -> None:
     end(store, LISTED | {"startedAt": "2026-01-01T00:00:00Z"})
     with pytest.raises(InvalidJobError, match="must be a name that no job has whose objects are still kept"):
         call({})
@@ -504,7 +504,7 @@ def test_a_retry_cannot_change_what_is_done(
         call({"source": {"failedIn": "job-0"}} | changed)
 
 
-def test_workers_are_bounded_by_shards_the_bound_and_a_low_ceiling() -> None:
+def test_workers_are_bounded_by_shards_bound_and_ceiling() -> None:
     assert plan().workers(3) == 3
     assert plan().workers(1000) == 40
     assert plan(tasksPerSecond=0.5).workers(1000) == 5
@@ -512,7 +512,7 @@ def test_workers_are_bounded_by_shards_the_bound_and_a_low_ceiling() -> None:
     assert plan().workers(0) == 1
 
 
-def test_a_refused_job_ends_in_fail_with_a_sentence_and_no_stack_trace(machine: Machine) -> None:
+def test_a_refused_job_ends_in_fail_with_a_sentence(machine: Machine) -> None:
     ended = machine.run({"shardSize": 0})
     assert ended.status == "FAILED"
     assert (ended.error, ended.cause) == ("InvalidJobError", f"shardSize is 0, but must be {WHOLE}.")

@@ -27,7 +27,8 @@ def bucket(machine: Machine) -> Bucket:
 
 
 def failing(code: str, status: int = 400) -> ClientError:
-    return ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, "PutObject")
+    answer: Any = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(answer, "PutObject")
 
 
 @given(
@@ -35,9 +36,7 @@ def failing(code: str, status: int = 400) -> ClientError:
     is_ended=st.booleans(),
     block=st.integers(1, 60),
 )
-def test_lines_are_the_same_whatever_the_size_of_a_block_and_read_on_from_any_offset(
-    lines: list[bytes], is_ended: bool, block: int
-) -> None:
+def test_lines_are_the_same_for_any_block_and_offset(lines: list[bytes], is_ended: bool, block: int) -> None:
     if not is_ended and lines and not lines[-1]:
         lines = [*lines, b"x"]
     body = b"\n".join(lines) + (b"\n" if is_ended and lines else b"")
@@ -71,7 +70,7 @@ def test_an_empty_object_has_no_lines(bucket: Bucket) -> None:
     assert list(bucket.lines("k")) == []
 
 
-def test_reading_lines_of_a_missing_object_is_an_error_of_the_account(bucket: Bucket) -> None:
+def test_lines_of_a_missing_object_are_an_error(bucket: Bucket) -> None:
     with pytest.raises(AccountingError, match="The object k is missing"):
         list(bucket.lines("k"))
 
@@ -119,7 +118,7 @@ def test_many_lines_go_up_in_parts_and_read_back_the_same(
     assert aws.s3().head_object(Bucket=BUCKET, Key="k")["ETag"].endswith('-3"')
 
 
-def test_lines_that_fill_their_parts_exactly_have_no_empty_last_part(
+def test_lines_that_fill_their_parts_have_no_empty_part(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(storage, "PART", SMALLEST_PART)
@@ -128,9 +127,7 @@ def test_lines_that_fill_their_parts_exactly_have_no_empty_last_part(
     assert aws.s3().head_object(Bucket=BUCKET, Key="k")["ETag"].endswith('-2"')
 
 
-def test_writing_that_breaks_off_leaves_neither_an_object_nor_an_upload(
-    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_writing_that_breaks_off_leaves_nothing(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "PART", SMALLEST_PART)
     bucket.put("k", b"what was there")
 
