@@ -93,7 +93,7 @@ def _look_up(request: LookupRequest, store: TaskStore, has_time: Callable[[], bo
         stored, left = store.read(sorted(unread))
         found |= {task_id: each.task for task_id, each in stored.items()}
         if left == unread or not has_time():
-            # A key that DynamoDB left unprocessed is not a missing task.
+            # protection: an-unprocessed-key-is-throttled
             raise ThrottledError
         unread = left
     return [

@@ -477,8 +477,9 @@ def forget_processes() -> None:
 def forget_warm_state() -> None:
     """Drop what warm functions keep between calls."""
     for package in ("fan_out", "task_service"):
-        for path in (ROOT / "lambdas" / package).glob("*.py"):
-            module = importlib.import_module(f"{package}.{path.stem}")
+        for path in (ROOT / "lambdas" / package).rglob("[!_]*.py"):
+            steps = path.relative_to(ROOT / "lambdas").with_suffix("").parts
+            module = importlib.import_module(".".join(steps))
             for value in vars(module).values():
                 if hasattr(value, "cache_clear") and getattr(value, "__module__", "").startswith(package):
                     value.cache_clear()
