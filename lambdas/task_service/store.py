@@ -35,7 +35,7 @@ LARGEST_SCAN: Final = 1_000_000
 """Items that one scan page asks for at the most; DynamoDB's Limit is a 32-bit integer."""
 
 _SCAN_GROWTH: Final = 4
-_attribute: Final = TypeSerializer().serialize
+_attribute: Final[Callable[[Any], Any]] = TypeSerializer().serialize
 
 Fields = Mapping[str, str | bool | None]
 """New values of a task's fields by their names in JSON; None removes a field."""

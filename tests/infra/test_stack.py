@@ -27,9 +27,7 @@ MAP_RUNS = f"{MACHINE_ARN}:mapRun:<Machine.Name>/*:*"
 # ------------------------------------------------------------------ the stack as a whole
 
 
-def test_the_stack_deploys_to_any_account_without_parameters_or_lookups(
-    template: Template, assembly: Path
-) -> None:
+def test_the_stack_deploys_without_parameters_or_lookups(template: Template, assembly: Path) -> None:
     manifest = json.loads((assembly / "manifest.json").read_text(encoding="utf-8"))
     assert "missing" not in manifest
     assert manifest["artifacts"]["FanOut"]["environment"] == "aws://unknown-account/unknown-region"
@@ -93,7 +91,7 @@ def test_nothing_is_deployed_that_is_not_the_projects_own(template: Template) ->
 # ------------------------------------------------------------------ storage
 
 
-def test_the_task_table_is_on_demand_encrypted_recoverable_and_outlives_the_stack(template: Template) -> None:
+def test_the_task_table_is_encrypted_and_outlives_the_stack(template: Template) -> None:
     table = template.one("AWS::DynamoDB::Table")
     assert table["DeletionPolicy"] == table["UpdateReplacePolicy"] == "Retain"
     assert table["Properties"] == {
@@ -105,7 +103,7 @@ def test_the_task_table_is_on_demand_encrypted_recoverable_and_outlives_the_stac
     }
 
 
-def test_the_bucket_is_private_encrypted_tls_only_and_outlives_the_stack(template: Template) -> None:
+def test_the_bucket_is_private_and_outlives_the_stack(template: Template) -> None:
     bucket = template.one("AWS::S3::Bucket")
     assert bucket["DeletionPolicy"] == bucket["UpdateReplacePolicy"] == "Retain"
     properties = bucket["Properties"]
@@ -122,7 +120,7 @@ def test_the_bucket_is_private_encrypted_tls_only_and_outlives_the_stack(templat
     assert {"Bool": {"aws:SecureTransport": "false"}} in denied
 
 
-def test_objects_of_jobs_and_uploads_expire_and_unfinished_uploads_are_aborted(template: Template) -> None:
+def test_objects_expire_and_unfinished_uploads_are_aborted(template: Template) -> None:
     rules = template.properties("AWS::S3::Bucket")["LifecycleConfiguration"]["Rules"]
     assert {r["Id"]: {k: v for k, v in r.items() if k != "Id"} for r in rules} == {
         "jobs": {"Prefix": "jobs/", "ExpirationInDays": 90, "Status": "Enabled"},
@@ -131,7 +129,7 @@ def test_objects_of_jobs_and_uploads_expire_and_unfinished_uploads_are_aborted(t
     }
 
 
-def test_the_secret_of_page_tokens_is_generated_and_never_in_the_template(template: Template) -> None:
+def test_the_secret_of_page_tokens_is_not_in_the_template(template: Template) -> None:
     secret = template.properties("AWS::SecretsManager::Secret")
     assert secret["GenerateSecretString"] == {"ExcludePunctuation": True, "PasswordLength": 64}
     assert "SecretString" not in secret
@@ -160,13 +158,13 @@ def test_each_function_runs_a_handler_that_exists(template: Template, name: str)
     assert "handler" in defined
 
 
-def test_a_functions_name_is_its_handlers_file_and_its_place_in_the_stack() -> None:
+def test_a_functions_name_is_its_handlers_file() -> None:
     for name, row in FUNCTIONS.items():
         snake = re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
         assert row.module in (f"task_service.{snake}", f"fan_out.{snake}")
 
 
-def test_every_function_is_python_3_13_on_arm64_traced_with_the_layer_and_the_same_code(
+def test_all_functions_share_runtime_layer_and_code(
     template: Template,
 ) -> None:
     functions = template.functions.values()
@@ -197,7 +195,7 @@ def test_each_function_has_its_time_and_memory(template: Template) -> None:
     }
 
 
-def test_each_functions_environment_is_complete_and_has_no_secret(template: Template) -> None:
+def test_each_functions_environment_is_complete(template: Template) -> None:
     task = {
         "POWERTOOLS_SERVICE_NAME": "task-service",
         "POWERTOOLS_METRICS_NAMESPACE": "FanOut",
@@ -395,7 +393,7 @@ def every_state(states: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def test_the_machines_definition_is_in_the_template_word_for_word(template: Template) -> None:
+def test_the_definition_is_in_the_template_word_for_word(template: Template) -> None:
     machine = template.properties("AWS::StepFunctions::StateMachine")
     assert machine["DefinitionString"] == DEFINITION.read_text(encoding="utf-8")
     placeholders = set(re.findall(r"\$\{(\w+)\}", machine["DefinitionString"]))
@@ -407,7 +405,7 @@ def test_the_machines_definition_is_in_the_template_word_for_word(template: Temp
     }
 
 
-def test_the_machine_is_standard_traced_and_logs_errors_without_the_users_data(template: Template) -> None:
+def test_the_machine_logs_errors_without_users_data(template: Template) -> None:
     machine = template.properties("AWS::StepFunctions::StateMachine")
     assert machine["StateMachineType"] == "STANDARD"
     assert machine["TracingConfiguration"] == {"Enabled": True}
@@ -456,7 +454,7 @@ def test_the_machines_role_may_do_exactly_what_its_states_need(template: Templat
     assert template.allowed(role) - watching == needs
 
 
-def test_the_grant_on_the_machine_itself_is_a_policy_that_the_machine_does_not_wait_for(
+def test_the_grant_on_the_machine_itself_is_not_circular(
     template: Template,
 ) -> None:
     machine = template.one("AWS::StepFunctions::StateMachine")
@@ -470,7 +468,7 @@ def test_the_grant_on_the_machine_itself_is_a_policy_that_the_machine_does_not_w
         pytest.fail("no such policy")
 
 
-def test_a_job_that_ends_early_reaches_the_closer_or_the_dead_letter_queue(template: Template) -> None:
+def test_an_early_end_reaches_finalizer_or_dead_letters(template: Template) -> None:
     rule = template.properties("AWS::Events::Rule")
     assert rule["State"] == "ENABLED"
     pattern = rule["EventPattern"]
@@ -488,7 +486,7 @@ def test_a_job_that_ends_early_reaches_the_closer_or_the_dead_letter_queue(templ
     assert template.flat(invocation["DestinationConfig"]["OnFailure"]["Destination"]) == "<DeadLetters.Arn>"
 
 
-def test_the_dead_letter_queue_is_encrypted_keeps_two_weeks_and_takes_from_the_rule_only(
+def test_the_dead_letter_queue_takes_from_the_rule_only(
     template: Template,
 ) -> None:
     queue = template.properties("AWS::SQS::Queue")
@@ -570,7 +568,7 @@ def test_a_csv_reaches_the_function_as_the_bytes_that_were_sent(template: Templa
     assert template.properties("AWS::ApiGateway::RestApi")["BinaryMediaTypes"] == ["text/csv"]
 
 
-def test_the_stage_is_throttled_traced_and_logs_every_request_but_no_bodies(template: Template) -> None:
+def test_the_stage_throttles_and_logs_no_bodies(template: Template) -> None:
     stage = template.properties("AWS::ApiGateway::Stage")
     assert stage["TracingEnabled"] is True
     (setting,) = stage["MethodSettings"]
@@ -619,7 +617,7 @@ def test_the_gateways_own_errors_are_problem_details(template: Template) -> None
     }
 
 
-def test_only_the_api_and_the_rule_may_call_a_function_from_outside(template: Template) -> None:
+def test_only_the_api_and_the_rule_call_functions(template: Template) -> None:
     callers: dict[str, set[str]] = {}
     for permission in template.all("AWS::Lambda::Permission").values():
         properties = permission["Properties"]

@@ -310,7 +310,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             "or the call is throttled",
             "lambdas/task_service/listing.py",
             (Cut("an-unprocessed-key-is-throttled", replace("break")),),
-            test="test_keys_that_dynamodb_did_not_get_round_to_are_asked_for_again",
+            test="test_unprocessed_keys_are_read_again",
         ),
     ),
     "a transaction cancelled in part": (
@@ -351,7 +351,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             "DynamoDB's own condition",
             STORE,
             (Cut("an-update-has-a-condition", value('"#version >= :given"')),),
-            test="test_an_update_between_reading_and_writing_is_never_overwritten",
+            test="test_a_concurrent_update_is_never_overwritten",
         ),
     ),
     "a throttled page in a long listing": (
@@ -689,7 +689,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             "infra/constructs/workflow.py",
             '"status": ["ABORTED", "TIMED_OUT", "FAILED"]',
             '"status": ["ABORTED", "TIMED_OUT"]',
-            test="test_a_job_that_ends_early_reaches_the_closer_or_the_dead_letter_queue",
+            test="test_an_early_end_reaches_finalizer_or_dead_letters",
         ),
     ),
     "a broken CSV": (

@@ -184,7 +184,7 @@ def test_a_body_that_is_no_base64_although_it_says_so_is_refused(bucket: Bucket)
         ({"jobId": None}, "jobId"),
     ],
 )
-def test_a_wrong_input_is_refused_with_field_value_and_rule_and_starts_nothing(
+def test_a_wrong_input_is_refused_and_starts_nothing(
     bucket: Bucket, document: dict[str, Any], field: str
 ) -> None:
     answer = request("POST", "/jobs", json.dumps(document))
@@ -201,7 +201,7 @@ def test_the_same_job_again_is_the_same_job(bucket: Bucket) -> None:
     assert len(aws.step_functions().list_executions(stateMachineArn=MACHINE)["executions"]) == 1
 
 
-def test_the_same_job_again_after_its_end_is_answered_with_what_became_of_it(bucket: Bucket) -> None:
+def test_the_same_job_after_its_end_has_its_status(bucket: Bucket) -> None:
     send("POST", "/jobs", '{"jobId": "mine"}')
     aws.step_functions().stop_execution(executionArn=running("mine"))
     assert send("POST", "/jobs", '{"jobId": "mine"}')[1]["status"] == "STOPPED"
@@ -322,7 +322,7 @@ class MapRuns:
         return AWSResponse(request.url, 200, {"Content-Type": "application/x-amz-json-1.0"}, raw)
 
 
-def test_a_running_jobs_record_has_what_is_listed_and_how_many_shards_are_done(bucket: Bucket) -> None:
+def test_a_running_jobs_record_has_live_counts(bucket: Bucket) -> None:
     runs = MapRuns()
     send("POST", "/jobs", '{"jobId": "mine"}')
     store = JobStore(bucket, "mine")
@@ -418,7 +418,7 @@ def test_what_cannot_be_the_id_of_a_job_is_refused(bucket: Bucket, job_id: str) 
 # --- failures, retry, stop
 
 
-def test_the_failures_of_a_job_come_with_their_digest_and_the_command_that_retries_them(
+def test_failures_come_with_digest_and_retry_command(
     bucket: Bucket,
 ) -> None:
     store = JobStore(bucket, "mine")
@@ -443,7 +443,7 @@ def test_what_is_not_named_is_retried_too(bucket: Bucket) -> None:
     assert answer["retryRequest"] == "POST /jobs/mine/retry"
 
 
-def test_the_embedded_aws_is_where_a_command_goes_without_a_stack(
+def test_a_command_for_the_embedded_aws_has_no_options(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
@@ -459,9 +459,7 @@ def test_a_job_without_failures_has_nothing_to_retry(bucket: Bucket) -> None:
 
 
 @pytest.mark.parametrize("body", [None, '{"maxConcurrency": 2}'])
-def test_a_retry_is_a_job_over_the_failures_with_the_changes_that_were_asked_for(
-    bucket: Bucket, body: str | None
-) -> None:
+def test_a_retry_is_a_job_over_the_failures_with_changes(bucket: Bucket, body: str | None) -> None:
     put_failed(bucket)
     status, answer = send("POST", "/jobs/mine/retry", body)
     assert (status, answer["origin"]) == (202, "mine")
@@ -490,7 +488,7 @@ def test_a_retry_with_a_wrong_change_is_refused(bucket: Bucket, change: dict[str
     ],
 )
 @pytest.mark.parametrize("path", ["/jobs/mine/retry", "/jobs"])
-def test_what_has_nothing_to_retry_is_refused_before_a_job_is_started(
+def test_nothing_to_retry_is_refused_before_a_start(
     bucket: Bucket, path: str, record: dict[str, Any] | None, said: str
 ) -> None:
     send("POST", "/jobs", '{"jobId": "mine"}')
@@ -523,9 +521,7 @@ def test_a_stopped_job_says_so_before_its_account_is_written(bucket: Bucket) -> 
 
 @pytest.mark.parametrize("body", ["title\nÄ\n", "title\nÄ\n".encode(), b"title\n\xff\n"])
 @pytest.mark.parametrize("content_type", ["text/csv", "Text/CSV; charset=utf-8"])
-def test_an_uploaded_csv_is_stored_as_it_is_and_its_import_started(
-    bucket: Bucket, body: str | bytes, content_type: str
-) -> None:
+def test_an_uploaded_csv_is_stored_and_imported(bucket: Bucket, body: str | bytes, content_type: str) -> None:
     status, answer = send("POST", "/tasks/upload", body, content_type=content_type)
     assert status == 202
     asked = json.loads(describe(answer["jobId"])["input"])
@@ -632,16 +628,14 @@ def test_a_fault_of_our_own_says_nothing_of_its_insides(
 # --- ends and odds
 
 
-def test_a_name_whose_job_is_forgotten_but_not_its_objects_is_taken(bucket: Bucket) -> None:
+def test_a_name_with_objects_left_is_taken(bucket: Bucket) -> None:
     put_failed(bucket)
     status, answer = send("POST", "/jobs", '{"jobId": "mine"}')
     assert (status, answer["title"]) == (409, "JobExistsError")
     assert not aws.step_functions().list_executions(stateMachineArn=MACHINE)["executions"]
 
 
-def test_an_ended_job_whose_objects_have_expired_is_what_its_execution_says(
-    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_expired_job_is_what_its_execution_says(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     ended = {"status": "SUCCEEDED", "output": json.dumps(RECORD), "executionArn": running("mine")}
     monkeypatch.setattr(Jobs, "_describe", lambda jobs, job_id: ended)
     assert send("GET", "/jobs/mine")[1]["status"] == "PARTIAL"
@@ -661,7 +655,7 @@ def test_a_number_beyond_all_numbers_is_no_json(bucket: Bucket, body: str) -> No
     assert request("POST", "/jobs", body).refusal == (400, "InvalidRequestError", "body")
 
 
-def test_an_upload_that_was_asked_for_here_is_imported_once_however_often_it_is_asked_for(
+def test_a_presigned_upload_is_imported_once(
     bucket: Bucket,
 ) -> None:
     key = send("POST", "/tasks/upload", "{}")[1]["source"]["csv"]

@@ -39,7 +39,7 @@ def test_a_lookup_takes_no_fields_of_a_listing(dynamodb: Any) -> None:
         list_page({"ids": [], "segment": 0})
 
 
-def test_keys_that_dynamodb_did_not_get_round_to_are_asked_for_again(dynamodb: Any) -> None:
+def test_unprocessed_keys_are_read_again(dynamodb: Any) -> None:
     fill(dynamodb, 2)
     left = {TABLE: {"Keys": [{"id": {"S": "task-00000"}}, {"id": {"S": "task-00001"}}]}}
     partial = {TABLE: {"Keys": [{"id": {"S": "task-00001"}}]}}
