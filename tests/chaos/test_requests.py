@@ -236,10 +236,12 @@ def test_a_finalizer_that_fails_anywhere_repeats_its_record(
     for _ in each_fault(machine, prepare, act, troubles):
         answer = read(Ended("ABORTED", None))
         check_tally(machine, answer)
+        assert answer.record is not None
         assert answer.record["status"] == "STOPPED"
         record = {name: value for name, value in answer.record.items() if name != "endedAt"}
         accounts.append((record, answer.result, answer.failures))
         assert accounts[0] == accounts[-1]
     assert len(accounts) > 20
+    assert expected.record is not None
     assert expected.record["counts"]["listed"] == accounts[0][0]["counts"]["listed"]
     finalize(machine, status="ABORTED")

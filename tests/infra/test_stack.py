@@ -512,7 +512,7 @@ def api_paths(template: Template) -> dict[str, str]:
     def path(logical_id: str) -> str:
         properties = resources[logical_id]["Properties"]
         parent = properties["ParentId"].get("Ref")
-        return (path(parent) if parent else "") + "/" + properties["PathPart"]
+        return f"{path(parent) if parent else ''}/{properties['PathPart']}"
 
     return {logical_id: path(logical_id) for logical_id in resources}
 

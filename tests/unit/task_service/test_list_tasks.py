@@ -290,7 +290,8 @@ def test_a_cursor_belongs_to_its_filter_and_its_segment(dynamodb: Any) -> None:
     cursor = list_page(own)["cursor"]
 
     list_page({**own, "limit": 5, "cursor": cursor})
-    for other in ({"filter": {}}, {"segment": 2}, {"totalSegments": 5}):
+    others: list[dict[str, Any]] = [{"filter": {}}, {"segment": 2}, {"totalSegments": 5}]
+    for other in others:
         with pytest.raises(InvalidRequestError, match=r"^cursor is"):
             list_page({**own, **other, "cursor": cursor})
 

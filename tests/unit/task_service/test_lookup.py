@@ -19,8 +19,9 @@ def test_a_lookup_answers_what_exists_in_the_order_of_the_ids(dynamodb: Any) -> 
 
 
 def test_a_lookup_leaves_out_what_no_longer_matches(dynamodb: Any) -> None:
-    due = {"dueAt": "2026-05-17T09:00:00Z"}
-    for task_id, fields in {"a": due, "b": {}, "c": due | {"isComplete": True}}.items():
+    due: dict[str, Any] = {"dueAt": "2026-05-17T09:00:00Z"}
+    tasks: dict[str, dict[str, Any]] = {"a": due, "b": {}, "c": due | {"isComplete": True}}
+    for task_id, fields in tasks.items():
         dynamodb.put_item(TableName=TABLE, Item=item(task_id, **fields))
     dated = {"isComplete": False, "dueBefore": "2026-05-17T09:00:01Z", "dueAfter": "2026-05-17T09:00:00Z"}
     answer = list_page({"ids": ["a", "b", "c"], "filter": dated})

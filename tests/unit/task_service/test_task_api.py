@@ -457,13 +457,14 @@ def test_an_empty_service_lists_nothing_and_that_is_no_error(api: Api) -> None:
 
 
 def test_a_listing_is_filtered_by_completion_and_due_time(api: Api) -> None:
-    for title, fields in {
+    tasks: dict[str, dict[str, Any]] = {
         "before": {"dueAt": "2026-05-17T08:59:59Z"},
         "at the start": {"dueAt": "2026-05-17T09:00:00Z"},
         "done": {"dueAt": "2026-05-17T10:00:00Z", "isComplete": True},
         "at the end": {"dueAt": "2026-05-17T11:00:00Z"},
         "undated": {},
-    }.items():
+    }
+    for title, fields in tasks.items():
         api.make(title=title, **fields)
 
     def titles(**query: str) -> set[str]:

@@ -53,8 +53,8 @@ def test_any_content_is_valid_or_refused_by_its_fields(
         errors = [fault.to_json() for fault in refusal.faults]
         text = json.dumps([str(refusal), errors], ensure_ascii=False, allow_nan=False)
         assert len(text.encode()) < 2_000 * len(refusal.faults) + 2_000
-        for fault, error in zip(refusal.faults, errors, strict=True):
-            assert fault.message.startswith(error["field"])
+        for fault, answered in zip(refusal.faults, errors, strict=True):
+            assert fault.message.startswith(answered["field"])
             assert fault.message.endswith(".")
             assert fault.allowed in fault.message
     if task is not None:
