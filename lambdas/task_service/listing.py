@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from common.errors import Fault, Faults, InvalidRequestError
+from common.task import Task, is_id
 from task_service import filters
 from task_service.errors import InvalidPageTokenError, ThrottledError
 from task_service.store import MOST_ITEMS, TaskStore
-from task_service.task import Task, is_id
 from task_service.tokens import Listing, PageTokens
 
 LARGEST_LIMIT: Final = 10_000

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from boto3.dynamodb.types import TypeSerializer
 
+from common.task import Task
 from task_service.aws import translated
 from task_service.errors import TaskNotFoundError, ThrottledError, VersionConflictError
 from task_service.filters import EVERYTHING, TaskFilter
-from task_service.task import Task
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

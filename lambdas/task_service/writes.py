@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from common import timestamps
 from common.errors import MISSING, Fault, Faults, InvalidRequestError, ServiceError, printable
+from common.task import ID_ALLOWED, Task, is_id
 from task_service import validation
 from task_service.errors import (
     InvalidTaskError,
@@ -25,7 +26,6 @@ from task_service.errors import (
     VersionConflictError,
 )
 from task_service.store import MOST_ITEMS, Change, Creation, Fields, Refusal, Stored, TaskStore
-from task_service.task import ID_ALLOWED, Task, is_id
 
 MOST_WRITES: Final = 100
 LONGEST_KEY: Final = 256
