@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from common import timestamps
 from common.errors import Faults
-from task_service.task import Task
+from common.task import Task
 
 FIELDS: Final = ("isComplete", "dueBefore", "dueAfter")
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from common.errors import Fault, Faults, InvalidRequestError
+from common.task import Task, is_id
 from task_service import filters
 from task_service.errors import InvalidPageTokenError, ThrottledError
 from task_service.store import MOST_ITEMS, TaskStore
-from task_service.task import Task, is_id
 from task_service.tokens import Listing, PageTokens
 
 LARGEST_LIMIT: Final = 10_000
@@ -93,7 +93,7 @@ def _look_up(request: LookupRequest, store: TaskStore, has_time: Callable[[], bo
         stored, left = store.read(sorted(unread))
         found |= {task_id: each.task for task_id, each in stored.items()}
         if left == unread or not has_time():
-            # A key that DynamoDB left unprocessed is not a missing task.
+            # protection: an-unprocessed-key-is-throttled
             raise ThrottledError
         unread = left
     return [

@@ -13,9 +13,9 @@ from aws_lambda_powertools.tracing import Tracer
 from common import timestamps
 from common.errors import Faults
 from common.rest import Answer, Api, Request
+from common.task import ID_ALLOWED, Task, is_id
 from task_service import aws, filters, settings, validation
 from task_service.store import TaskStore
-from task_service.task import ID_ALLOWED, Task, is_id
 from task_service.tokens import Listing, PageTokens
 
 if TYPE_CHECKING:

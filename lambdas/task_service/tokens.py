@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from common.errors import Fault
+from common.task import is_id
 from task_service.errors import InvalidPageTokenError
 from task_service.filters import TaskFilter
-from task_service.task import is_id
 
 ALLOWED: Final = "the token of an earlier answer to the same filter, unchanged"
 _LONGEST: Final = 256

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from common import timestamps
 from common.errors import MISSING, Fault, Faults, InvalidRequestError, ServiceError, printable
+from common.task import ID_ALLOWED, Task, is_id
 from task_service import validation
 from task_service.errors import (
     InvalidTaskError,
@@ -25,7 +26,6 @@ from task_service.errors import (
     VersionConflictError,
 )
 from task_service.store import MOST_ITEMS, Change, Creation, Fields, Refusal, Stored, TaskStore
-from task_service.task import ID_ALLOWED, Task, is_id
 
 MOST_WRITES: Final = 100
 LONGEST_KEY: Final = 256
@@ -62,7 +62,7 @@ _DONE: Final = {Create: "created", Update: "updated"}
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one write.
+    """The outcome of one write.
 
     `outcome` is created, updated, unchanged, invalid, conflict, missing or throttled. `repeated` says of an
     unchanged one that this same write had taken effect before, so that its sender can count it as done by
@@ -85,8 +85,7 @@ class Outcome:
 
 @dataclass
 class Budget:
-    """How long one call goes on against throttling: so many pauses, and while there is time for one more
-    call.
+    """Bounds the retries of one call under throttling: a number of pauses, and time for one more AWS call.
 
     Pauses grow from 50 ms to 2 s and are drawn at random below that, so that callers who were throttled
     together do not come back together:
@@ -135,7 +134,7 @@ def write(writes: Sequence[object], store: TaskStore, *, now: str, budget: Budge
     for batch in waves:
         # Behind a write that may still take effect its successors wait: tried now, they would find the wrong task.
         ready = [parsed for parsed in batch.values() if not _is_throttled(decided.get(parsed.task_id))]
-        decided |= _apply(ready, store, now=now, budget=budget)
+        decided |= _Wave(ready, store, now=now, budget=budget).run()
         outcomes.update((position, decided[parsed.task_id]) for position, parsed in batch.items())
     return [outcomes[position] for position in range(len(writes))]
 
@@ -144,64 +143,77 @@ def _is_throttled(outcome: Outcome | None) -> bool:
     return outcome is not None and outcome.outcome == "throttled"
 
 
-def _apply(
-    wave: Sequence[Create | Update], store: TaskStore, *, now: str, budget: Budget
-) -> dict[str, Outcome]:
-    """Outcomes by id of writes to different tasks."""
-    pending: dict[str, Create | Update] = {each.task_id: each for each in wave}
-    decided: dict[str, Outcome] = {}
+class _Wave:
+    """Writes to different tasks, sent until each is decided or the budget is used up."""
 
-    def decide(task_id: str, outcome: Outcome) -> None:
-        decided[task_id] = outcome
-        del pending[task_id]
+    def __init__(
+        self, writes: Sequence[Create | Update], store: TaskStore, *, now: str, budget: Budget
+    ) -> None:
+        self._store, self._now, self._budget = store, now, budget
+        self._pending: dict[str, Create | Update] = {each.task_id: each for each in writes}
+        self._decided: dict[str, Outcome] = {}
+        # Updates are read before they are sent, because one that changes nothing is not written at all. Creates are
+        # nearly always new: they are read only once they are refused.
+        self._unread = {each.task_id for each in writes if isinstance(each, Update)}
+        self._has_refused = False
+        self._size = MOST_ITEMS
 
-    # Updates are looked at before they are sent, because one that changes nothing is not to be written at
-    # all. Creates are nearly always new: they are looked at only once they are refused.
-    unread = {each.task_id for each in wave if isinstance(each, Update)}
-    has_refused = False
-    size = MOST_ITEMS
-    while pending and budget.has_time():
-        # Each round decides a write, or reads what the next round needs, or costs a pause: so the loop ends.
-        if unread:
-            try:
-                found, left = store.read(sorted(unread))
-            except ThrottledError:
-                found, left = {}, unread
-            is_stuck = bool(left)
-            for task_id in sorted(unread - left):
-                outcome = _verdict(pending[task_id], found.get(task_id))
-                if outcome is not None:
-                    decide(task_id, outcome)
-                elif has_refused:
-                    is_stuck = True
-            unread = left
-        else:
-            group = list(pending.values())[:size]
-            try:
-                refusals = store.commit([_effect(each, now) for each in group])
-            except ThrottledError:
-                refusals = [Refusal.BUSY] * len(group)
-            if not refusals:
-                for each in group:
-                    decide(each.task_id, Outcome(each.task_id, _DONE[type(each)]))
-                continue
-            for each, refusal in zip(group, refusals, strict=True):
-                if refusal is Refusal.INVALID:
-                    fault = Fault("task", {}, "an item that DynamoDB stores")
-                    decide(each.task_id, _invalid(each.task_id, fault))
-                elif refusal is Refusal.CONDITION:
-                    unread.add(each.task_id)
-            has_refused = bool(unread)
-            # A transaction that is cancelled for no reason is busy too.
-            is_stuck = Refusal.BUSY in refusals or set(refusals) == {Refusal.NONE}
-            if is_stuck:
-                # One busy item cancels all that travel with it: fewer of them have the better chance.
-                size = max(1, size // 2)
-        if is_stuck and not budget.pause():
-            break
-    for task_id in list(pending):
-        decide(task_id, Outcome(task_id, "throttled", ThrottledError()))
-    return decided
+    def run(self) -> dict[str, Outcome]:
+        """Outcomes by id."""
+        while self._pending and self._budget.has_time():
+            # Each round decides a write, or reads what the next round needs, or costs a pause: so the loop ends.
+            is_stuck = self._read() if self._unread else self._send()
+            if is_stuck and not self._budget.pause():
+                break
+        for task_id in list(self._pending):
+            self._decide(task_id, Outcome(task_id, "throttled", ThrottledError()))
+        return self._decided
+
+    def _decide(self, task_id: str, outcome: Outcome) -> None:
+        self._decided[task_id] = outcome
+        del self._pending[task_id]
+
+    def _read(self) -> bool:
+        """Decide what the stored tasks decide; whether a pause is needed before the next round."""
+        try:
+            found, left = self._store.read(sorted(self._unread))
+        except ThrottledError:
+            found, left = {}, self._unread
+        is_stuck = bool(left)
+        for task_id in sorted(self._unread - left):
+            outcome = _verdict(self._pending[task_id], found.get(task_id))
+            if outcome is not None:
+                self._decide(task_id, outcome)
+            elif self._has_refused:
+                is_stuck = True
+        self._unread = left
+        return is_stuck
+
+    def _send(self) -> bool:
+        """Send a transaction; whether a pause is needed before the next round."""
+        group = list(self._pending.values())[: self._size]
+        try:
+            refusals = self._store.commit([_effect(each, self._now) for each in group])
+        except ThrottledError:
+            refusals = [Refusal.BUSY] * len(group)
+        if not refusals:
+            for each in group:
+                self._decide(each.task_id, Outcome(each.task_id, _DONE[type(each)]))
+            return False
+        for each, refusal in zip(group, refusals, strict=True):
+            # protection: only-an-invalid-item-is-invalid
+            if refusal is Refusal.INVALID:
+                fault = Fault("task", {}, "an item that DynamoDB stores")
+                self._decide(each.task_id, _invalid(each.task_id, fault))
+            elif refusal is Refusal.CONDITION:
+                self._unread.add(each.task_id)
+        self._has_refused = bool(self._unread)
+        # A transaction that is cancelled without a reason is busy too.
+        is_stuck = Refusal.BUSY in refusals or set(refusals) == {Refusal.NONE}
+        if is_stuck:
+            # One busy item cancels the whole transaction: a smaller one has the better chance.
+            self._size = max(1, self._size // 2)
+        return is_stuck
 
 
 def _effect(each: Create | Update, now: str) -> Creation | Change:
@@ -216,14 +228,17 @@ def _verdict(each: Create | Update, stored: Stored | None) -> Outcome | None:
     if isinstance(each, Create):
         if stored is None:
             return None
-        # Whatever has become of the task since, this write has made it.
+        # Whatever the task's state is now, this write created it.
+        # protection: the-key-of-a-creation-is-kept
         if stored.create_key == each.key:
             return Outcome(task_id, "unchanged", repeated=True)
         return Outcome(task_id, "conflict", TaskExistsError(task_id))
     if stored is None:
         return Outcome(task_id, "missing", TaskNotFoundError(task_id))
+    # protection: the-key-of-a-change-is-kept
     if stored.effect_key == each.key:
         return Outcome(task_id, "unchanged", repeated=True)
+    # protection: a-write-is-for-the-listed-version
     if stored.task.version != each.version:
         error = VersionConflictError(task_id, given=each.version, current=stored.task.version)
         return Outcome(task_id, "conflict", error)

@@ -163,9 +163,7 @@ def forget_executions() -> None:
     jobs_api.jobs.cache_clear()
 
 
-def test_a_job_is_started_once_however_often_its_request_is_repeated(
-    machine: Machine, executions: Callable[[], list[str]]
-) -> None:
+def test_a_repeated_request_starts_one_job(machine: Machine, executions: Callable[[], list[str]]) -> None:
     def act() -> tuple[Reply, list[str], Reply]:
         document = {"jobId": "mine", "shardSize": 7}
         reply, found = send(machine, "JobsApi", "POST", "/jobs", document), executions()
@@ -180,7 +178,7 @@ def test_a_job_is_started_once_however_often_its_request_is_repeated(
         assert executions() in (["mine"], [])
 
 
-def test_an_upload_that_is_acknowledged_has_its_object_and_its_job(
+def test_an_acknowledged_upload_has_object_and_job(
     machine: Machine, executions: Callable[[], list[str]]
 ) -> None:
     def act() -> tuple[Reply, list[str], int]:
@@ -203,7 +201,7 @@ def test_an_upload_that_is_acknowledged_has_its_object_and_its_job(
     [(Trouble.KILL_AFTER,), pytest.param(TROUBLES, marks=pytest.mark.soak)],
     ids=["a death", "anything"],
 )
-def test_a_finalizer_that_fails_anywhere_is_called_again_and_ends_with_the_same_account(
+def test_a_finalizer_that_fails_anywhere_repeats_its_record(
     machine: Machine, troubles: tuple[Trouble, ...]
 ) -> None:
     scenario = Scenario("import-tasks", 9, shard_size=3)
@@ -238,10 +236,12 @@ def test_a_finalizer_that_fails_anywhere_is_called_again_and_ends_with_the_same_
     for _ in each_fault(machine, prepare, act, troubles):
         answer = read(Ended("ABORTED", None))
         check_tally(machine, answer)
+        assert answer.record is not None
         assert answer.record["status"] == "STOPPED"
         record = {name: value for name, value in answer.record.items() if name != "endedAt"}
         accounts.append((record, answer.result, answer.failures))
         assert accounts[0] == accounts[-1]
     assert len(accounts) > 20
+    assert expected.record is not None
     assert expected.record["counts"]["listed"] == accounts[0][0]["counts"]["listed"]
     finalize(machine, status="ABORTED")

@@ -20,7 +20,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from common.rest import type_of
-from tests.support.deployment import Deployment, deployed
+from tests.support.deployment import ROOT, Deployment, deployed
 from tests.support.machine import make_tasks
 
 CSV = {"Content-Type": "text/csv"}
@@ -292,7 +292,7 @@ class Api:
         if is_signed:
             keys = Credentials(self.aws.at.access_key_id, self.aws.at.secret_access_key)
             SigV4Auth(keys, "execute-api", self.aws.at.region).add_auth(request)
-        url = urlsplit(request.url)
+        url = urlsplit(str(request.url))
         connection = http.client.HTTPConnection(url.netloc, timeout=60)
         try:
             connection.request(
@@ -420,6 +420,12 @@ def test_every_deployed_route_is_tried(api: Api) -> None:
     assert succeeded == set(ROUTES)
 
 
+def test_the_guide_names_every_route_and_error() -> None:
+    guide = (ROOT / "docs/api.md").read_text(encoding="utf-8").replace("{uploadId}", "{id}")
+    assert [route for route in ROUTES if f"`{route}" not in guide] == []
+    assert [case.problem for case in CASES if f"`{case.problem}`" not in guide and case.problem] == []
+
+
 @pytest.mark.parametrize("route", ROUTES)
 def test_an_unsigned_request_is_refused(api: Api, route: str) -> None:
     method, _, path = route.partition(" ")
@@ -473,6 +479,17 @@ def test_an_upload_in_parts_is_one_object(api: Api) -> None:
         assert (answer.status, answer.body) == (200, {"source": opened["source"]})
     stored = api.aws.client("s3").get_object(Bucket=api.aws.at.bucket_name, Key=opened["source"]["csv"])
     assert stored["Body"].read() == b"".join(parts)
+
+
+def test_an_aborted_upload_is_not_found(api: Api) -> None:
+    opened = api.send("POST", "/uploads", f'{{"bytes": {65 * MIB}}}').body
+    etags = api.put_parts(opened["urls"][:1], [b"title\nA\n"])
+    s3, where = api.aws.client("s3"), {"Bucket": api.aws.at.bucket_name, "Key": opened["source"]["csv"]}
+    listed = s3.list_multipart_uploads(Bucket=where["Bucket"])["Uploads"]
+    (s3_id,) = [each["UploadId"] for each in listed if each["Key"] == where["Key"]]
+    s3.abort_multipart_upload(**where, UploadId=s3_id)
+    answer = api.send("POST", f"/uploads/{opened['uploadId']}/complete", json.dumps({"etags": etags}))
+    assert (answer.status, answer.body["title"]) == (404, "UploadNotFoundError")
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")

@@ -11,6 +11,7 @@ from tests.protections.cuts import (
     Cut,
     Entry,
     JsonCut,
+    always,
     condition,
     delete,
     except_only,
@@ -317,89 +318,70 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "a lost acknowledgement of an effect": (
-        _of("the key of a creation", WRITES, "if stored.create_key == each.key:", "if False:"),
-        _of("the key of a change", WRITES, "if stored.effect_key == each.key:", "if False:"),
+        Removal("the key of a creation", WRITES, (Cut("the-key-of-a-creation-is-kept", never),)),
+        Removal("the key of a change", WRITES, (Cut("the-key-of-a-change-is-kept", never),)),
     ),
     "every answer to a request of the API is lost": (
-        _of(
-            "a look at the table after a creation",
-            STORE,
-            "if self._found(task.id, error) is None:",
-            "if True:",
+        Removal(
+            "a look at the table after a creation", STORE, (Cut("a-look-after-a-lost-creation", always),)
         ),
-        _of(
-            "and after a replacement",
-            STORE,
-            "found = self._found(task_id, error)",
-            "found = None",
-        ),
+        Removal("and after a replacement", STORE, (Cut("a-look-after-a-lost-replacement", value("None")),)),
     ),
     "an empty scan page with a key": (
-        _of(
+        Removal(
             "only a missing cursor ends a listing",
             STORE,
-            "if last_key is None:",
-            "if last_key is None or not items:",
+            (Cut("an-empty-page-is-not-the-last", condition("last_key is None or not items")),),
         ),
     ),
     "unprocessed keys of a batch": (
-        _of(
-            "they are resent",
-            STORE,
-            'unread = {key["id"]["S"] for key in left["Keys"]} if left else set()',
-            "unread: set[str] = set()",
-        ),
-        _of(
+        Removal("they are resent", STORE, (Cut("unprocessed-keys-are-not-missing", value("set()")),)),
+        Removal(
             "or the call is throttled",
             "lambdas/task_service/listing.py",
-            "raise ThrottledError",
-            "break",
-            test="test_keys_that_dynamodb_did_not_get_round_to_are_asked_for_again",
+            (Cut("an-unprocessed-key-is-throttled", replace("break")),),
+            test="test_unprocessed_keys_are_read_again",
         ),
     ),
     "a transaction cancelled in part": (
-        _of(
-            "refused items are singled out",
-            WRITES,
-            "if refusal is Refusal.INVALID:",
-            "if True:",
-        ),
+        Removal("refused items are singled out", WRITES, (Cut("only-an-invalid-item-is-invalid", always),)),
     ),
     "tasks change while they are listed": (
-        _of(
+        Removal(
             "a segment's cursor is a key",
             STORE,
-            'request["ExclusiveStartKey"] = {"id": {"S": after}}',
-            'request["Limit"] += int(after)',
             # A position instead, which others shift.
-            also=(
-                (
-                    'last_id = last_key["id"]["S"] if last_key else None',
-                    """begin = int(after or 0)
-        answer["Items"] = answer["Items"][begin:]
-        last_id = str(begin + len(answer["Items"])) if last_key else None""",
+            (
+                Cut("a-cursor-is-a-key", replace('request["Limit"] += int(after)')),
+                Cut(
+                    "a-page-ends-at-a-key",
+                    replace(
+                        "begin = int(after or 0)\n"
+                        'answer["Items"] = answer["Items"][begin:]\n'
+                        'last_id = str(begin + len(answer["Items"])) if last_key else None'
+                    ),
                 ),
-                (
-                    "task.id if position + 1 < len(items) else last_key",
-                    "str(int(after or 0) + position + 1) if position + 1 < len(items) else last_key",
+                Cut(
+                    "a-full-page-ends-at-a-key",
+                    value(
+                        "Page(tasks, str(int(after or 0) + position + 1) if position + 1 < len(items) else last_key)"
+                    ),
                 ),
             ),
         ),
     ),
     "a task changes after it was listed": (
-        _of(
+        Removal(
             "a write is for the listed version",
             WRITES,
-            "if stored.task.version != each.version:",
-            "if False:",
+            (Cut("a-write-is-for-the-listed-version", never),),
             test="test_a_task_that_someone_changed_after_it_was_listed_keeps_their_change",
         ),
-        _of(
+        Removal(
             "DynamoDB's own condition",
             STORE,
-            '"ConditionExpression": "#version = :given"',
-            '"ConditionExpression": "#version >= :given"',
-            test="test_an_update_between_reading_and_writing_is_never_overwritten",
+            (Cut("an-update-has-a-condition", value('"#version >= :given"')),),
+            test="test_a_concurrent_update_is_never_overwritten",
         ),
     ),
     "a throttled page in a long listing": (
@@ -654,11 +636,18 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "the same job started twice at once": (
-        _of(
+        Removal(
             "the execution's name is the job's id",
             "lambdas/fan_out/jobs.py",
-            "name=job_id, input=text",
-            "name=new_id(), input=text",
+            (
+                Cut(
+                    "one-name-is-one-execution",
+                    replace(
+                        "aws.step_functions().start_execution("
+                        "stateMachineArn=self.state_machine_arn, name=new_id(), input=text)"
+                    ),
+                ),
+            ),
             test="test_the_same_job_again_is_the_same_job",
         ),
         Removal(
@@ -766,11 +755,10 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "items over 400 KB": (
-        _of(
+        Removal(
             "a task has at most 1,100 characters",
             "lambdas/task_service/validation.py",
-            "DETAIL_CHARACTERS: Final = 1_000\n",
-            "DETAIL_CHARACTERS: Final = 1_000_000\n",
+            (Cut("a-detail-is-bounded", value("1_000_000")),),
             test="test_a_value_outside_the_rules_is_refused_with_a_sentence",
         ),
         Removal(

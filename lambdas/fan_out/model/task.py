@@ -8,48 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
+from common.task import Task as Task
 from common.timestamps import utc as utc
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """One task of the Task Service as it was when it was listed. Times are UTC, to the second."""
-
-    id: str
-    title: str
-    is_complete: bool
-    created_at: str
-    updated_at: str
-    version: int
-    detail: str | None = None
-    due_at: str | None = None
-
-    @classmethod
-    def from_json(cls, document: dict[str, Any]) -> Task:
-        return cls(
-            id=document["id"],
-            title=document["title"],
-            is_complete=document["isComplete"],
-            created_at=document["createdAt"],
-            updated_at=document["updatedAt"],
-            version=document["version"],
-            detail=document.get("detail"),
-            due_at=document.get("dueAt"),
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        document: dict[str, Any] = {"id": self.id, "title": self.title}
-        if self.detail is not None:
-            document["detail"] = self.detail
-        if self.due_at is not None:
-            document["dueAt"] = self.due_at
-        document |= {
-            "isComplete": self.is_complete,
-            "createdAt": self.created_at,
-            "updatedAt": self.updated_at,
-            "version": self.version,
-        }
-        return document
 
 
 @dataclass(frozen=True, slots=True)

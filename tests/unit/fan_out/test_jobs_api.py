@@ -47,7 +47,7 @@ def account() -> Iterator[None]:
     with mock_aws(), patch.dict("os.environ", environment):
         forget_warm_state()
         boto3.client("s3").create_bucket(
-            Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION}
+            Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": cast("Any", REGION)}
         )
         boto3.client("stepfunctions").create_state_machine(
             name="FanOut",
@@ -185,7 +185,7 @@ def test_a_body_that_is_no_base64_although_it_says_so_is_refused(bucket: Bucket)
         ({"jobId": None}, "jobId"),
     ],
 )
-def test_a_wrong_input_is_refused_with_field_value_and_rule_and_starts_nothing(
+def test_a_wrong_input_is_refused_and_starts_nothing(
     bucket: Bucket, document: dict[str, Any], field: str
 ) -> None:
     answer = request("POST", "/jobs", json.dumps(document))
@@ -202,7 +202,7 @@ def test_the_same_job_again_is_the_same_job(bucket: Bucket) -> None:
     assert len(aws.step_functions().list_executions(stateMachineArn=MACHINE)["executions"]) == 1
 
 
-def test_the_same_job_again_after_its_end_is_answered_with_what_became_of_it(bucket: Bucket) -> None:
+def test_the_same_job_after_its_end_has_its_status(bucket: Bucket) -> None:
     send("POST", "/jobs", '{"jobId": "mine"}')
     aws.step_functions().stop_execution(executionArn=running("mine"))
     assert send("POST", "/jobs", '{"jobId": "mine"}')[1]["status"] == "STOPPED"
@@ -292,7 +292,7 @@ class MapRuns:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
-        events = aws.step_functions().meta.events
+        events: Any = aws.step_functions().meta.events
         events.register_first("before-send.sfn.ListMapRuns", self._list)
         events.register_first("before-send.sfn.DescribeMapRun", self._describe)
 
@@ -320,10 +320,10 @@ class MapRuns:
     @staticmethod
     def _answer(request: Any, document: Any) -> AWSResponse:
         raw = MockRawResponse(json.dumps(document))
-        return AWSResponse(request.url, 200, {"Content-Type": "application/x-amz-json-1.0"}, raw)
+        return AWSResponse(request.url, 200, cast("Any", {"Content-Type": "application/x-amz-json-1.0"}), raw)
 
 
-def test_a_running_jobs_record_has_what_is_listed_and_how_many_shards_are_done(bucket: Bucket) -> None:
+def test_a_running_jobs_record_has_live_counts(bucket: Bucket) -> None:
     runs = MapRuns()
     send("POST", "/jobs", '{"jobId": "mine"}')
     store = JobStore(bucket, "mine")
@@ -344,7 +344,7 @@ def test_many_viewers_of_a_job_share_one_look_at_its_map(
     put_plan(store)
     store.put("manifest.json", {"shards": 48, "listed": 480, "skipped": 0})
     now = 100.0
-    monkeypatch.setattr(jobs.time, "monotonic", lambda: now)
+    monkeypatch.setattr("fan_out.jobs.time.monotonic", lambda: now)
     for _ in range(10):
         send("GET", "/jobs/mine")
     assert len(runs.asked) == 2
@@ -419,7 +419,7 @@ def test_what_cannot_be_the_id_of_a_job_is_refused(bucket: Bucket, job_id: str) 
 # --- failures, retry, stop
 
 
-def test_the_failures_of_a_job_come_with_their_digest_and_the_command_that_retries_them(
+def test_failures_come_with_digest_and_retry_command(
     bucket: Bucket,
 ) -> None:
     store = JobStore(bucket, "mine")
@@ -444,7 +444,7 @@ def test_what_is_not_named_is_retried_too(bucket: Bucket) -> None:
     assert answer["retryRequest"] == "POST /jobs/mine/retry"
 
 
-def test_the_embedded_aws_is_where_a_command_goes_without_a_stack(
+def test_a_command_for_the_embedded_aws_has_no_options(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
@@ -460,9 +460,7 @@ def test_a_job_without_failures_has_nothing_to_retry(bucket: Bucket) -> None:
 
 
 @pytest.mark.parametrize("body", [None, '{"maxConcurrency": 2}'])
-def test_a_retry_is_a_job_over_the_failures_with_the_changes_that_were_asked_for(
-    bucket: Bucket, body: str | None
-) -> None:
+def test_a_retry_is_a_job_over_the_failures_with_changes(bucket: Bucket, body: str | None) -> None:
     put_failed(bucket)
     status, answer = send("POST", "/jobs/mine/retry", body)
     assert (status, answer["origin"]) == (202, "mine")
@@ -491,7 +489,7 @@ def test_a_retry_with_a_wrong_change_is_refused(bucket: Bucket, change: dict[str
     ],
 )
 @pytest.mark.parametrize("path", ["/jobs/mine/retry", "/jobs"])
-def test_what_has_nothing_to_retry_is_refused_before_a_job_is_started(
+def test_nothing_to_retry_is_refused_before_a_start(
     bucket: Bucket, path: str, record: dict[str, Any] | None, said: str
 ) -> None:
     send("POST", "/jobs", '{"jobId": "mine"}')
@@ -519,14 +517,142 @@ def test_a_stopped_job_says_so_before_its_account_is_written(bucket: Bucket) -> 
     assert (record["status"], record["error"]["name"]) == ("STOPPED", "AccountPendingError")
 
 
+# --- results
+
+
+def test_the_result_of_an_ended_job_comes_with_its_link(bucket: Bucket) -> None:
+    store = JobStore(bucket, "mine")
+    store.put("record.json", RECORD | {"result": {"n": 1}})
+    store.put("result.json", {"n": 1})
+    status, answer = send("GET", "/jobs/mine/result")
+    assert (status, answer["result"], answer["fileName"]) == (200, {"n": 1}, "result.json")
+    assert answer["contentLength"] == len(bucket.get("jobs/mine/result.json") or b"")
+    assert answer["resultUrl"].startswith("https://")
+
+
+@pytest.mark.parametrize("is_too_large", [False, True])
+def test_a_result_too_large_for_a_record_is_read(
+    bucket: Bucket, is_too_large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = JobStore(bucket, "mine")
+    result, key = {"text": "x" * 20_000}, {"resultKey": "jobs/mine/result.json"}
+    store.put("record.json", RECORD | {"result": key})
+    store.put("result.json", result)
+    if is_too_large:
+        monkeypatch.setattr(jobs, "LARGEST_RESULT", 20_000)
+    assert send("GET", "/jobs/mine/result")[1]["result"] == (key if is_too_large else result)
+
+
+def test_a_job_without_a_result_says_so(bucket: Bucket) -> None:
+    send("POST", "/jobs", '{"jobId": "mine"}')
+    answer = request("GET", "/jobs/mine/result")
+    assert (answer.status, answer.problem["title"]) == (409, "JobNotEndedError")
+    JobStore(bucket, "mine").put("record.json", RECORD)
+    answer = request("GET", "/jobs/mine/result")
+    assert (answer.status, answer.problem["title"]) == (404, "ResultNotFoundError")
+    bare = {name: value for name, value in RECORD.items() if name != "resultUrl"}
+    JobStore(bucket, "mine").put("record.json", bare)
+    answer = request("GET", "/jobs/mine/result")
+    assert (answer.status, answer.problem["title"]) == (404, "ResultNotFoundError")
+
+
+def test_a_running_jobs_phase_follows_its_objects(bucket: Bucket) -> None:
+    def phase() -> str:
+        jobs_api.jobs.cache_clear()
+        return str(send("GET", "/jobs/mine")[1]["phase"])
+
+    MapRuns()
+    send("POST", "/jobs", '{"jobId": "mine"}')
+    assert phase() == "LISTING"
+    store = JobStore(bucket, "mine")
+    put_plan(store)
+    store.put("manifest.json", {"shards": 48, "listed": 480, "skipped": 0})
+    assert phase() == "WORKING"
+    store.put("manifest.json", {"shards": 45, "listed": 450, "skipped": 0})
+    assert phase() == "REDUCING"
+
+
+def test_jobs_are_filtered_by_their_records_status(bucket: Bucket) -> None:
+    for job_id in ("running", "partial", "stopped"):
+        send("POST", "/jobs", json.dumps({"jobId": job_id}))
+    for job_id in ("partial", "stopped"):
+        aws.step_functions().stop_execution(executionArn=running(job_id))
+    JobStore(bucket, "partial").put("record.json", RECORD | {"jobId": "partial"})
+    for status, expected in (("RUNNING", ["running"]), ("PARTIAL", ["partial"]), ("STOPPED", ["stopped"])):
+        page = send("GET", "/jobs", query={"status": status})[1]
+        assert [job["jobId"] for job in page["jobs"]] == expected
+    assert request("GET", "/jobs", query={"status": "OVER"}).refusal == (400, "InvalidRequestError", "status")
+
+
+def test_a_started_job_has_its_location(bucket: Bucket) -> None:
+    put_failed(bucket)
+    bucket.put("uploads/a.csv", b"title\nA\n")
+    for path, body in (
+        ("/jobs", "{}"),
+        ("/jobs/mine/retry", None),
+        ("/tasks/upload", '{"source": {"csv": "uploads/a.csv"}}'),
+    ):
+        answer = request("POST", path, body)
+        assert answer.headers["Location"] == f"/v1/jobs/{answer.body['jobId']}"
+
+
+def test_a_csv_that_is_not_there_starts_no_job(bucket: Bucket) -> None:
+    body = '{"kind": "import-tasks", "source": {"csv": "uploads/gone.csv"}}'
+    assert request("POST", "/jobs", body).refusal == (400, "SourceNotFoundError", "source.csv")
+    assert aws.step_functions().list_executions(stateMachineArn=MACHINE)["executions"] == []
+
+
+@pytest.mark.parametrize(
+    "source", [{"csv": "uploads/"}, {"csv": "uploads/a\nb"}, {"failedIn": "a\nb"}, {"failedIn": "a.b"}]
+)
+def test_a_source_that_cannot_be_is_refused(bucket: Bucket, source: dict[str, str]) -> None:
+    body = json.dumps({"source": source})
+    assert request("POST", "/jobs", body).refusal == (400, "InvalidJobError", "source")
+
+
+@pytest.mark.parametrize("path", ["/jobs/mine", "/jobs/mine/failures", "/jobs/mine/result"])
+def test_an_unknown_query_parameter_is_refused(bucket: Bucket, path: str) -> None:
+    answer = request("GET", path, query={"verbose": "1"})
+    assert answer.refusal == (400, "InvalidRequestError", "verbose")
+
+
 # --- uploads
+
+
+MIB = 1 << 20
+
+
+def test_a_small_upload_is_one_link(bucket: Bucket) -> None:
+    for body in (None, "{}", f'{{"bytes": {64 * MIB}}}'):
+        status, answer = send("POST", "/uploads", body)
+        assert (status, answer["method"], answer["expiresIn"]) == (201, "PUT", LINK_SECONDS)
+        assert answer["source"]["csv"] in answer["url"]
+
+
+@pytest.mark.parametrize(
+    ("size", "part", "parts"),
+    [(64 * MIB + 1, 16 * MIB, 5), (160_000 * MIB, 16 * MIB, 10_000), (5 << 40, 525 * MIB, 9_987)],
+)
+def test_a_large_upload_has_links_for_its_parts(bucket: Bucket, size: int, part: int, parts: int) -> None:
+    _, answer = send("POST", "/uploads", json.dumps({"bytes": size}))
+    assert (answer["partBytes"], answer["parts"]) == (part, parts)
+    assert part * (parts - 1) < size <= part * parts
+    assert len(answer["urls"]) == min(parts, 100)
+    assert "partNumber=1&" in answer["urls"][0]
+    _, more = send("POST", f"/uploads/{answer['uploadId']}/parts", '{"from": 9950}')
+    assert ["partNumber=9950&" in more["urls"][0], len(more["urls"])] == [True, 51]
+
+
+@pytest.mark.parametrize("upload_id", ["x", "%%%", "ÿ", "eA", "x" * 2000])
+def test_an_upload_that_does_not_exist_is_not_found(bucket: Bucket, upload_id: str) -> None:
+    for action, body in (("parts", '{"from": 1}'), ("complete", '{"etags": ["a"]}')):
+        answer = request("POST", f"/uploads/{upload_id}/{action}", body)
+        assert (answer.status, answer.problem["title"]) == (404, "UploadNotFoundError")
 
 
 @pytest.mark.parametrize("body", ["title\nÄ\n", "title\nÄ\n".encode(), b"title\n\xff\n"])
 @pytest.mark.parametrize("content_type", ["text/csv", "Text/CSV; charset=utf-8"])
-def test_an_uploaded_csv_is_stored_as_it_is_and_its_import_started(
-    bucket: Bucket, body: str | bytes, content_type: str
-) -> None:
+def test_an_uploaded_csv_is_stored_and_imported(bucket: Bucket, body: str | bytes, content_type: str) -> None:
     status, answer = send("POST", "/tasks/upload", body, content_type=content_type)
     assert status == 202
     asked = json.loads(describe(answer["jobId"])["input"])
@@ -633,16 +759,14 @@ def test_a_fault_of_our_own_says_nothing_of_its_insides(
 # --- ends and odds
 
 
-def test_a_name_whose_job_is_forgotten_but_not_its_objects_is_taken(bucket: Bucket) -> None:
+def test_a_name_with_objects_left_is_taken(bucket: Bucket) -> None:
     put_failed(bucket)
     status, answer = send("POST", "/jobs", '{"jobId": "mine"}')
     assert (status, answer["title"]) == (409, "JobExistsError")
     assert not aws.step_functions().list_executions(stateMachineArn=MACHINE)["executions"]
 
 
-def test_an_ended_job_whose_objects_have_expired_is_what_its_execution_says(
-    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_expired_job_is_what_its_execution_says(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     ended = {"status": "SUCCEEDED", "output": json.dumps(RECORD), "executionArn": running("mine")}
     monkeypatch.setattr(Jobs, "_describe", lambda jobs, job_id: ended)
     assert send("GET", "/jobs/mine")[1]["status"] == "PARTIAL"
@@ -662,7 +786,7 @@ def test_a_number_beyond_all_numbers_is_no_json(bucket: Bucket, body: str) -> No
     assert request("POST", "/jobs", body).refusal == (400, "InvalidRequestError", "body")
 
 
-def test_an_upload_that_was_asked_for_here_is_imported_once_however_often_it_is_asked_for(
+def test_a_presigned_upload_is_imported_once(
     bucket: Bucket,
 ) -> None:
     key = send("POST", "/tasks/upload", "{}")[1]["source"]["csv"]
@@ -682,8 +806,13 @@ def test_an_upload_that_was_asked_for_here_is_imported_once_however_often_it_is_
 def test_jobs_that_are_watched_at_once_each_have_their_own_look(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
-    monkeypatch.setattr(Jobs, "_counted", lambda jobs, arn: asked.append(arn) or {"done": 1, "failed": 0})
+    asked: list[str] = []
+
+    def counted(_: Jobs, arn: str) -> dict[str, int]:
+        asked.append(arn)
+        return {"done": 1, "failed": 0}
+
+    monkeypatch.setattr(Jobs, "_counted", counted)
     watched = jobs_api.jobs()
     for _ in range(10):
         for arn in ("one", "two"):

@@ -223,7 +223,9 @@ class _Raw:
 def response(status: int, body: Mapping[str, Any]) -> AWSResponse:
     """What DynamoDB would have sent."""
     headers = {"x-amzn-requestid": "r-1", "content-type": "application/x-amz-json-1.0"}
-    return AWSResponse("https://dynamodb", status, headers, cast("Any", _Raw(json.dumps(body).encode())))
+    return AWSResponse(
+        "https://dynamodb", status, cast("Any", headers), cast("Any", _Raw(json.dumps(body).encode()))
+    )
 
 
 def refusal(code: str, status: int = 400, **more: object) -> AWSResponse:

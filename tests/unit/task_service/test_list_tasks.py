@@ -35,7 +35,7 @@ def ids_of(pages: list[list[dict[str, Any]]]) -> list[str]:
     return [task["id"] for page in pages for task in page]
 
 
-def test_a_listing_answers_tasks_as_rest_does_and_nothing_internal(dynamodb: Any) -> None:
+def test_a_listing_answers_tasks_without_internal_fields(dynamodb: Any) -> None:
     fill(dynamodb, 1, detail="More", dueAt="2026-05-17T09:00:00Z", effectKey="internal", createKey="internal")
 
     answer = list_page({"filter": {}, "segment": 0, "totalSegments": 1, "cursor": None, "limit": 10})
@@ -100,7 +100,7 @@ def test_a_scan_page_that_is_empty_does_not_end_the_listing(dynamodb: Any) -> No
     assert answer["cursor"] is None
 
 
-def test_one_call_reads_a_bounded_number_of_scan_pages_and_then_hands_on_a_cursor(dynamodb: Any) -> None:
+def test_one_call_reads_a_bounded_number_of_scan_pages(dynamodb: Any) -> None:
     def empty(number: int) -> Any:
         key = {"id": {"S": f"key-{number}"}}
         return response(200, {"Items": [], "Count": 0, "ScannedCount": 1, "LastEvaluatedKey": key})
@@ -115,7 +115,7 @@ def test_one_call_reads_a_bounded_number_of_scan_pages_and_then_hands_on_a_curso
     assert made[asked]["ExclusiveStartKey"] == {"id": {"S": f"key-{asked - 1}"}}
 
 
-def test_a_filter_that_lets_little_through_reads_more_at_once_and_never_the_same_twice(dynamodb: Any) -> None:
+def test_a_selective_filter_scans_more_at_once(dynamodb: Any) -> None:
     fill(dynamodb, 60)
 
     with faults(dynamodb, "Scan") as made:
@@ -125,7 +125,7 @@ def test_a_filter_that_lets_little_through_reads_more_at_once_and_never_the_same
     assert [request["Limit"] for request in made] == [2, 8, 32, 128]
 
 
-def test_a_listing_without_filter_asks_for_no_more_than_it_answers(dynamodb: Any) -> None:
+def test_a_listing_without_filter_scans_what_it_answers(dynamodb: Any) -> None:
     fill(dynamodb, 20)
 
     with faults(dynamodb, "Scan") as made:
@@ -149,7 +149,7 @@ def test_a_look_up_reads_consistently(dynamodb: Any) -> None:
     assert [each["ConsistentRead"] for each in made[0]["RequestItems"].values()] == [True]
 
 
-def test_a_filter_that_lets_nothing_through_never_asks_for_more_than_dynamodb_can_count(
+def test_a_scans_limit_stays_a_32_bit_integer(
     dynamodb: Any,
 ) -> None:
     fill(dynamodb, 45)
@@ -165,7 +165,7 @@ def _one_item(request: Any) -> None:
     request.body = json.dumps(json.loads(request.body) | {"Limit": 1}).encode()
 
 
-def test_a_call_short_of_time_does_one_step_and_hands_on_a_cursor(dynamodb: Any) -> None:
+def test_a_call_short_of_time_scans_one_page(dynamodb: Any) -> None:
     fill(dynamodb, 38)
     for number in range(2):
         dynamodb.put_item(TableName=TABLE, Item=item(f"done-{number}", isComplete=True))
@@ -224,7 +224,7 @@ def test_a_throttle_that_passes_is_not_seen_outside(dynamodb: Any, naps: list[fl
         assert len(list_page({})["tasks"]) == 2
 
 
-def test_tasks_that_exist_throughout_a_listing_are_listed_exactly_once_whatever_changes(
+def test_a_changing_table_is_listed_exactly_once(
     dynamodb: Any,
 ) -> None:
     ids = fill(dynamodb, 60)
@@ -290,7 +290,8 @@ def test_a_cursor_belongs_to_its_filter_and_its_segment(dynamodb: Any) -> None:
     cursor = list_page(own)["cursor"]
 
     list_page({**own, "limit": 5, "cursor": cursor})
-    for other in ({"filter": {}}, {"segment": 2}, {"totalSegments": 5}):
+    others: list[dict[str, Any]] = [{"filter": {}}, {"segment": 2}, {"totalSegments": 5}]
+    for other in others:
         with pytest.raises(InvalidRequestError, match=r"^cursor is"):
             list_page({**own, **other, "cursor": cursor})
 
@@ -302,7 +303,7 @@ def test_a_cursor_belongs_to_its_filter_and_its_segment(dynamodb: Any) -> None:
         ("write_tasks", "aws_lambda_powertools.event_handler, aws_xray_sdk"),
     ],
 )
-def test_an_internal_function_starts_without_what_only_rest_needs(module: str, unwanted: str) -> None:
+def test_an_internal_function_imports_nothing_of_rest(module: str, unwanted: str) -> None:
     program = (
         f"import sys, task_service.{module}; print([n for n in '{unwanted}'.split(', ') if n in sys.modules])"
     )

@@ -19,8 +19,9 @@ def test_a_lookup_answers_what_exists_in_the_order_of_the_ids(dynamodb: Any) -> 
 
 
 def test_a_lookup_leaves_out_what_no_longer_matches(dynamodb: Any) -> None:
-    due = {"dueAt": "2026-05-17T09:00:00Z"}
-    for task_id, fields in {"a": due, "b": {}, "c": due | {"isComplete": True}}.items():
+    due: dict[str, Any] = {"dueAt": "2026-05-17T09:00:00Z"}
+    tasks: dict[str, dict[str, Any]] = {"a": due, "b": {}, "c": due | {"isComplete": True}}
+    for task_id, fields in tasks.items():
         dynamodb.put_item(TableName=TABLE, Item=item(task_id, **fields))
     dated = {"isComplete": False, "dueBefore": "2026-05-17T09:00:01Z", "dueAfter": "2026-05-17T09:00:00Z"}
     answer = list_page({"ids": ["a", "b", "c"], "filter": dated})
@@ -39,7 +40,7 @@ def test_a_lookup_takes_no_fields_of_a_listing(dynamodb: Any) -> None:
         list_page({"ids": [], "segment": 0})
 
 
-def test_keys_that_dynamodb_did_not_get_round_to_are_asked_for_again(dynamodb: Any) -> None:
+def test_unprocessed_keys_are_read_again(dynamodb: Any) -> None:
     fill(dynamodb, 2)
     left = {TABLE: {"Keys": [{"id": {"S": "task-00000"}}, {"id": {"S": "task-00001"}}]}}
     partial = {TABLE: {"Keys": [{"id": {"S": "task-00001"}}]}}

@@ -20,7 +20,7 @@ from .conftest import update as an_update
 TIMEOUT = ReadTimeoutError(endpoint_url="https://dynamodb")
 
 
-def test_a_task_is_created_with_what_was_sent_and_what_the_service_adds(api: Api) -> None:
+def test_a_task_is_created_from_a_request(api: Api) -> None:
     answer = api(
         "POST",
         "/tasks",
@@ -62,7 +62,7 @@ def test_putting_a_task_replaces_all_of_it(api: Api) -> None:
     assert api("GET", f"/tasks/{task['id']}").body == answer.body
 
 
-def test_putting_over_a_version_that_is_gone_is_a_conflict_and_changes_nothing(api: Api) -> None:
+def test_a_put_of_an_old_version_is_a_conflict(api: Api) -> None:
     task = api.make()
     first = api("PUT", f"/tasks/{task['id']}", {"title": "Mine", "version": 1})
 
@@ -74,7 +74,7 @@ def test_putting_over_a_version_that_is_gone_is_a_conflict_and_changes_nothing(a
     assert api("GET", f"/tasks/{task['id']}").body == first.body
 
 
-def test_putting_the_same_content_twice_over_the_same_version_is_a_conflict_too(api: Api) -> None:
+def test_the_same_put_twice_is_a_conflict(api: Api) -> None:
     task = api.make()
     sent = {"title": "Mine", "version": 1}
 
@@ -99,7 +99,7 @@ def test_a_deleted_task_is_gone(api: Api) -> None:
         }
 
 
-def test_a_user_edit_keeps_what_tells_an_internal_write_that_it_was_done(api: Api, dynamodb: Any) -> None:
+def test_a_user_edit_keeps_the_idempotency_key(api: Api, dynamodb: Any) -> None:
     task = api.make()
     write_all([an_update(task["id"], title="By a job", key="effect-1")])
     edited = api("PUT", f"/tasks/{task['id']}", {"title": "By a user", "version": 2})
@@ -113,9 +113,7 @@ def test_a_user_edit_keeps_what_tells_an_internal_write_that_it_was_done(api: Ap
 
 @pytest.mark.parametrize("task_id", ["a b", "a.b", "ä", "x" * 65, "a%20b", "a%2Fb", "a'b", "$a"])
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
-def test_an_id_that_no_task_can_have_is_refused_before_anything_else(
-    api: Api, method: str, task_id: str
-) -> None:
+def test_an_invalid_task_id_is_refused_first(api: Api, method: str, task_id: str) -> None:
     answer = api(method, f"/tasks/{task_id}", {"title": "x", "version": 1})
 
     assert answer.status == 400
@@ -226,7 +224,7 @@ def test_an_event_that_is_no_request_is_answered_and_not_raised(api: Api, event:
     assert "Traceback" not in answer.raw
 
 
-def test_an_unexpected_error_is_logged_and_answered_without_its_details(
+def test_an_unexpected_error_is_logged_not_answered(
     api: Api, dynamodb: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(*_: object, **__: object) -> None:
@@ -244,7 +242,7 @@ def test_an_unexpected_error_is_logged_and_answered_without_its_details(
     assert "Buy a ring" in caplog.text
 
 
-def test_an_error_of_aws_that_will_not_pass_is_answered_without_its_details(api: Api, dynamodb: Any) -> None:
+def test_an_aws_error_is_answered_without_details(api: Api, dynamodb: Any) -> None:
     denied = refusal("AccessDeniedException", message="User: arn:aws:sts::123456789012:x is not authorized")
     with faults(dynamodb, "GetItem", denied):
         answer = api("GET", "/tasks/a")
@@ -287,7 +285,7 @@ PASSING = [
 
 @pytest.mark.parametrize(("operation", "method", "path", "body"), OPERATIONS)
 @pytest.mark.parametrize("trouble", range(len(PASSING)))
-def test_trouble_that_may_pass_is_answered_with_when_to_come_back(
+def test_a_passing_fault_is_answered_with_retry_after(
     api: Api,
     dynamodb: Any,
     naps: list[float],
@@ -335,9 +333,7 @@ def test_a_create_whose_answer_was_lost_makes_one_task(api: Api, dynamodb: Any, 
     assert [task["id"] for task in api("GET", "/tasks").body["tasks"]] == [answer.body["id"]]
 
 
-def test_a_replacement_whose_answer_was_lost_is_no_conflict_with_itself(
-    api: Api, dynamodb: Any, naps: list[float]
-) -> None:
+def test_a_put_with_a_lost_answer_is_no_conflict(api: Api, dynamodb: Any, naps: list[float]) -> None:
     task = api.make()
     with faults(dynamodb, "UpdateItem", lost(dynamodb.update_item)):
         answer = api("PUT", f"/tasks/{task['id']}", {"title": "x", "version": 1})
@@ -379,9 +375,7 @@ def test_a_change_that_did_not_happen_is_to_be_asked_for_again(
     assert api("GET", "/tasks").body["tasks"] == [task]
 
 
-def test_a_replacement_repeated_after_someone_elses_is_a_conflict(
-    api: Api, dynamodb: Any, naps: list[float]
-) -> None:
+def test_a_put_repeated_after_another_is_a_conflict(api: Api, dynamodb: Any, naps: list[float]) -> None:
     task = api.make()
 
     def overtaken(_: Any) -> Any:
@@ -462,14 +456,15 @@ def test_an_empty_service_lists_nothing_and_that_is_no_error(api: Api) -> None:
     assert api("GET", "/tasks").body == {"tasks": []}
 
 
-def test_a_listing_is_filtered_by_completion_and_by_due_time_from_and_up_to(api: Api) -> None:
-    for title, fields in {
+def test_a_listing_is_filtered_by_completion_and_due_time(api: Api) -> None:
+    tasks: dict[str, dict[str, Any]] = {
         "before": {"dueAt": "2026-05-17T08:59:59Z"},
         "at the start": {"dueAt": "2026-05-17T09:00:00Z"},
         "done": {"dueAt": "2026-05-17T10:00:00Z", "isComplete": True},
         "at the end": {"dueAt": "2026-05-17T11:00:00Z"},
         "undated": {},
-    }.items():
+    }
+    for title, fields in tasks.items():
         api.make(title=title, **fields)
 
     def titles(**query: str) -> set[str]:
@@ -494,7 +489,7 @@ def test_a_page_token_of_another_filter_is_refused(api: Api, dynamodb: Any) -> N
         assert answer.problem["title"] == "InvalidPageTokenError"
 
 
-def test_the_same_filter_in_another_zone_goes_on_with_the_same_token(api: Api, dynamodb: Any) -> None:
+def test_a_token_fits_the_same_filter_in_another_zone(api: Api, dynamodb: Any) -> None:
     fill(dynamodb, 3, dueAt="2026-05-17T09:00:00Z")
     token = api("GET", "/tasks", query={"limit": "1", "dueAfter": "2026-05-17T11:00+02:00"}).body[
         "nextPageToken"
@@ -513,7 +508,7 @@ def test_a_page_token_survives_a_cold_start_and_holds_no_secret(api: Api, dynamo
     assert SECRET not in token
 
 
-def test_a_page_of_the_largest_tasks_stays_below_what_lambda_can_answer(api: Api, dynamodb: Any) -> None:
+def test_a_page_of_the_largest_tasks_fits_into_an_answer(api: Api, dynamodb: Any) -> None:
     # Quotes are the worst: they are escaped in the body, and again when Lambda writes the body into its answer.
     fill(dynamodb, 1_000, title='"' * 100, detail='"' * 1_000, dueAt="2026-05-17T09:00:00Z")
     fill(dynamodb, 1_000, title="😀" * 100, detail="😀" * 1_000, dueAt="2026-05-17T09:00:00Z")
@@ -527,7 +522,7 @@ def test_a_page_of_the_largest_tasks_stays_below_what_lambda_can_answer(api: Api
     assert sum(len(page) for page in pages) == 1_000
 
 
-def test_a_listing_short_of_time_answers_what_it_has_and_goes_on_by_token(api: Api, dynamodb: Any) -> None:
+def test_a_rest_listing_short_of_time_continues_by_token(api: Api, dynamodb: Any) -> None:
     ids = fill(dynamodb, 30, isComplete=False)
     api.context = Context(remaining_ms=10)
 

@@ -41,7 +41,7 @@ def test_a_task_within_the_rules_is_taken_as_it_is(title: str, detail: str) -> N
         json_values,
     )
 )
-def test_whatever_is_sent_is_taken_within_the_rules_or_refused_by_naming_its_fields(
+def test_any_content_is_valid_or_refused_by_its_fields(
     sent: dict[str, Any],
 ) -> None:
     task, refusal = None, None
@@ -53,8 +53,8 @@ def test_whatever_is_sent_is_taken_within_the_rules_or_refused_by_naming_its_fie
         errors = [fault.to_json() for fault in refusal.faults]
         text = json.dumps([str(refusal), errors], ensure_ascii=False, allow_nan=False)
         assert len(text.encode()) < 2_000 * len(refusal.faults) + 2_000
-        for fault, error in zip(refusal.faults, errors, strict=True):
-            assert fault.message.startswith(error["field"])
+        for fault, answered in zip(refusal.faults, errors, strict=True):
+            assert fault.message.startswith(answered["field"])
             assert fault.message.endswith(".")
             assert fault.allowed in fault.message
     if task is not None:
@@ -126,7 +126,7 @@ def test_a_value_outside_the_rules_is_refused_with_a_sentence(field: str, value:
 
 
 @pytest.mark.parametrize("field", ["title", "version"])
-def test_a_field_that_is_needed_and_missing_is_named_without_a_value(field: str) -> None:
+def test_a_missing_field_is_named_without_a_value(field: str) -> None:
     sent = {"title": "Good", "version": 1}
     del sent[field]
 
@@ -157,7 +157,7 @@ def test_characters_are_counted_and_not_bytes() -> None:
     assert validation.new_task({"title": "👩🏽‍🚀"[0] * 100}).title == "👩" * 100
 
 
-def test_null_for_an_optional_field_is_the_same_as_leaving_it_out() -> None:
+def test_null_for_an_optional_field_leaves_it_out() -> None:
     assert validation.new_task({"title": "x", "detail": None, "dueAt": None}) == validation.new_task(
         {"title": "x"}
     )
@@ -214,6 +214,6 @@ def test_the_forms_of_iso_8601_are_understood(sent: str, kept: str) -> None:
 
 
 @given(st.text() | json_values)
-def test_what_is_no_timestamp_is_refused_and_nothing_else_is_raised(value: object) -> None:
+def test_any_value_is_a_timestamp_or_a_value_error(value: object) -> None:
     with contextlib.suppress(ValueError):
         timestamps.utc(value)

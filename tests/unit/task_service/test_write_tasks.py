@@ -6,7 +6,7 @@ import copy
 import itertools
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from botocore.exceptions import ReadTimeoutError
@@ -58,7 +58,7 @@ def lost(call: Callable[..., object], times: int = 1) -> list[Callable[[Any], No
     return [apply, lambda _: None, *[lose] * (times - 1)]
 
 
-def test_a_created_task_is_stored_as_rest_would_with_the_time_that_was_given(dynamodb: Any) -> None:
+def test_a_created_task_has_the_given_time(dynamodb: Any) -> None:
     sent = create("a", detail="More", dueAt="2026-05-17T11:00+02:00", isComplete=True)
 
     assert write_all([sent]) == [{"id": "a", "outcome": "created"}]
@@ -77,7 +77,7 @@ def test_a_created_task_is_stored_as_rest_would_with_the_time_that_was_given(dyn
     }
 
 
-def test_an_update_changes_the_named_fields_alone_and_null_removes_one(dynamodb: Any) -> None:
+def test_an_update_changes_the_named_fields_alone(dynamodb: Any) -> None:
     write_all([create("a", detail="More", dueAt="2026-05-17T09:00:00Z")])
 
     assert write_all([update("a", title="New", dueAt=None)]) == [{"id": "a", "outcome": "updated"}]
@@ -89,7 +89,7 @@ def test_an_update_changes_the_named_fields_alone_and_null_removes_one(dynamodb:
     assert task["createKey"] == {"S": "create-a"}
 
 
-def test_outcomes_stand_in_the_order_of_the_writes_whatever_they_are(dynamodb: Any) -> None:
+def test_outcomes_are_in_the_order_of_the_writes(dynamodb: Any) -> None:
     write_all([create("old"), create("same", dueAt="2026-05-17T09:00:00Z")])
 
     assert write_all(
@@ -161,7 +161,7 @@ def test_repeated_writes_are_unchanged_and_take_effect_once(dynamodb: Any) -> No
     assert [stored(dynamodb, task_id) for task_id in "ab"] == before
 
 
-def test_a_repeated_create_keeps_what_has_become_of_the_task_since(dynamodb: Any) -> None:
+def test_a_repeated_create_keeps_later_changes(dynamodb: Any) -> None:
     write_all([create("a")])
     write_all([update("a", title="By another job", key="another-job")])
 
@@ -188,7 +188,7 @@ def test_nothing_is_read_for_creates_that_are_new(dynamodb: Any) -> None:
     assert made == []
 
 
-def test_an_update_between_reading_and_writing_is_never_overwritten(dynamodb: Any, naps: list[float]) -> None:
+def test_a_concurrent_update_is_never_overwritten(dynamodb: Any, naps: list[float]) -> None:
     write_all([create("a"), create("b")])
 
     def overtaken(_: Any) -> None:
@@ -206,9 +206,7 @@ def test_an_update_between_reading_and_writing_is_never_overwritten(dynamodb: An
     assert field(dynamodb, "a", "title") == "By a user"
 
 
-def test_a_transaction_whose_answer_is_lost_for_good_takes_effect_once(
-    dynamodb: Any, naps: list[float]
-) -> None:
+def test_a_transaction_with_lost_answers_applies_once(dynamodb: Any, naps: list[float]) -> None:
     write_all([create("old")])
     sent = [create("new"), update("old", title="New")]
 
@@ -247,9 +245,7 @@ def test_keys_that_were_not_processed_are_asked_for_again(dynamodb: Any, naps: l
     assert len(naps) == 2
 
 
-def test_a_transaction_cancelled_in_part_is_sent_again_with_what_nothing_stands_against(
-    dynamodb: Any, naps: list[float]
-) -> None:
+def test_a_cancelled_transaction_is_sent_again_in_part(dynamodb: Any, naps: list[float]) -> None:
     with faults(
         dynamodb, "TransactWriteItems", cancelled("None", "TransactionConflict", "ThrottlingError")
     ) as made:
@@ -268,9 +264,7 @@ def test_transactions_get_smaller_while_they_are_throttled(dynamodb: Any, naps: 
     assert [len(request["TransactItems"]) for request in made] == [100, 50, 25, 25, 25, 25]
 
 
-def test_a_cancelled_transaction_that_gives_no_reasons_is_tried_again_and_not_for_ever(
-    dynamodb: Any, naps: list[float]
-) -> None:
+def test_a_cancellation_without_reasons_is_retried_in_bounds(dynamodb: Any, naps: list[float]) -> None:
     none_given = [refusal("TransactionCanceledException") for _ in range(3)]
     none_meant = [cancelled("None") for _ in range(100)]
 
@@ -280,9 +274,7 @@ def test_a_cancelled_transaction_that_gives_no_reasons_is_tried_again_and_not_fo
         assert outcomes([create("b")]) == ["throttled"]
 
 
-def test_what_is_refused_though_nothing_stands_against_it_is_not_tried_for_ever(
-    dynamodb: Any, naps: list[float]
-) -> None:
+def test_an_unexplained_refusal_is_retried_in_bounds(dynamodb: Any, naps: list[float]) -> None:
     with faults(
         dynamodb, "TransactWriteItems", *[cancelled("ConditionalCheckFailed") for _ in range(100)]
     ) as made:
@@ -291,14 +283,12 @@ def test_what_is_refused_though_nothing_stands_against_it_is_not_tried_for_ever(
     assert len(made) == 9
 
 
-def test_an_item_that_dynamodb_does_not_take_is_invalid_and_holds_up_no_other(dynamodb: Any) -> None:
+def test_an_item_that_dynamodb_refuses_is_invalid_alone(dynamodb: Any) -> None:
     with faults(dynamodb, "TransactWriteItems", cancelled("ValidationError", "None")):
         assert outcomes([create("a"), create("b")]) == ["invalid", "created"]
 
 
-def test_lasting_throttling_ends_in_the_outcome_throttled_after_a_bounded_number_of_pauses(
-    dynamodb: Any, naps: list[float]
-) -> None:
+def test_lasting_throttling_ends_in_throttled_outcomes(dynamodb: Any, naps: list[float]) -> None:
     with faults(dynamodb, "TransactWriteItems", *[cancelled("ThrottlingError") for _ in range(100)]) as made:
         (answer,) = write_all([create("a")])
 
@@ -320,7 +310,7 @@ def test_throttling_while_reading_is_bounded_too(dynamodb: Any, naps: list[float
     assert len(made) <= 27
 
 
-def test_what_was_decided_before_the_budget_ended_keeps_its_outcome(dynamodb: Any, naps: list[float]) -> None:
+def test_outcomes_survive_the_end_of_the_budget(dynamodb: Any, naps: list[float]) -> None:
     write_all([create("a")])
 
     with faults(dynamodb, "TransactWriteItems", *[cancelled("ThrottlingError") for _ in range(100)]):
@@ -375,7 +365,7 @@ def test_pauses_grow_to_a_bound_and_are_drawn_below_it() -> None:
 @pytest.mark.parametrize(
     "code", ["AccessDeniedException", "ResourceNotFoundException", "ValidationException"]
 )
-def test_an_error_that_will_not_pass_is_raised_and_not_taken_for_throttling(dynamodb: Any, code: str) -> None:
+def test_a_lasting_error_is_raised_not_throttled(dynamodb: Any, code: str) -> None:
     with (
         faults(dynamodb, "TransactWriteItems", refusal(code)),
         pytest.raises(dynamodb.exceptions.ClientError, match=code),
@@ -393,25 +383,21 @@ def test_many_writes_to_one_task_take_effect_in_their_order(dynamodb: Any) -> No
     assert (field(dynamodb, "a", "version"), field(dynamodb, "a", "title")) == ("50", "V49")
 
 
-def test_a_write_behind_a_throttled_one_to_the_same_task_is_throttled_too(
-    dynamodb: Any, naps: list[float]
-) -> None:
+def test_a_write_behind_a_throttled_one_is_throttled_too(dynamodb: Any, naps: list[float]) -> None:
     with faults(dynamodb, "TransactWriteItems", *[cancelled("ThrottlingError") for _ in range(9)]):
         answer = outcomes([create("a"), update("a", title="New"), create("b"), create("c", title="")])
 
     assert answer == ["throttled", "throttled", "throttled", "invalid"]
 
 
-def test_the_same_create_a_hundred_times_in_one_call_makes_one_task(dynamodb: Any, naps: list[float]) -> None:
+def test_a_hundred_equal_creates_make_one_task(dynamodb: Any, naps: list[float]) -> None:
     assert outcomes([create("a")] * 100) == ["created", *["unchanged"] * 99]
     assert naps == []
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_whatever_is_repeated_and_lost_every_effect_is_applied_once(
-    dynamodb: Any, data: st.DataObject
-) -> None:
+def test_effects_apply_once_under_repeats_and_losses(dynamodb: Any, data: st.DataObject) -> None:
     """Against a plain dictionary: each call may lose its answer after taking effect, and is then sent again."""
     run = f"run{next(RUNS)}"
     sent = [create(f"{run}-{number}") for number in range(data.draw(st.integers(1, 6)))]
@@ -483,9 +469,7 @@ def test_whatever_is_repeated_and_lost_every_effect_is_applied_once(
         ({**update("a", title="x"), "task": {}}, "task is {}, but there is no such field"),
     ],
 )
-def test_a_wrong_write_is_an_outcome_that_says_why_and_holds_up_no_other(
-    dynamodb: Any, sent: Any, says: str
-) -> None:
+def test_an_invalid_write_is_an_outcome_of_its_own(dynamodb: Any, sent: Any, says: str) -> None:
     wrong, good = write_all([sent, create("good")])
 
     assert wrong["outcome"] == "invalid"
@@ -509,7 +493,7 @@ def test_a_wrong_write_is_an_outcome_that_says_why_and_holds_up_no_other(
 )
 def test_a_wrong_event_is_refused_as_a_whole(dynamodb: Any, event: Any, says: str) -> None:
     with pytest.raises(InvalidRequestError) as refused:
-        write_tasks.handler(event, Context())  # type: ignore[arg-type]
+        write_tasks.handler(event, cast("Any", Context()))
 
     assert str(refused.value).startswith(says)
 

@@ -1,4 +1,4 @@
-"""A task, as the Task Service stores and answers it."""
+"""A task, as the Task Service stores and answers it, and as a job lists it."""
 
 from __future__ import annotations
 
