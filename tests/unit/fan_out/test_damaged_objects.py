@@ -16,8 +16,9 @@ from fan_out.aws.storage import JobStore
 from fan_out.steps import reduction
 from task_service.aws import dynamodb
 from tests.support import machine as machines
-from tests.support.machine import BUCKET, Boundary, Context, Ended, KilledError, Machine, names, put_tasks
-from tests.unit.fan_out.conftest import task
+from tests.support.context import Context
+from tests.support.factories import task
+from tests.support.machine import BUCKET, Boundary, Ended, KilledError, Machine, names, put_tasks
 
 COUNT = 5
 DOCUMENT = {"kind": "trial", "shardSize": 2, "toleratedFailurePercentage": 100}

@@ -18,8 +18,8 @@ from fan_out.aws.storage import JobStore
 from fan_out.model.shard import Shard
 from fan_out.steps import process_guard
 from fan_out.steps.process_guard import ProcessGuard
+from tests.support.factories import put_plan, put_shard, task
 from tests.support.machine import ROOT, KilledError, Machine
-from tests.unit.fan_out.conftest import put_plan, put_shard, task
 from tests.unit.fan_out.test_worker import committed, event, failures, run_to_the_end
 
 

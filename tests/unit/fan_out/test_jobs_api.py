@@ -845,4 +845,4 @@ def test_a_record_that_cannot_be_read_is_no_record(bucket: Bucket, body: bytes) 
     status, answer = send("GET", "/jobs/mine")
     assert (status, answer["status"], answer["counts"]["listed"]) == (200, "RUNNING", 0)
     assert send("GET", "/jobs/mine/failures")[1]["digest"] == []
-    assert send("POST", "/jobs/mine/retry")[1]["error"]["field"] == "source.failedIn"
+    assert send("POST", "/jobs/mine/retry")[1]["errors"][0]["field"] == "source.failedIn"
