@@ -10,7 +10,7 @@ from infra.constructs.function import LOG_RETENTION
 from infra.constructs.grants import acknowledge
 
 STAGE = "v1"
-# What one account's callers may ask of the stage, far below the account's own 10,000 a second, so that a
+# Requests a second of the whole stage, far below the AWS account's own limit of 10,000, so that a
 # runaway client is told 429 before it takes the account's concurrent functions from the workers.
 RATE = 100
 BURST = 200
@@ -74,7 +74,7 @@ class Api(Construct):
             rest_api_name=cdk.Stack.of(self).stack_name,
             description="Tasks and jobs of Fan Out",
             endpoint_types=[apigateway.EndpointType.REGIONAL],
-            # A CSV must reach the function as the bytes that were sent, whatever their encoding.
+            # A CSV must reach the function as the bytes that were sent, in any encoding.
             binary_media_types=["text/csv"],
             # The account-wide role by which API Gateway writes any log: the first stack of an account needs
             # it, and it stays when the stack goes, because other APIs may have come to rely on it.

@@ -48,7 +48,7 @@ FAILURES: Final = frozenset(
 def translated(
     *, throttled: Callable[[str], Exception], unavailable: Callable[[str], Exception]
 ) -> Iterator[None]:
-    """Raise `throttled` or `unavailable`, made from a sentence, for what a retry can mend.
+    """Raise `throttled` or `unavailable`, made from a sentence, where a retry can succeed.
 
     The SDK has then used up its own attempts. After a connection broke the call may have taken effect, so callers
     that write must be able to repeat. Other errors (access denied, a wrong parameter) are faults of the deployment

@@ -45,7 +45,7 @@ def secrets_manager() -> SecretsManagerClient:
 
 
 def translated() -> AbstractContextManager[None]:
-    """Raise ThrottledError for what a retry can mend; let every other error of AWS through as it is."""
+    """Raise ThrottledError where a retry can succeed; let every other error of AWS through as it is."""
     return common.aws.translated(throttled=ThrottledError, unavailable=ThrottledError)
 
 

@@ -174,7 +174,7 @@ class TaskStore:
             raise error from None
 
     def delete(self, task_id: str) -> None:
-        """Delete the task at whatever version. Raises TaskNotFoundError."""
+        """Delete the task, at any version. Raises TaskNotFoundError."""
         with translated():
             answer = self._client.delete_item(
                 TableName=self._table, Key={"id": {"S": task_id}}, ReturnValues="ALL_OLD"

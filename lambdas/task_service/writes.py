@@ -115,7 +115,7 @@ def write(writes: Sequence[object], store: TaskStore, *, now: str, budget: Budge
 
     A write that is wrong in itself, or that the task's state stands against, is an outcome and holds up no
     other. Several writes to one task take effect in their order. What the budget did not suffice for is
-    `throttled`: nobody knows whether it took effect, and it is safe to send again.
+    `throttled`: it may have taken effect, and it is safe to send again.
     """
     outcomes: dict[int, Outcome] = {}
     waves: list[dict[int, Create | Update]] = []
