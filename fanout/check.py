@@ -63,6 +63,8 @@ def _main(lambdas: Path) -> None:
         try:
             compile(path.read_bytes(), path, "exec")
             find = importlib.import_module("fan_out.model.kind").find
+            # First as it is: `find` would say what is wrong, but not in which line.
+            importlib.import_module(f"kinds.{path.stem}")
             find(path.stem.replace("_", "-"))
         except BaseException as error:
             say(error=f"{_where(error, path, lambdas)}: {type(error).__name__}: {error}")

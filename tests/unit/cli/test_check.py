@@ -36,7 +36,10 @@ def test_the_shipped_and_the_demos_kinds_can_be_imported(lambdas: Path) -> None:
             "mine.py, line 3: ModuleNotFoundError: No module named 'no_such",
         ),
         ("import sys\nsys.exit('bye')\n", "mine.py, line 2: SystemExit: bye"),
-        ("KIND = 1\n", "mine.py: RuntimeError: kinds/mine.py must define KIND"),
+        (
+            "KIND = 1\n",
+            'mine.py: InvalidJobError: kind is "mine", but in kinds/mine.py KIND must be an object',
+        ),
         (
             "print('{}')\nimport os\nos._exit(3)\n",
             "mine.py cannot be imported: the import ended its process (exit",

@@ -8,7 +8,7 @@ import shlex
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -552,11 +552,11 @@ def test_down_where_nothing_is_up_is_done_already(
 def test_cdk_passes_everything_on(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[list[str]] = []
 
-    def run_cdk(words: list[str]) -> int:
-        calls.append(words)
+    def run_cdk(words: Sequence[str]) -> int:
+        calls.append(list(words))
         return 7
 
-    monkeypatch.setattr("infra.cdk.main", run_cdk)
+    monkeypatch.setattr("fanout.project.cdk", run_cdk)
     assert cli.main(["cdk", "deploy", "-c", "removal=destroy", "--json", "--help"]) == 7
     assert calls == [["deploy", "-c", "removal=destroy", "--json", "--help"]]
 
