@@ -15,6 +15,9 @@ from typing import Any
 
 import boto3
 import urllib3
+from botocore.auth import S3SigV4Auth, SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 
 from fan_out.aws import clients as aws
 from fan_out.aws.storage import Bucket, JobStore
@@ -29,21 +32,18 @@ WRITERS = 4
 
 @dataclass(frozen=True)
 class Emulator:
-    """The embedded AWS by plain HTTP: the SDK would take most of the time that it takes to fill it.
-
-    It looks at who sends a request, not at the signature.
-    """
+    """The embedded AWS by signed HTTP: the SDK would take most of the time that it takes to fill it."""
 
     endpoint_url: str
     _pool: urllib3.PoolManager = field(default_factory=lambda: urllib3.PoolManager(maxsize=WRITERS))
 
     def send(self, method: str, path: str, body: bytes, service: str, **headers: str) -> None:
-        credential = f"{server.ACCESS_KEY_ID}/20261123/{server.REGION}/{service}/aws4_request"
-        signed = {
-            "Authorization": f"AWS4-HMAC-SHA256 Credential={credential}, SignedHeaders=host, Signature=0",
-            **{name.replace("_", "-"): value for name, value in headers.items()},
-        }
-        answer = self._pool.request(method, f"{self.endpoint_url}/{path}", body=body, headers=signed)
+        url = f"{self.endpoint_url}/{path}"
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        request = AWSRequest(method, url, data=body, headers=named)
+        keys = Credentials(server.ACCESS_KEY_ID, server.SECRET_ACCESS_KEY)
+        (S3SigV4Auth if service == "s3" else SigV4Auth)(keys, service, server.REGION).add_auth(request)
+        answer = self._pool.request(method, url, body=body, headers=dict(request.headers))
         if answer.status >= 300:
             raise RuntimeError(f"{method} {path}: {answer.status} {answer.data[:500]!r}")
 

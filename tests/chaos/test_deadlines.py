@@ -93,7 +93,7 @@ def test_a_reduction_of_many_levels_goes_on_from_where_it_was(machine: Machine) 
     assert max(written.values()) == 1
 
 
-def test_a_reducer_that_died_does_not_do_again_what_was_committed(machine: Machine) -> None:
+def test_a_dead_reducers_committed_work_is_not_repeated(machine: Machine) -> None:
     scenario = Scenario("daily-plan", 24, shard_size=1)
     expected = baseline(machine, scenario)
     commits: list[str] = []

@@ -55,7 +55,7 @@ def _one_segment(monkeypatch: pytest.MonkeyPatch) -> None:
     ids=str,
 )
 @pytest.mark.parametrize("way", ["kill", pytest.param("hang", marks=pytest.mark.soak)])
-def test_a_task_that_ends_its_worker_is_quarantined_and_no_other_is_harmed(
+def test_only_the_tasks_that_end_workers_are_quarantined(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, way: str, positions: list[int], batch: int
 ) -> None:
     monkeypatch.setattr(poison.Poison, "batch", batch)
@@ -70,7 +70,7 @@ def test_a_task_that_ends_its_worker_is_quarantined_and_no_other_is_harmed(
     assert len(calls) <= 1 + CALLS_PER_TASK * len(bad)
 
 
-def test_tasks_that_hang_until_their_workers_time_is_over_are_quarantined(machine: Machine) -> None:
+def test_tasks_that_hang_until_the_timeout_are_quarantined(machine: Machine) -> None:
     answer, bad = run(machine, 20, 20, hang=[0, 9, 10])
     assert {line["task"]["id"]: line["outcome"] for line in answer.failures} == dict.fromkeys(
         bad, "quarantined"
@@ -89,9 +89,7 @@ def test_a_shard_of_nothing_but_poison_is_quarantined_whole(machine: Machine) ->
     }
 
 
-def test_memory_errors_and_exits_fail_their_task_without_costing_a_worker(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_errors_and_exits_cost_no_worker(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(poison.Poison, "batch", 10)
     answer, _ = run(machine, 30, 10, memory=[0, 13], exit=[9, 29], kill=[20])
     assert {line["error"]["name"] for line in answer.failures} == {
@@ -133,7 +131,7 @@ def test_workers_that_die_for_reasons_of_their_own_cost_no_task(machine: Machine
     assert deaths > 6 * 10 * 0.05 / 2
 
 
-def test_the_innocent_neighbours_of_a_dead_worker_are_worked_on_again_and_cleared(machine: Machine) -> None:
+def test_neighbours_of_a_dead_worker_are_cleared(machine: Machine) -> None:
     """An error that is not a death blames nobody, however often it comes while a task is in flight."""
     ids = [task["id"] for task in make_tasks(10)]
     put_tasks(make_tasks(10))
@@ -155,7 +153,7 @@ def test_the_innocent_neighbours_of_a_dead_worker_are_worked_on_again_and_cleare
     assert answer.record["counts"]["succeeded"] == len(ids)
 
 
-def test_a_shard_whose_workers_die_before_they_begin_is_given_up_and_accounted_for(machine: Machine) -> None:
+def test_a_shard_whose_workers_die_at_once_is_given_up(machine: Machine) -> None:
     put_tasks(make_tasks(8))
     begun = []
 
@@ -179,7 +177,7 @@ def test_a_shard_whose_workers_die_before_they_begin_is_given_up_and_accounted_f
 
 
 @pytest.mark.parametrize("looks", [0, 2])
-def test_deaths_between_which_a_long_shard_moves_on_never_make_it_stuck(machine: Machine, looks: int) -> None:
+def test_rare_deaths_never_make_a_long_shard_stuck(machine: Machine, looks: int) -> None:
     """A shard of many calls may lose one worker after the other, as long as each of them got somewhere."""
     put_tasks(make_tasks(40))
     machine.contexts["Worker"] = lambda: short_lived(looks)
@@ -200,7 +198,7 @@ def test_deaths_between_which_a_long_shard_moves_on_never_make_it_stuck(machine:
     assert len(lost) > STALLS
 
 
-def test_a_kind_that_kills_on_every_task_is_given_up_and_every_task_accounted_for(machine: Machine) -> None:
+def test_a_kind_that_kills_on_every_task_is_accounted_for(machine: Machine) -> None:
     answer, _ = run(machine, 30, 30, kill=list(range(30)))
     counts = answer.record["counts"]
     assert counts["succeeded"] == 0

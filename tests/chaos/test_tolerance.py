@@ -46,7 +46,7 @@ def test_a_job_fails_when_it_exceeds_its_tolerance_by_one_task(machine: Machine)
         assert answer.record["counts"]["unprocessed"] == 0
 
 
-def test_a_job_of_which_every_other_task_fails_is_stopped_early_too(machine: Machine) -> None:
+def test_a_job_whose_every_other_task_fails_is_stopped_early(machine: Machine) -> None:
     tasks = make_tasks(200)
     put_tasks(tasks)
     refused = [task["id"] for task in random.Random(2).sample(tasks, 100)]

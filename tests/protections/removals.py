@@ -172,7 +172,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             "a value must come back as it was",
             KIND,
             (Cut("a-value-comes-back-as-it-was", never),),
-            test="test_a_value_that_cannot_be_stored_fails_the_task_that_brought_it_and_no_other",
+            test="test_a_value_that_is_not_json_fails_its_task_alone",
         ),
         Removal(
             "a line's key is printable",
@@ -375,7 +375,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             "a write is for the listed version",
             WRITES,
             (Cut("a-write-is-for-the-listed-version", never),),
-            test="test_a_task_that_someone_changed_after_it_was_listed_keeps_their_change",
+            test="test_a_change_after_the_listing_is_kept",
         ),
         Removal(
             "DynamoDB's own condition",
@@ -398,7 +398,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             "a checkpoint near the deadline",
             WORK,
             (Cut("a-checkpoint-near-the-deadline", never),),
-            test="test_a_shard_of_any_length_finishes_and_no_task_is_worked_on_twice",
+            test="test_a_shard_of_any_length_finishes_without_repeats",
         ),
         Removal(
             "and every minute",
@@ -440,13 +440,13 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             "a ceiling of tasks a second",
             RUNNER,
             (Cut("a-rate-limit", delete),),
-            test="test_never_do_more_tasks_start_than_the_ceiling_lets_in_any_window",
+            test="test_no_window_has_more_starts_than_the_rate_limit",
         ),
         Removal(
             "a retry budget",
             RUNNER,
             (Cut("a-retry-budget", value("number < ATTEMPTS")),),
-            test="test_a_throttled_downstream_gets_a_bounded_number_of_further_tries_from_one_call",
+            test="test_the_retries_of_one_call_are_bounded",
         ),
     ),
     "one task of many that is throttled for good": (

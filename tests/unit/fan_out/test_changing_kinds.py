@@ -72,9 +72,7 @@ def test_rows_become_tasks_with_the_fields_that_they_name(machine: Machine, stor
     assert {each["createdAt"] for each in tasks.values()} == {STARTED_AT}
 
 
-def test_bad_rows_are_reported_by_number_and_reason_while_the_good_ones_are_imported(
-    machine: Machine, store: JobStore
-) -> None:
+def test_bad_rows_fail_by_number_and_reason_and_good_ones_pass(machine: Machine, store: JobStore) -> None:
     store.bucket.put(
         "uploads/x.csv",
         b"title,dueAt,isComplete\nGood 1,,\n,,\n" + b"x" * 101 + b",,\nBad date,tomorrow,\nBad flag,,maybe\n"
@@ -99,7 +97,7 @@ def test_bad_rows_are_reported_by_number_and_reason_while_the_good_ones_are_impo
         assert word in reasons[row]
 
 
-def test_importing_again_under_the_same_job_creates_no_task_twice(machine: Machine, store: JobStore) -> None:
+def test_importing_again_under_one_job_creates_none_twice(machine: Machine, store: JobStore) -> None:
     store.bucket.put("uploads/x.csv", b"title\n" + b"".join(b"Row %d\n" % n for n in range(30)))
     lose_the_first_answer(machine, "WriteTasks")
     machine.order = lambda items: items * 2
@@ -116,9 +114,7 @@ def test_another_import_of_the_same_object_creates_its_own_tasks(machine: Machin
     assert len(table()) == 2
 
 
-def test_a_task_that_was_edited_since_is_not_overwritten_by_a_rerun(
-    machine: Machine, store: JobStore
-) -> None:
+def test_a_rerun_does_not_overwrite_an_edited_task(machine: Machine, store: JobStore) -> None:
     store.bucket.put("uploads/x.csv", b"title\nA\n")
     machine.run(IMPORT)
     (each,) = table().values()
@@ -151,9 +147,7 @@ def test_a_retried_import_works_on_the_failed_rows_alone(machine: Machine, store
     assert len(table()) == 1
 
 
-def test_a_retry_of_a_stopped_import_creates_none_of_its_tasks_again(
-    machine: Machine, store: JobStore
-) -> None:
+def test_a_retry_of_a_stopped_import_creates_none_twice(machine: Machine, store: JobStore) -> None:
     store.bucket.put("uploads/x.csv", b"title\n" + b"".join(b"Row %d\n" % n for n in range(8)))
 
     class StoppedError(BaseException):
@@ -210,7 +204,7 @@ def test_overdue_open_tasks_move_and_no_others(machine: Machine, store: JobStore
         ({"asOf": "2026-10-25T09:00:00+01:00", "timeZone": "Europe/Berlin"}, "2026-10-25T22:59:59Z"),
     ],
 )
-def test_left_to_itself_it_moves_tasks_to_the_end_of_the_day_in_the_zone(
+def test_by_default_tasks_move_to_the_end_of_the_zones_day(
     machine: Machine, params: dict[str, Any], due: str
 ) -> None:
     put_tasks([task(1, dueAt="2026-10-01T00:00:00Z")])
@@ -227,9 +221,7 @@ def test_a_change_is_applied_once_whatever_answers_are_lost(machine: Machine) ->
     assert {each["version"] for each in table().values()} == {2}
 
 
-def test_a_task_that_someone_changed_after_it_was_listed_keeps_their_change(
-    machine: Machine, store: JobStore
-) -> None:
+def test_a_change_after_the_listing_is_kept(machine: Machine, store: JobStore) -> None:
     put_tasks([task(number, dueAt="2026-11-01T00:00:00Z") for number in range(10)])
 
     def edit(call: Call) -> None:
@@ -270,9 +262,7 @@ def test_running_it_again_changes_nothing(machine: Machine) -> None:
     assert table() == before
 
 
-def test_a_name_that_is_used_again_when_the_first_jobs_objects_have_expired_is_another_job(
-    machine: Machine, store: JobStore
-) -> None:
+def test_an_expired_jobs_name_used_again_is_another_job(machine: Machine, store: JobStore) -> None:
     """Step Functions forgets a name after 90 days, S3 the objects; the tasks keep the keys of their effects."""
     document = {"kind": "import-tasks", "source": {"csv": "uploads/quarter.csv"}}
     for started_at, rows in (("2026-01-05T09:00:00Z", [b"A", b"B"]), ("2026-04-06T09:00:00Z", [b"C", b"D"])):

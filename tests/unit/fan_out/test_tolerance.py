@@ -107,7 +107,7 @@ def test_failures_are_added_up_by_a_bounded_number_of_shards() -> None:
     assert job.names.listings <= tolerance.SUMS * 1.2
 
 
-def test_a_shard_that_is_asked_about_again_notes_its_failures_once(store: JobStore) -> None:
+def test_a_shard_that_is_checked_again_notes_failures_once(store: JobStore) -> None:
     shard = Shard(3, "", 10, 0)
     for _ in range(3):
         assert not counts_as_failed(store, shard, 4, listed=1000, shards=100, tolerated=5)

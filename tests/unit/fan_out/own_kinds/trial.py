@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from fan_out import JSON, Failure, Job, Kind, Params, Task
@@ -28,7 +28,7 @@ class Trial(Kind[Params, Task]):
 
     def _answer(self, task: Task) -> JSON | Failure:
         wanted: Any = self.on.get(task.id, len(task.title))
-        if isinstance(wanted, Callable):
+        if callable(wanted):
             wanted = wanted()
         if isinstance(wanted, BaseException):
             raise wanted
