@@ -72,8 +72,7 @@ def list_step(
         if cursor is not None and is_late(longest):
             break
     cutter.cut()
-    part: Part = store.put_once(name, asdict(Part(cutter.shards, skipped, cursor)), Part)
-    return part
+    return store.put_once(name, asdict(Part(cutter.shards, skipped, cursor)), Part)
 
 
 @dataclass
