@@ -50,6 +50,7 @@ def list_step(
     skipped = 0
     start, longest = now(), 0.0
     count = 0
+    # protection: source-of-a-step
     batches = sources.batches(store.bucket, plan, segment, cursor, list_function)
     while True:
         try:
