@@ -94,6 +94,10 @@ def _of(
     return Removal(protection, file, tuple(Text(*pair) for pair in ((old, new), *also)), test)
 
 
+SMALL_PAGES = """
+sources.batch.PAGE = plan.shard_size
+batches = sources.batches(store.bucket, plan, segment, cursor, list_function)
+"""
 PARTS_BY_LISTING = """
 for number, name in enumerate(sorted(store.names(f"parts/{segment:04d}-"))):
     part = store.require(name, Part)
@@ -133,7 +137,10 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         Removal(
             "few segments, each listed in as few calls as its time allows",
             LISTING,
-            (Cut("cursor-near-the-deadline", condition("cursor is not None")),),
+            (
+                Cut("source-of-a-step", replace(SMALL_PAGES)),
+                Cut("cursor-near-the-deadline", condition("cursor is not None")),
+            ),
             test="test_the_parent_execution_is_the_same_at_200_shards",
         ),
     ),

@@ -8,15 +8,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar, overload
+from typing import Any
 
 from botocore.exceptions import ClientError
+from typing_extensions import TypeVar
 
 from fan_out.aws import clients as aws
 from fan_out.errors import AccountingError, InvalidJobError, ServiceUnavailableError
 from fan_out.model.documents import decode, encode, named_digest, seal
 
-T = TypeVar("T")
+T = TypeVar("T", default=Any)
 
 # A block is one ranged GET. Reading by blocks instead of one long body survives a slow reader:
 # S3 closes a connection that nobody reads from, and a merge leaves most of its streams waiting.
@@ -259,11 +260,7 @@ class JobStore:
     def key(self, name: str) -> str:
         return f"jobs/{self.job_id}/{name}"
 
-    @overload
-    def get(self, name: str) -> Any | None: ...
-    @overload
-    def get(self, name: str, shape: type[T]) -> T | None: ...
-    def get(self, name: str, shape: Any = Any) -> Any:
+    def get(self, name: str, shape: type[T] = Any) -> T | None:  # type: ignore[assignment]
         """The document in its shape, or None if there is none.
 
         An object that cannot be read, has another shape or belongs to another job is lost: raises AccountingError.
@@ -271,22 +268,14 @@ class JobStore:
         body = self.bucket.get(self.key(name))
         return None if body is None else self._decode(name, body, shape)
 
-    @overload
-    def find(self, name: str) -> Any | None: ...
-    @overload
-    def find(self, name: str, shape: type[T]) -> T | None: ...
-    def find(self, name: str, shape: Any = Any) -> Any:
+    def find(self, name: str, shape: type[T] = Any) -> T | None:  # type: ignore[assignment]
         """The document in its shape, or None if there is none or it is lost."""
         try:
             return self.get(name, shape)
         except AccountingError:
             return None
 
-    @overload
-    def require(self, name: str) -> Any: ...
-    @overload
-    def require(self, name: str, shape: type[T]) -> T: ...
-    def require(self, name: str, shape: Any = Any) -> Any:
+    def require(self, name: str, shape: type[T] = Any) -> T:  # type: ignore[assignment]
         """The document in its shape. Raises AccountingError if it is missing or lost."""
         document = self.get(name, shape)
         # protection: missing-object
@@ -297,7 +286,7 @@ class JobStore:
     def put(self, name: str, document: Any) -> None:
         self.bucket.put(self.key(name), self._encode(name, document))
 
-    def put_once(self, name: str, document: Any, shape: Any = Any) -> Any:
+    def put_once(self, name: str, document: Any, shape: type[T] = Any) -> T:  # type: ignore[assignment]
         """Commit the document unless a readable one is there already; either way, the one that counts."""
 
         def is_fit(stored: bytes) -> bool:
@@ -314,10 +303,10 @@ class JobStore:
     def _encode(self, name: str, document: Any) -> bytes:
         return encode(document) if name in PLAIN else seal(self.key(name), document)
 
-    def _decode(self, name: str, body: bytes, shape: Any) -> Any:
+    def _decode(self, name: str, body: bytes, shape: type[T]) -> T:
         key = self.key(name)
         try:
-            document = decode(body, shape, key=None if name in PLAIN else key)
+            document: T = decode(body, shape, key=None if name in PLAIN else key)
         except ValueError as error:
             raise AccountingError(f"The object {key} cannot be read: {error}.") from error
         owner = document.get("jobId") if isinstance(document, dict) else getattr(document, "job_id", None)

@@ -50,6 +50,7 @@ def list_step(
     skipped = 0
     start, longest = now(), 0.0
     count = 0
+    # protection: source-of-a-step
     batches = sources.batches(store.bucket, plan, segment, cursor, list_function)
     while True:
         try:
@@ -72,8 +73,7 @@ def list_step(
         if cursor is not None and is_late(longest):
             break
     cutter.cut()
-    part: Part = store.put_once(name, asdict(Part(cutter.shards, skipped, cursor)), Part)
-    return part
+    return store.put_once(name, asdict(Part(cutter.shards, skipped, cursor)), Part)
 
 
 @dataclass

@@ -245,8 +245,7 @@ class Reduction:
             self._store.put("digest.json", root.digest)
         if root.summary is not None:
             self._store.put("result.json", root.summary)
-        committed: Node = self._store.put_once(ROOT, asdict(root), Node)
-        return committed
+        return self._store.put_once(ROOT, asdict(root), Node)
 
     def _check(self, root: Node) -> None:
         """Every listed task has one outcome and every shard is in the tally. Raises AccountingError."""

@@ -13,6 +13,7 @@ import pytest
 
 from fan_out.aws import clients as aws
 from fan_out.aws.storage import JobStore
+from fan_out.model.documents import encode
 from fan_out.steps import reduction
 from task_service.aws import dynamodb
 from tests.support import machine as machines
@@ -52,7 +53,7 @@ def with_numbers(body: bytes, change: Callable[[int], int]) -> bytes:
         }
 
     try:
-        return b"\n".join(json.dumps(walk(json.loads(line))).encode() for line in body.splitlines())
+        return b"\n".join(encode(walk(json.loads(line))) for line in body.splitlines())
     except ValueError:
         # Lines of a kind's file have a key before their JSON.
         return body.replace(b"length", b"height")

@@ -184,7 +184,7 @@ def test_a_reduction_over_many_calls_gives_the_same_bytes(
             while isinstance(reached, Cursor):
                 # As in a new call: nothing but the cursor is remembered.
                 answer = Reduction(store, plan(kind="trial"), manifest)
-                reached = answer.run(reached, lambda _, answers=answers: next(answers))
+                reached = answer.run(reached, lambda _: next(answers))  # noqa: B023
         found.append((outputs(store), reached))
     assert found[0] == found[1]
 
@@ -414,11 +414,12 @@ def test_the_open_streams_of_a_node_fit_into_the_reducers_memory() -> None:
 def test_repeated_workers_in_any_order_give_the_same_bytes(deployment: Machine, store: JobStore) -> None:
     tasks = make_tasks(60)
     found = []
-    for order in (
+    orders: tuple[Callable[[list[Any]], list[Any]], ...] = (
         list,
         lambda items: items[::-1],
         lambda items: sorted(items * 2, key=lambda item: item[0] % 3),
-    ):
+    )
+    for order in orders:
         reset(deployment)
         put_tasks(tasks)
         deployment.order = order
