@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from fan_out.model.kind import JSON, Job, Kind, Params
-from fan_out.model.task import Task
+from fan_out import JSON, Job, Kind, Params, Task
 
 
 class Reminders(Kind[Params, Task]):

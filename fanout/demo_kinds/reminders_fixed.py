@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fan_out.model.kind import JSON, Job, Kind, Params
-from fan_out.model.task import Task
+from fan_out import JSON, Job, Kind, Params, Task
 
 
 class Reminders(Kind[Params, Task]):

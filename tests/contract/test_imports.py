@@ -25,14 +25,17 @@ MAY_IMPORT = {
     "fan_out.aws": AWS,
     "fan_out.sources": AWS,
     "fan_out.steps": STEPS,
-    "fan_out.jobs": STEPS,
-    "handlers": STEPS | {"fan_out.jobs"},
+    "fan_out.uploads": STEPS,
+    "fan_out.jobs": STEPS | {"fan_out.uploads"},
+    "handlers": STEPS | {"fan_out.jobs", "fan_out.uploads"},
     # What a kind needs, in one place.
     "fan_out": MODEL,
     "kinds": MODEL | {"fan_out"},
     "task_service": BASE,
     "infra": set[str](),
     "fanout": set[str](),
+    # Files that the demo puts beside the kinds of a deployment.
+    "fanout.demo_kinds": {"fan_out"},
 }
 # Loads a job's kind by its name.
 LOADS_KINDS = "fan_out.model.kind"
@@ -53,6 +56,8 @@ MODULES = modules()
 
 def layer(module: str) -> str:
     top, *below = module.split(".")
+    if module.startswith("fanout.demo_kinds"):
+        return "fanout.demo_kinds"
     if top != "fan_out" or not below:
         return top
     inner = f"fan_out.{below[0]}"

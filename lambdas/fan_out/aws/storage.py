@@ -278,7 +278,6 @@ class JobStore:
     def require(self, name: str, shape: type[T] = Any) -> T:  # type: ignore[assignment]
         """The document in its shape. Raises AccountingError if it is missing or lost."""
         document = self.get(name, shape)
-        # protection: missing-object
         if document is None:
             raise AccountingError(f"The object {self.key(name)} is missing.")
         return document

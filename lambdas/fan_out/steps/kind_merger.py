@@ -101,7 +101,6 @@ class KindMerger:
         try:
             kind, job = self._load()
             summary = kind.summary(value, job)
-            # protection: a-summary-is-an-object
             if not isinstance(summary, dict):
                 raise TypeError(f"summary gave a {type(summary).__name__} instead of an object")
             return dict(json.loads(encode_value(summary))), None

@@ -288,6 +288,17 @@ def test_a_partial_of_too_few_tasks_is_lost(machine: Machine, store: JobStore, t
     assert record["counts"] == {"listed": 9, "succeeded": 6, "failed": 0, "quarantined": 0, "unprocessed": 3}
 
 
+def test_a_checkpoint_of_other_counts_is_lost(machine: Machine, store: JobStore, trial: Any) -> None:
+    shards = put_job(store, 3, missing=(1,), toleratedFailurePercentage=100)
+    saved = progress([task(1)])
+    saved.next = 2
+    store.put(shards[1].checkpoint, saved.to_json())
+    record = call(machine)["record"]
+    assert (record["status"], record["error"]["name"]) == ("FAILED", "AccountingError")
+    assert f"The object {store.key(shards[1].checkpoint)} has 1 of 3 tasks." in record["error"]["message"]
+    assert record["counts"] == {"listed": 9, "succeeded": 6, "failed": 0, "quarantined": 0, "unprocessed": 3}
+
+
 @pytest.mark.parametrize("kept", [[0, 1], [0, 2], [1, 0, 2], []], ids=str)
 def test_a_changed_manifest_fails_the_job(
     machine: Machine, store: JobStore, trial: Any, kept: list[int]
