@@ -66,9 +66,7 @@ class Deployment:
 
     def peak_running(self, job: Job) -> int:
         """The most workers of the job that ran at the same moment."""
-        peaks = [
-            run["peakRunning"] for run in local.map_runs(self.home) if run["executionArn"] == job.execution
-        ]
+        peaks = [run["peakRunning"] for run in local.map_runs(self.home) if run["executionArn"] == job.execution]
         return int(str(peaks[0]))
 
     def history(self, job: Job) -> tuple[int, int]:
@@ -90,11 +88,7 @@ class Deployment:
 
         def put(first: int) -> None:
             items = [
-                {
-                    "PutRequest": {
-                        "Item": {name: _attribute(value) for name, value in store.task(number).items()}
-                    }
-                }
+                {"PutRequest": {"Item": {name: _attribute(value) for name, value in store.task(number).items()}}}
                 for number in range(first, min(first + BATCH, count))
             ]
             emulator.send(

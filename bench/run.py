@@ -53,9 +53,7 @@ class Run:
         except OutOfTimeError as error:
             table.notes.append(f"The rest is not measured, {error}.")
 
-    def in_fresh_process(
-        self, module: str, argument: Mapping[str, Any], environment: Mapping[str, str]
-    ) -> Any:
+    def in_fresh_process(self, module: str, argument: Mapping[str, Any], environment: Mapping[str, str]) -> Any:
         """What `prepare(argument)()` of a module of this package measured in a process of its own: its answer,
         with `seconds`, `cpu` (seconds of CPU) and `peak` (MiB above what it had when prepared).
 

@@ -128,9 +128,7 @@ def task(number: int, *, spread: int = 1) -> dict[str, Any]:
     document["title"] = f"Send the report {number} to the reviewers of the quarter"
     if number % 8:
         day, minute = divmod(minutes, 1440)
-        document["dueAt"] = (
-            f"2026-{11 + day // 15}-{15 + day % 15:02d}T{minute // 60:02d}:{minute % 60:02d}:00Z"
-        )
+        document["dueAt"] = f"2026-{11 + day // 15}-{15 + day % 15:02d}T{minute // 60:02d}:{minute % 60:02d}:00Z"
     return document | {
         "isComplete": False,
         "createdAt": "2026-11-01T08:00:00Z",
@@ -141,6 +139,5 @@ def task(number: int, *, spread: int = 1) -> dict[str, Any]:
 
 def in_lines(documents: Iterable[Any]) -> bytes:
     return b"".join(
-        json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
-        for document in documents
+        json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode() + b"\n" for document in documents
     )

@@ -78,9 +78,7 @@ class App:
         from fanout.client import home_folder
 
         if self.stack or self.api_url:
-            raise click.UsageError(
-                "--stack and --api-url name a deployment; up and down are about the embedded AWS."
-            )
+            raise click.UsageError("--stack and --api-url name a deployment; up and down are about the embedded AWS.")
         return home_folder()
 
     def started(self, start: Callable[[str], Mapping[str, Any]], job_id: str | None, detach: bool) -> int:
@@ -91,9 +89,7 @@ class App:
         self.show(record)
         return exit_code(record)
 
-    def followed(
-        self, start: Callable[[str], Mapping[str, Any]], job_id: str | None, detach: bool
-    ) -> JobRecord | None:
+    def followed(self, start: Callable[[str], Mapping[str, Any]], job_id: str | None, detach: bool) -> JobRecord | None:
         """The record of the job that `start` starts under an id, at its end; None if detached."""
         from fanout.client import ProblemError, new_job_id
 
@@ -169,9 +165,7 @@ class Command(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         groups: dict[str, list[tuple[str, str]]] = {}
-        for param in sorted(
-            self.get_params(ctx), key=lambda param: getattr(param, "group", _GLOBAL) == _GLOBAL
-        ):
+        for param in sorted(self.get_params(ctx), key=lambda param: getattr(param, "group", _GLOBAL) == _GLOBAL):
             if isinstance(param, click.Option) and (line := param.get_help_record(ctx)) is not None:
                 groups.setdefault(getattr(param, "group", _GLOBAL), []).append(line)
         for title, lines in groups.items():
@@ -187,9 +181,7 @@ def _take(context: click.Context, param: click.Parameter, value: Any) -> None:
     owner, _, name = str(param.field).rpartition(".")
     target = context.obj.job.setdefault(owner, {}) if owner else context.obj.job
     if name in target:
-        raise click.UsageError(
-            f"{param.opts[0]} names a second source: give one of --source, --csv, --failed-in."
-        )
+        raise click.UsageError(f"{param.opts[0]} names a second source: give one of --source, --csv, --failed-in.")
     if param.multiple and len(dict(value)) < len(value):
         raise click.BadParameter("a name is given twice.", context, param)
     target[name] = dict(value) if param.multiple else value
@@ -224,9 +216,7 @@ def field(name: str, path: str, metavar: str, text: str, read: Any = str, group:
 
 def command(group: click.Group, name: str) -> Decorator:
     """Make a function a command with the global options: of the App and its own options it makes the exit code."""
-    return _together(
-        group.command(name, cls=Command, context_settings=_WIDTH), click.pass_obj, global_options
-    )
+    return _together(group.command(name, cls=Command, context_settings=_WIDTH), click.pass_obj, global_options)
 
 
 def _number(text: str) -> int | float:
@@ -295,9 +285,7 @@ global_options = _together(
     _global_option("--api-url", metavar="URL", help=_URL_HELP),
     _global_option("--json", "is_json", is_flag=True, help="Print one JSON document on standard output."),
 )
-job_argument = click.argument(
-    "job", metavar="JOB", type=_job_id, help="The job's id, as `fanout jobs` shows it."
-)
+job_argument = click.argument("job", metavar="JOB", type=_job_id, help="The job's id, as `fanout jobs` shows it.")
 filter_options = _together(
     field("--is-complete", "filter.isComplete", "true|false", "Only complete, or only open tasks.", _boolean),
     field("--due-before", "filter.dueBefore", "TIME", "Only tasks due before: ISO 8601 with a zone."),
@@ -329,9 +317,7 @@ def how_options(size: str, bound: str, tolerance: str, rate: str, cost: str) -> 
             _HOW,
         ),
         field("--tasks-per-second", "tasksPerSecond", "N", f"Rate limit (default: {rate}).", _nullable, _HOW),
-        field(
-            "--max-cost-usd", "maxCostUsd", "USD", f"Most estimated cost (default: {cost}).", _nullable, _HOW
-        ),
+        field("--max-cost-usd", "maxCostUsd", "USD", f"Most estimated cost (default: {cost}).", _nullable, _HOW),
     )
 
 
@@ -349,9 +335,7 @@ def cli() -> None:
 
 
 @command(cli, "up")
-@option(
-    "--port", type=click.IntRange(1, 65_535), metavar="PORT", help="Port to listen on (default: a free one)."
-)
+@option("--port", type=click.IntRange(1, 65_535), metavar="PORT", help="Port to listen on (default: a free one).")
 @option(
     "--lambdas",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -460,9 +444,7 @@ def tasks_list(app: App, limit: int | None) -> int:
 @field("--kind", "kind", "KIND", "Kind of job (default: daily-plan).", group=_WHAT)
 @field("--param", "params", "NAME=VALUE", "A parameter, repeatable; VALUE is JSON or text.", _param, _WHAT)
 @field("--source", "source", "SOURCE", "`tasks`, the whole Task Service (default), or JSON.", _json_or_text)
-@field(
-    "--csv", "source", "KEY", "Rows of an uploaded CSV, such as uploads/NAME.csv.", lambda key: {"csv": key}
-)
+@field("--csv", "source", "KEY", "Rows of an uploaded CSV, such as uploads/NAME.csv.", lambda key: {"csv": key})
 @field(
     "--failed-in",
     "source",
@@ -532,9 +514,7 @@ def status(app: App, job: str, follow: bool) -> int:
 
 @command(cli, "result")
 @job_argument
-@option(
-    "--output", type=click.Path(path_type=Path), metavar="FILE", help="Download the whole result to FILE."
-)
+@option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Download the whole result to FILE.")
 @option("--all", "whole", is_flag=True, help="Print the whole result.")
 def result(app: App, job: str, output: Path | None, whole: bool) -> int:
     """Show the result of a job that has ended.
@@ -584,9 +564,7 @@ def failures(app: App, job: str, whole: bool) -> int:
         lines = client.lines(client.link(found, "failuresUrl", client.failures)) if there else ()
         screen.entries("failures", map(json.loads, lines), screen.json_lines, {"jobId": job})
     elif app.is_json:
-        screen.json(
-            {**found, "retryCommand": screen.command("retry", job) if "retryRequest" in found else None}
-        )
+        screen.json({**found, "retryCommand": screen.command("retry", job) if "retryRequest" in found else None})
     else:
         screen.failures(found)
     return SUCCESS
@@ -625,9 +603,7 @@ def stop(app: App, job: str) -> int:
 
 
 @cli.command(cls=Command, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-@click.argument(
-    "words", metavar="COMMAND...", nargs=-1, type=click.UNPROCESSED, help="What the CDK's CLI gets."
-)
+@click.argument("words", metavar="COMMAND...", nargs=-1, type=click.UNPROCESSED, help="What the CDK's CLI gets.")
 def cdk(words: tuple[str, ...]) -> int:
     """Run the AWS CDK on this stack.
 

@@ -138,9 +138,7 @@ class Deployment:
                 f"Nothing is up in {home}: start it with `fanout up`, or name a deployed stack with --stack."
             ) from None
         except (ValueError, KeyError, TypeError):
-            raise NotUpError(
-                f"{path} is not what `fanout up` writes: run `fanout down`, then `fanout up`."
-            ) from None
+            raise NotUpError(f"{path} is not what `fanout up` writes: run `fanout down`, then `fanout up`.") from None
 
     @classmethod
     def of_url(cls, url: str, region: str | None = None) -> Deployment:
@@ -173,9 +171,7 @@ class Deployment:
                 raise NotUpError(f"There is no stack {name} in {region}: `make deploy` makes one.") from None
         outputs = {each["OutputKey"]: each["OutputValue"] for each in stack.get("Outputs", [])}
         if "ApiUrl" not in outputs:
-            raise NotUpError(
-                f"The stack {name} has no output ApiUrl: it is not a Fan Out, or not deployed yet."
-            )
+            raise NotUpError(f"The stack {name} has no output ApiUrl: it is not a Fan Out, or not deployed yet.")
         return cls(api_url=outputs["ApiUrl"], region=region)
 
 
@@ -568,9 +564,7 @@ def _denied(said: str, url: str) -> FanOutClientError:
     if re.search("signature", said, re.I):
         return AccessError(f"AWS does not accept the signature ({said}): check the keys and this clock.")
     if re.search("expired|invalid|unrecognized", said, re.I):
-        return AccessError(
-            f"AWS does not accept the credentials ({said}): sign in again, then repeat the command."
-        )
+        return AccessError(f"AWS does not accept the credentials ({said}): sign in again, then repeat the command.")
     return AccessError(f"The credentials may not call {url}: they need execute-api:Invoke on it ({said}).")
 
 
@@ -593,9 +587,7 @@ def _explained() -> Iterator[None]:
             raise AccessError(
                 f"AWS does not accept the credentials ({code}): sign in again, then repeat the command."
             ) from None
-        raise AccessError(
-            f"{error.operation_name} was refused: {error} With --api-url it is not needed."
-        ) from None
+        raise AccessError(f"{error.operation_name} was refused: {error} With --api-url it is not needed.") from None
     except NoRegionError:
         raise AccessError("No region is chosen: give --region, or set AWS_REGION.") from None
     except BotoCoreError as error:

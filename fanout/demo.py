@@ -72,9 +72,7 @@ class Demo:
         due = ("--due-after", f"{day}T00:00:00Z", "--due-before", f"{day + timedelta(days=1)}T00:00:00Z")
         how = ("--shard-size", "50", "--tolerated-failure-percentage", "10", "--job-id", "today")
         codes += [self.fanout("run", "--kind", "reminders", *due, *how), self.fanout("failures", "today")]
-        self.tell(
-            "Some tasks failed, and some killed every worker that tried them. The kind is fixed and deployed:"
-        )
+        self.tell("Some tasks failed, and some killed every worker that tried them. The kind is fixed and deployed:")
         self.deploy("reminders_fixed.py")
         codes += [self.fanout("retry", "today", "--job-id", "today-again"), self.fanout("jobs")]
         self.add_up()
@@ -99,9 +97,7 @@ class Demo:
         client = FanOut(Deployment.of_home(self.home))
         first, again = (client.record(job)["result"]["reminders"] for job in ("today", "today-again"))
         listed = client.record("today")["counts"]["listed"]
-        self.tell(
-            f"{first:,} reminders + {again:,} by the retry = {first + again:,}, of {listed:,} tasks due."
-        )
+        self.tell(f"{first:,} reminders + {again:,} by the retry = {first + again:,}, of {listed:,} tasks due.")
 
     def fanout(self, *words: str) -> int:
         """Run a command; what it would advise is left out, because the story goes on by itself."""
@@ -127,9 +123,7 @@ def _home() -> Iterator[Path]:
         yield home
     finally:
         # An impatient second ctrl-C must not leave a server behind.
-        handlers = {
-            number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
         local.down(home)
         shutil.rmtree(home, ignore_errors=True)
         if before is None:

@@ -118,9 +118,7 @@ def _row(chance: random.Random, day: date) -> Row:
     # A few titles are as long as a title may be, as pasted mail subjects are.
     title = _filled(chance.choice(_TITLES), chance, day)
     if chance.random() < 0.01:
-        title = f"{title} / {_filled(chance.choice(_DETAILS), chance, day)} / {title} / {title}".replace(
-            "\n", " "
-        )
+        title = f"{title} / {_filled(chance.choice(_DETAILS), chance, day)} / {title} / {title}".replace("\n", " ")
     detail = _filled(chance.choice(_DETAILS), chance, day) if chance.random() < 0.3 else ""
     is_complete = "true" if chance.random() < 0.125 else chance.choice(("false", "false", "false", ""))
     return Row(_cut(title), detail, _due_at(chance, day), is_complete)
@@ -129,9 +127,7 @@ def _row(chance: random.Random, day: date) -> Row:
 def _filled(template: str, chance: random.Random, day: date) -> str:
     words = {name: chance.choice(choices) for name, choices in _CHOICES.items()}
     number, small = chance.randint(100, 99_999), chance.randint(2, 12)
-    return template.format(
-        **words, number=number, small=small, day=day - timedelta(days=chance.randint(1, 60))
-    )
+    return template.format(**words, number=number, small=small, day=day - timedelta(days=chance.randint(1, 60)))
 
 
 def _cut(title: str) -> str:

@@ -28,9 +28,7 @@ from fanout.client import FanOutClientError, JobRecord
 
 # What a terminal could take for a command, or what reorders the text around it: control characters of both
 # ranges, line separators, bidirectional controls, the byte order mark, and halves of surrogate pairs.
-_UNSAFE = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
-)
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 _STYLES = {"SUCCEEDED": "green", "PARTIAL": "yellow", "FAILED": "red", "STOPPED": "red"}
 
 # The groups of a daily plan, in order, and how they are called here.
@@ -202,10 +200,7 @@ class Screen:
         for row in rows:
             cells = (Text(cell) if isinstance(cell, str) else cell for cell in row)
             table.add_row(
-                *(
-                    _one_line(cell) if name != "MESSAGE" else cell
-                    for name, cell in zip(columns, cells, strict=True)
-                )
+                *(_one_line(cell) if name != "MESSAGE" else cell for name, cell in zip(columns, cells, strict=True))
             )
         options = self._out.options.update(width=self._out.width if self._is_terminal else _UNLIMITED)
         for line in self._out.render_lines(table, options, pad=False):
@@ -235,9 +230,7 @@ class Screen:
             for record in records:
                 listed, done = record["counts"]["listed"], worked_on(record)
                 counts = f"{listed:,} listed, {done:,} worked on" if listed else ""
-                bar.update(
-                    task, description=phase(record), total=listed or None, completed=done, counts=counts
-                )
+                bar.update(task, description=phase(record), total=listed or None, completed=done, counts=counts)
                 line = ": ".join(filter(None, (phase(record), counts)))
                 if is_live or record["status"] != "RUNNING" or line == shown:
                     continue
@@ -267,9 +260,7 @@ class Screen:
         elif counts["listed"] or status in {"SUCCEEDED", "PARTIAL"}:
             self.say(f"  {tasks} in {cut}{failed}: {outcomes(counts)}")
         if skipped := record.get("skipped"):
-            self.say(
-                f"  {count(skipped, 'task')} of the earlier job skipped: deleted, or no longer matching."
-            )
+            self.say(f"  {count(skipped, 'task')} of the earlier job skipped: deleted, or no longer matching.")
         if error := record.get("error"):
             self.say(f"  {safe(error['name'])}: {safe(error['message'])}", style="red")
         if status == "RUNNING":
@@ -372,9 +363,7 @@ class Screen:
         elif found["status"] == "RUNNING":
             self.say(f"Job {job_id} still runs. What failed is known when it has ended.")
         elif "retryRequest" in found:
-            self.say(
-                f"Job {job_id} is {found['status']}, and which of its tasks did not succeed is not known."
-            )
+            self.say(f"Job {job_id} is {found['status']}, and which of its tasks did not succeed is not known.")
         else:
             self.say(f"No failure of job {job_id} is recorded.")
         if "retryRequest" in found:

@@ -60,6 +60,4 @@ def _uv(*arguments: str) -> None:
         check=False,
     )
     if done.returncode:
-        raise RuntimeError(
-            f"uv {arguments[0]} could not install the functions' layer:\n{done.stderr.strip()}"
-        )
+        raise RuntimeError(f"uv {arguments[0]} could not install the functions' layer:\n{done.stderr.strip()}")

@@ -38,9 +38,7 @@ class FanOutStack(cdk.Stack):
         storage = Storage(self, "Storage", removal_policy=_removal_policy(self), jobs_kept=_jobs_kept(self))
         runtime = Runtime(self, "Runtime", lambdas=lambdas)
         tasks = TaskService(self, "TaskService", runtime=runtime, storage=storage)
-        workflow = Workflow(
-            self, "Workflow", runtime=runtime, storage=storage, task_functions=tasks.functions
-        )
+        workflow = Workflow(self, "Workflow", runtime=runtime, storage=storage, task_functions=tasks.functions)
         functions = tasks.functions | workflow.functions
         api = Api(self, "Api", functions=functions)
         Observability(

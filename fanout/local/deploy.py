@@ -132,9 +132,7 @@ def zipped(folder: Path) -> bytes:
 def session() -> boto3.Session:
     """A session with the embedded AWS's root credentials; the caller's profiles, right or wrong, play no part."""
     unread = {"profile": (None, None, None, None), "config_file": (None, None, os.devnull, None)}
-    core = botocore.session.Session(
-        session_vars={**unread, "credentials_file": (None, None, os.devnull, None)}
-    )
+    core = botocore.session.Session(session_vars={**unread, "credentials_file": (None, None, os.devnull, None)})
     return boto3.Session(
         aws_access_key_id=ACCESS_KEY_ID,
         aws_secret_access_key=SECRET_ACCESS_KEY,
@@ -188,9 +186,7 @@ def _apply(cloudformation: Any, stack: str, template_url: str) -> None:
     change = cloudformation.create_stack if status is None else cloudformation.update_stack
     done = cloudformation.get_waiter(f"stack_{'create' if status is None else 'update'}_complete")
     try:
-        change(
-            StackName=stack, TemplateURL=template_url, Capabilities=["CAPABILITY_NAMED_IAM", "CAPABILITY_IAM"]
-        )
+        change(StackName=stack, TemplateURL=template_url, Capabilities=["CAPABILITY_NAMED_IAM", "CAPABILITY_IAM"])
         done.wait(**patience)
     except ClientError as error:
         if "No updates are to be performed" not in str(error):

@@ -89,9 +89,7 @@ def find(home: Path) -> Server | None:
     except FileNotFoundError:
         return None
     except (ValueError, TypeError) as error:
-        raise ServerError(
-            f"{home / 'server.json'} cannot be read ({error}). Remove the folder {home}."
-        ) from error
+        raise ServerError(f"{home / 'server.json'} cannot be read ({error}). Remove the folder {home}.") from error
 
 
 def start(
@@ -268,9 +266,7 @@ def _await(server: Server, home: Path) -> None:
             last = log.read_text(errors="replace").strip().splitlines()[-1:] or ["no word in its log"]
             raise ServerError(f"The embedded AWS did not start: {last[0]} (its log: {log})")
         if time.monotonic() > deadline:
-            raise ServerError(
-                f"The embedded AWS did not answer within {START_SECONDS:.0f} seconds (its log: {log})."
-            )
+            raise ServerError(f"The embedded AWS did not answer within {START_SECONDS:.0f} seconds (its log: {log}).")
         time.sleep(0.05)
 
 
@@ -291,9 +287,7 @@ def _command_line(pid: int) -> str:
             return Path(f"/proc/{pid}/cmdline").read_text()
         except OSError:
             return ""
-    shown = subprocess.run(
-        ["ps", "-ww", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False
-    )
+    shown = subprocess.run(["ps", "-ww", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False)
     return shown.stdout
 
 

@@ -64,9 +64,7 @@ class Api(Construct):
 
     def __init__(self, scope: Construct, id_: str, *, functions: dict[str, lambda_.Function]) -> None:
         super().__init__(scope, id_)
-        access_log = logs.LogGroup(
-            self, "AccessLog", retention=LOG_RETENTION, removal_policy=cdk.RemovalPolicy.DESTROY
-        )
+        access_log = logs.LogGroup(self, "AccessLog", retention=LOG_RETENTION, removal_policy=cdk.RemovalPolicy.DESTROY)
         self.rest_api = apigateway.RestApi(
             self,
             "RestApi",
@@ -80,9 +78,7 @@ class Api(Construct):
             # it, and it stays when the stack goes, because other APIs may have come to rely on it.
             cloud_watch_role=True,
             cloud_watch_role_removal_policy=cdk.RemovalPolicy.RETAIN,
-            default_method_options=apigateway.MethodOptions(
-                authorization_type=apigateway.AuthorizationType.IAM
-            ),
+            default_method_options=apigateway.MethodOptions(authorization_type=apigateway.AuthorizationType.IAM),
             deploy_options=apigateway.StageOptions(
                 stage_name=STAGE,
                 throttling_rate_limit=RATE,
@@ -122,8 +118,7 @@ class Api(Construct):
                 headers["Retry-After"] = "'1'"
             # messageString is quoted already.
             body = (
-                f'{{"type":"/errors/{path}","title":"{title}","status":{status},'
-                '"detail":$context.error.messageString}'
+                f'{{"type":"/errors/{path}","title":"{title}","status":{status},"detail":$context.error.messageString}}'
             )
             self.rest_api.add_gateway_response(
                 name.title().replace("_", ""),
@@ -150,8 +145,7 @@ class Api(Construct):
                 "Callers are AWS principals that sign with IAM; there are no end users for a user pool.",
             ),
             (
-                "IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/service-role/"
-                "AmazonAPIGatewayPushToCloudWatchLogs]",
+                "IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/service-role/AmazonAPIGatewayPushToCloudWatchLogs]",
                 "The account-wide role by which API Gateway writes logs; AWS asks for this managed policy.",
             ),
         ):

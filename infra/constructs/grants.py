@@ -15,9 +15,7 @@ def allow(role: iam.IRole, actions: Sequence[str], resources: Sequence[str]) -> 
 
 def acknowledge(scope: IConstruct, finding: str, reason: str) -> None:
     """Record why this finding of cdk-nag on `scope`, and on what is below it, is meant."""
-    cdk.Validations.of(scope).acknowledge(
-        cdk.Acknowledgment(id=f"AwsSolutions::AwsSolutions-{finding}", reason=reason)
-    )
+    cdk.Validations.of(scope).acknowledge(cdk.Acknowledgment(id=f"AwsSolutions::AwsSolutions-{finding}", reason=reason))
 
 
 def objects(bucket: s3.Bucket, patterns: Sequence[str], *, granted_to: IConstruct) -> list[str]:

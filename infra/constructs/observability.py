@@ -72,11 +72,7 @@ class Observability(Construct):
                     ),
                     cloudwatch.GraphWidget(
                         title="Workers at a time",
-                        left=[
-                            worker.metric(
-                                "ConcurrentExecutions", period=PERIOD, statistic=cloudwatch.Stats.MAXIMUM
-                            )
-                        ],
+                        left=[worker.metric("ConcurrentExecutions", period=PERIOD, statistic=cloudwatch.Stats.MAXIMUM)],
                     ),
                 ],
                 [

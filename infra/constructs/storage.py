@@ -52,9 +52,7 @@ class Storage(Construct):
             lifecycle_rules=[
                 *([s3.LifecycleRule(id="jobs", prefix="jobs/", expiration=jobs_kept)] if jobs_kept else []),
                 s3.LifecycleRule(id="uploads", prefix="uploads/", expiration=UPLOADS_KEPT),
-                s3.LifecycleRule(
-                    id="unfinished", abort_incomplete_multipart_upload_after=cdk.Duration.days(1)
-                ),
+                s3.LifecycleRule(id="unfinished", abort_incomplete_multipart_upload_after=cdk.Duration.days(1)),
             ],
             removal_policy=removal_policy,
         )
@@ -62,9 +60,7 @@ class Storage(Construct):
             self,
             "PageTokenSecret",
             description="Signs the page tokens and cursors of the Task Service",
-            generate_secret_string=secretsmanager.SecretStringGenerator(
-                password_length=64, exclude_punctuation=True
-            ),
+            generate_secret_string=secretsmanager.SecretStringGenerator(password_length=64, exclude_punctuation=True),
         )
         acknowledge(
             self.bucket,

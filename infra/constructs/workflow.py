@@ -149,9 +149,7 @@ class Workflow(Construct):
             (["StartExecution"], self.machine.state_machine_arn),
             (["DescribeExecution", "StopExecution"], self._any(JOB, granted_to=policy)),
         ):
-            policy.add_statements(
-                iam.PolicyStatement(actions=[f"states:{a}" for a in actions], resources=[resource])
-            )
+            policy.add_statements(iam.PolicyStatement(actions=[f"states:{a}" for a in actions], resources=[resource]))
 
     def _finalize_jobs_that_end_early(self) -> None:
         """Have the Finalizer write the record of every job that was stopped, timed out or failed.
@@ -197,11 +195,7 @@ class Workflow(Construct):
             assert function.role is not None
             for action in actions:
                 pattern = _ACTS_ON[action]
-                resource = (
-                    self._any(pattern, granted_to=function.role)
-                    if pattern
-                    else self.machine.state_machine_arn
-                )
+                resource = self._any(pattern, granted_to=function.role) if pattern else self.machine.state_machine_arn
                 allow(function.role, [f"states:{action}"], [resource])
 
     def _any(self, pattern: tuple[str, str], *, granted_to: IConstruct) -> str:

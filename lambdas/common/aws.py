@@ -45,9 +45,7 @@ FAILURES: Final = frozenset(
 
 
 @contextmanager
-def translated(
-    *, throttled: Callable[[str], Exception], unavailable: Callable[[str], Exception]
-) -> Iterator[None]:
+def translated(*, throttled: Callable[[str], Exception], unavailable: Callable[[str], Exception]) -> Iterator[None]:
     """Raise `throttled` or `unavailable`, made from a sentence, where a retry can succeed.
 
     The SDK has then used up its own attempts. After a connection broke the call may have taken effect, so callers

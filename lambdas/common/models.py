@@ -37,9 +37,7 @@ def parse(model: type[M], value: object, *, whole: str = "body", prefix: str = "
     known = _fields(model)
     unknown = [UnknownField(f"{prefix}{key}", value[key], known) for key in value if key not in known]
     try:
-        parsed = model.model_validate(
-            {key: value[key] for key in value if key in known}, by_alias=True, by_name=False
-        )
+        parsed = model.model_validate({key: value[key] for key in value if key in known}, by_alias=True, by_name=False)
     except ValidationError as error:
         found = (_fault(model, detail, prefix) for detail in error.errors(include_url=False))
         return [*{fault.field: fault for fault in found}.values(), *unknown]

@@ -86,9 +86,7 @@ class Request:
                 raise InvalidRequestError([Fault("body", text, "valid base64 or UTF-8")]) from None
             size = len(data)
         if size > largest:
-            raise PayloadTooLargeError(
-                [Fault("body", f"{size} bytes", f"at most {largest} bytes long{hint}")]
-            )
+            raise PayloadTooLargeError([Fault("body", f"{size} bytes", f"at most {largest} bytes long{hint}")])
         return data
 
     def json(self, largest: int, *, is_optional: bool = False) -> dict[str, Any]:

@@ -22,9 +22,7 @@ class InvalidJobError(FanOutError):
 
     status = 400
 
-    def __init__(
-        self, message: str, *, field: str | None = None, value: Any = None, allowed: str | None = None
-    ):
+    def __init__(self, message: str, *, field: str | None = None, value: Any = None, allowed: str | None = None):
         super().__init__(message)
         if field is not None:
             self.faults = (Fault(field, value, allowed or ""),)

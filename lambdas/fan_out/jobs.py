@@ -72,9 +72,7 @@ class Jobs:
         try:
             with aws.translated():
                 # protection: one-name-is-one-execution
-                aws.step_functions().start_execution(
-                    stateMachineArn=self.state_machine_arn, name=job_id, input=text
-                )
+                aws.step_functions().start_execution(stateMachineArn=self.state_machine_arn, name=job_id, input=text)
         except ClientError as error:
             if aws.error_code(error) != "ExecutionAlreadyExists":
                 raise
@@ -296,9 +294,7 @@ class Jobs:
 
     def _linked(self, record: dict[str, Any]) -> dict[str, Any]:
         return record | {
-            name: self._link(self._key(record[name]))
-            for name in ("resultUrl", "failuresUrl")
-            if name in record
+            name: self._link(self._key(record[name])) for name in ("resultUrl", "failuresUrl") if name in record
         }
 
     def _key(self, address: str) -> str:

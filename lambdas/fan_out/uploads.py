@@ -37,15 +37,11 @@ _NOT_FOUND: Final = "There is no such upload, or it has expired."
 
 
 class NewUpload(Sent):
-    bytes: int | None = Field(
-        None, ge=0, le=LARGEST_OBJECT, description=f"a whole number from 0 to {LARGEST_OBJECT:,}"
-    )
+    bytes: int | None = Field(None, ge=0, le=LARGEST_OBJECT, description=f"a whole number from 0 to {LARGEST_OBJECT:,}")
 
 
 class PartsAsked(Sent):
-    first: int = Field(
-        alias="from", ge=1, le=MOST_PARTS, description=f"a whole number from 1 to {MOST_PARTS:,}"
-    )
+    first: int = Field(alias="from", ge=1, le=MOST_PARTS, description=f"a whole number from 1 to {MOST_PARTS:,}")
 
 
 class Completion(Sent):

@@ -36,9 +36,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         failed = failures(committed)
         tolerated = plan.tolerated_failure_percentage
         # protection: failed-shards-end-the-map
-        if counts_as_failed(
-            store, shard, failed, listed=event["listed"], shards=event["shards"], tolerated=tolerated
-        ):
+        if counts_as_failed(store, shard, failed, listed=event["listed"], shards=event["shards"], tolerated=tolerated):
             raise ShardFailedError(f"{failed} tasks of shard {shard.index} failed; its partial is written.")
     kept = {name: value for name, value in event.items() if name != "attempt"}
     return kept | {"resume": True, "done": committed is not None}

@@ -53,8 +53,7 @@ class DailyPlan(Kind[Params, Task]):
         return {
             "counts": {group: left["counts"][group] + right["counts"][group] for group in GROUPS},
             "mostUrgent": {
-                group: _most_urgent(left["mostUrgent"][group] + right["mostUrgent"][group], job)
-                for group in GROUPS
+                group: _most_urgent(left["mostUrgent"][group] + right["mostUrgent"][group], job) for group in GROUPS
             },
         }
 

@@ -40,9 +40,7 @@ class TaskExistsError(ServiceError):
     status = 409
 
     def __init__(self, task_id: str) -> None:
-        super().__init__(
-            f"A task with the id {shown(task_id)} exists already, and this write did not create it."
-        )
+        super().__init__(f"A task with the id {shown(task_id)} exists already, and this write did not create it.")
 
 
 class ThrottledError(ServiceError):

@@ -122,9 +122,7 @@ class TaskStore:
     def get(self, task_id: str) -> Task:
         """Raises TaskNotFoundError."""
         with translated():
-            answer = self._client.get_item(
-                TableName=self._table, Key={"id": {"S": task_id}}, ConsistentRead=True
-            )
+            answer = self._client.get_item(TableName=self._table, Key={"id": {"S": task_id}}, ConsistentRead=True)
         if "Item" not in answer:
             raise TaskNotFoundError(task_id)
         return _stored(answer["Item"]).task
@@ -176,9 +174,7 @@ class TaskStore:
     def delete(self, task_id: str) -> None:
         """Delete the task, at any version. Raises TaskNotFoundError."""
         with translated():
-            answer = self._client.delete_item(
-                TableName=self._table, Key={"id": {"S": task_id}}, ReturnValues="ALL_OLD"
-            )
+            answer = self._client.delete_item(TableName=self._table, Key={"id": {"S": task_id}}, ReturnValues="ALL_OLD")
         # After a repeat by the SDK it may have been deleted by this call; it is gone, as was asked.
         if not answer.get("Attributes") and not _is_repeated(cast("dict[str, Any]", answer)):
             raise TaskNotFoundError(task_id)

@@ -52,9 +52,7 @@ Detail = Annotated[
 ]
 DueAt = Annotated[Annotated[str, AfterValidator(timestamps.utc)] | None, Field(description=timestamps.RULE)]
 IsComplete = Annotated[bool, Field(description="true or false")]
-Version = Annotated[
-    int, Field(ge=1, le=LARGEST_VERSION, description=f"a whole number from 1 to {LARGEST_VERSION}")
-]
+Version = Annotated[int, Field(ge=1, le=LARGEST_VERSION, description=f"a whole number from 1 to {LARGEST_VERSION}")]
 
 
 class NewTask(Sent):

@@ -146,9 +146,7 @@ def _is_throttled(outcome: Outcome | None) -> bool:
 class _Wave:
     """Writes to different tasks, sent until each is decided or the budget is used up."""
 
-    def __init__(
-        self, writes: Sequence[Create | Update], store: TaskStore, *, now: str, budget: Budget
-    ) -> None:
+    def __init__(self, writes: Sequence[Create | Update], store: TaskStore, *, now: str, budget: Budget) -> None:
         self._store, self._now, self._budget = store, now, budget
         self._pending: dict[str, Create | Update] = {each.task_id: each for each in writes}
         self._decided: dict[str, Outcome] = {}

@@ -111,9 +111,7 @@ class Faults:
         now = self._now
         try:
             if boundary.service == "states":
-                return self._heard(
-                    cross if now is None else functools.partial(self._on_the_way, now[0], cross)
-                )
+                return self._heard(cross if now is None else functools.partial(self._on_the_way, now[0], cross))
             if now is None:
                 return cross()
             if now[0] is Trouble.RACE:
@@ -219,9 +217,7 @@ class Faults:
             body = "" if boundary.operation == "HeadObject" else _XML.format(code)
             return response(_request(boundary), status, body)
         headers = {"x-amzn-ErrorType": code}
-        return response(
-            _request(boundary), status, json.dumps({"__type": code, "message": "a fault"}), headers
-        )
+        return response(_request(boundary), status, json.dumps({"__type": code, "message": "a fault"}), headers)
 
     def _in_part(self, boundary: Boundary, cross: Callable[[], Any]) -> Any:
         request = _request(boundary)

@@ -32,9 +32,7 @@ def test_a_job_under_its_own_faults_comes_to_what_was_expected(
         "losses": 0.1,
         "poison": 0.03,
     }
-    answer = read(
-        machine.run({"kind": "chaos", "params": params, "shardSize": 20, "toleratedFailurePercentage": 100})
-    )
+    answer = read(machine.run({"kind": "chaos", "params": params, "shardSize": 20, "toleratedFailurePercentage": 100}))
     check_tally(machine, answer)
     expected = chaos.expected(chaos.Rates(**params), [task["id"] for task in tasks])
     assert answer.record["result"] == expected["result"]

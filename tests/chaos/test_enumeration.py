@@ -55,9 +55,7 @@ def check_each(
     return runs
 
 
-def each(
-    crossed: list[Boundary], trouble: Trouble, *, stubborn: bool = False
-) -> list[dict[int, tuple[Trouble, bool]]]:
+def each(crossed: list[Boundary], trouble: Trouble, *, stubborn: bool = False) -> list[dict[int, tuple[Trouble, bool]]]:
     return [{boundary.number: (trouble, stubborn)} for boundary in crossed if applies(trouble, boundary)]
 
 

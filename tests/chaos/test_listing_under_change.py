@@ -38,9 +38,7 @@ def listed() -> Counter[str]:
 
 @pytest.mark.parametrize("rate", [0.0, 0.1], ids=["no faults", "faults"])
 @pytest.mark.parametrize("seed", range(6))
-def test_tasks_that_exist_throughout_are_listed_exactly_once(
-    machine: Machine, seed: int, rate: float
-) -> None:
+def test_tasks_that_exist_throughout_are_listed_exactly_once(machine: Machine, seed: int, rate: float) -> None:
     chance = random.Random(seed)
     there = {task["id"]: task for task in make_tasks(40, seed, complete=0.0)}
     put_tasks(list(there.values()))
@@ -133,9 +131,7 @@ def test_of_two_listers_that_see_different_tasks_one_counts(
         ) -> Any:
             if boundary.service == "states":
                 answer = cross()
-                heard = (
-                    answers[0] if answers and not is_first_heard and boundary.function == "Lister" else None
-                )
+                heard = answers[0] if answers and not is_first_heard and boundary.function == "Lister" else None
                 answers[:] = [False] if answers else []
                 return heard or answer
             if boundary.function == "Lister":
@@ -163,9 +159,7 @@ def test_of_two_listers_that_see_different_tasks_one_counts(
 
 
 @pytest.mark.parametrize("scans", [1, 30])
-def test_empty_pages_do_not_end_a_listing(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch, scans: int
-) -> None:
+def test_empty_pages_do_not_end_a_listing(machine: Machine, monkeypatch: pytest.MonkeyPatch, scans: int) -> None:
     """A page that holds nothing but what the filter drops is empty and has a key."""
     monkeypatch.setattr("task_service.store.MOST_SCANS", scans)
     tasks = make_tasks(60, 5, complete=0.9)

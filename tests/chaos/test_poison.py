@@ -61,9 +61,7 @@ def test_only_the_tasks_that_end_workers_are_quarantined(
     monkeypatch.setattr(poison.Poison, "batch", batch)
     answer, bad = run(machine, 40, 40, **{way: positions})
     assert answer.record["status"] == "PARTIAL"
-    assert {line["task"]["id"]: line["outcome"] for line in answer.failures} == dict.fromkeys(
-        bad, "quarantined"
-    )
+    assert {line["task"]["id"]: line["outcome"] for line in answer.failures} == dict.fromkeys(bad, "quarantined")
     assert answer.record["result"] == {"done": 40 - len(bad)}
     assert {line["attempts"] for line in answer.failures} == {DEADLY}
     calls = [call for call in machine.calls if call.function == "Worker"]
@@ -72,9 +70,7 @@ def test_only_the_tasks_that_end_workers_are_quarantined(
 
 def test_tasks_that_hang_until_the_timeout_are_quarantined(machine: Machine) -> None:
     answer, bad = run(machine, 20, 20, hang=[0, 9, 10])
-    assert {line["task"]["id"]: line["outcome"] for line in answer.failures} == dict.fromkeys(
-        bad, "quarantined"
-    )
+    assert {line["task"]["id"]: line["outcome"] for line in answer.failures} == dict.fromkeys(bad, "quarantined")
     assert answer.record["counts"]["succeeded"] == 17
 
 
@@ -158,11 +154,7 @@ def test_a_shard_whose_workers_die_at_once_is_given_up(machine: Machine) -> None
     begun = []
 
     def around(boundary: Boundary, cross: Any) -> Any:
-        if (
-            boundary.request is not None
-            and "/shards/" in boundary.request.url
-            and boundary.function == "Worker"
-        ):
+        if boundary.request is not None and "/shards/" in boundary.request.url and boundary.function == "Worker":
             begun.append(boundary)
             raise KilledError
         return cross()

@@ -152,8 +152,7 @@ def executions(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Callable[[]
             roleArn=f"arn:aws:iam::{ACCOUNT}:role/machine",
         )
     return lambda: [
-        execution["name"]
-        for execution in aws.step_functions().list_executions(stateMachineArn=MACHINE)["executions"]
+        execution["name"] for execution in aws.step_functions().list_executions(stateMachineArn=MACHINE)["executions"]
     ]
 
 
@@ -178,9 +177,7 @@ def test_a_repeated_request_starts_one_job(machine: Machine, executions: Callabl
         assert executions() in (["mine"], [])
 
 
-def test_an_acknowledged_upload_has_object_and_job(
-    machine: Machine, executions: Callable[[], list[str]]
-) -> None:
+def test_an_acknowledged_upload_has_object_and_job(machine: Machine, executions: Callable[[], list[str]]) -> None:
     def act() -> tuple[Reply, list[str], int]:
         reply = send(machine, "JobsApi", "POST", "/tasks/upload", "title\nA\nB\n")
         listed = aws.s3().list_objects_v2(Bucket=machines.BUCKET, Prefix="uploads/")
@@ -201,9 +198,7 @@ def test_an_acknowledged_upload_has_object_and_job(
     [(Trouble.KILL_AFTER,), pytest.param(TROUBLES, marks=pytest.mark.soak)],
     ids=["a death", "anything"],
 )
-def test_a_finalizer_that_fails_anywhere_repeats_its_record(
-    machine: Machine, troubles: tuple[Trouble, ...]
-) -> None:
+def test_a_finalizer_that_fails_anywhere_repeats_its_record(machine: Machine, troubles: tuple[Trouble, ...]) -> None:
     scenario = Scenario("import-tasks", 9, shard_size=3)
     expected = baseline(machine, scenario)
     states = [each for each in disturb(machine, scenario).boundaries if each.service == "states"]

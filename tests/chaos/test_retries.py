@@ -78,9 +78,7 @@ def test_a_chain_of_retries_applies_every_effect_once(machine: Machine) -> None:
     assert third.record["status"] == "SUCCEEDED"
     after = machines.tasks()
     assert {task["version"] for task in after.values()} == {2}
-    assert {task["effectKey"] for task in after.values()} == {
-        f"job-1@{STARTED_AT}/{task_id}" for task_id in ids
-    }
+    assert {task["effectKey"] for task in after.values()} == {f"job-1@{STARTED_AT}/{task_id}" for task_id in ids}
 
     nothing_left = machine.run({"source": {"failedIn": "job-3"}}, "job-4")
     assert nothing_left.error == "InvalidJobError"
@@ -152,9 +150,7 @@ def test_a_job_stopped_anywhere_is_completed_by_a_retry(machine: Machine, kind: 
 
 @pytest.mark.parametrize("kind", ONE_OR_ALL)
 @pytest.mark.parametrize("is_before", [True, False], ids=["before the account", "after the account"])
-def test_a_function_that_outlives_its_job_spoils_nothing(
-    machine: Machine, kind: str, is_before: bool
-) -> None:
+def test_a_function_that_outlives_its_job_spoils_nothing(machine: Machine, kind: str, is_before: bool) -> None:
     """StopExecution ends no function that is already running."""
     scenario = Scenario(kind, 12, shard_size=3)
     expected = baseline(machine, scenario)

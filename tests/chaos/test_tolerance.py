@@ -10,9 +10,7 @@ from tests.support.machine import Machine, make_tasks, put_tasks
 
 def test_a_job_whose_tasks_all_fail_works_on_few_shards(machine: Machine) -> None:
     put_tasks(make_tasks(80))
-    answer = read(
-        machine.run({"kind": "poison", "params": {"refuse_all": True}, "shardSize": 2, "maxConcurrency": 1})
-    )
+    answer = read(machine.run({"kind": "poison", "params": {"refuse_all": True}, "shardSize": 2, "maxConcurrency": 1}))
     check_tally(machine, answer)
     counts, shards = answer.record["counts"], answer.record["shards"]
     assert answer.record["status"] == "FAILED"

@@ -267,9 +267,7 @@ def test_a_child_is_an_execution_of_its_own(emulator: Emulator) -> None:
 
 
 @pytest.mark.parametrize("field", [{"ItemBatcher": {"MaxItemsPerBatch": 2}}])
-def test_a_field_of_a_map_that_the_embedded_aws_lacks_is_refused(
-    emulator: Emulator, field: dict[str, Any]
-) -> None:
+def test_a_field_of_a_map_that_the_embedded_aws_lacks_is_refused(emulator: Emulator, field: dict[str, Any]) -> None:
     ended = emulator.run({"Shards": distributed({"Done": DONE}, **field)}, items(2))
     assert (ended["status"], ended["error"]) == ("FAILED", "States.Runtime")
 
@@ -433,9 +431,7 @@ def test_a_stopped_execution_aborts_its_children(emulator: Emulator, echo: str) 
     execution = emulator.start(emulator.machine(states), {"items": [{"sleep": 0.4}] * 6})
     while emulator.describe(execution)["status"] == "RUNNING" and len(_scheduled(emulator, execution)) < 2:
         time.sleep(0.02)
-    emulator.client("stepfunctions").stop_execution(
-        executionArn=execution, error="Stopped", cause="by a test"
-    )
+    emulator.client("stepfunctions").stop_execution(executionArn=execution, error="Stopped", cause="by a test")
     stopped = emulator.describe(execution)
     assert (stopped["status"], stopped["error"], stopped["cause"]) == ("ABORTED", "Stopped", "by a test")
     run = emulator.map_run(execution)
@@ -488,17 +484,13 @@ def delays(emulator: Emulator, execution: str) -> list[float]:
     ]
     pairs = itertools.pairwise(moments)
     return [
-        (later - earlier).total_seconds() / WAIT_SCALE
-        for (kind, earlier), (_, later) in pairs
-        if kind == "TaskFailed"
+        (later - earlier).total_seconds() / WAIT_SCALE for (kind, earlier), (_, later) in pairs if kind == "TaskFailed"
     ]
 
 
 def test_a_retrier_waits_at_most_its_max_delay(emulator: Emulator, echo: str) -> None:
     retrier = {"ErrorEquals": ["NotYetError"], "IntervalSeconds": 1, "BackoffRate": 10, "MaxAttempts": 3}
-    ended = emulator.run(
-        {"Work": task(echo, Retry=[{**retrier, "MaxDelaySeconds": 2}])}, {"fail": "NotYetError"}
-    )
+    ended = emulator.run({"Work": task(echo, Retry=[{**retrier, "MaxDelaySeconds": 2}])}, {"fail": "NotYetError"})
     first, *rest = delays(emulator, ended["executionArn"])
     assert 0.9 < first < 1.9
     assert all(1.9 < delay < 2.9 for delay in rest)
@@ -596,9 +588,7 @@ def crashes(emulator: Emulator) -> str:
         ("import os; os._exit(7)", "Runtime.ExitError", "exit status 7"),
     ],
 )
-def test_a_function_that_cannot_be_loaded_says_why(
-    emulator: Emulator, code: str, error: str, message: str
-) -> None:
+def test_a_function_that_cannot_be_loaded_says_why(emulator: Emulator, code: str, error: str, message: str) -> None:
     kind, payload = emulator.invoke(emulator.function(code))
     assert (kind, payload["errorType"]) == ("Unhandled", error)
     assert message in payload["errorMessage"]
@@ -670,9 +660,7 @@ def damages(emulator: Emulator) -> str:
 
 
 @pytest.mark.parametrize("at_c_level", [True, False])
-def test_a_child_that_holds_the_channel_delays_nothing(
-    damages: str, emulator: Emulator, at_c_level: bool
-) -> None:
+def test_a_child_that_holds_the_channel_delays_nothing(damages: str, emulator: Emulator, at_c_level: bool) -> None:
     started = time.monotonic()
     kind, payload = emulator.invoke(damages, {"way": "hold", "c": at_c_level})
     assert time.monotonic() - started < 8
@@ -823,9 +811,7 @@ def test_a_tls_only_bucket_answers_on_loopback(emulator: Emulator) -> None:
 
 def test_the_ref_of_a_secret_is_its_arn(emulator: Emulator) -> None:
     template = {
-        "Resources": {
-            "Secret": {"Type": "AWS::SecretsManager::Secret", "Properties": {"GenerateSecretString": {}}}
-        },
+        "Resources": {"Secret": {"Type": "AWS::SecretsManager::Secret", "Properties": {"GenerateSecretString": {}}}},
         "Outputs": {"Ref": {"Value": {"Ref": "Secret"}}},
     }
     cloudformation, stack = emulator.client("cloudformation"), emulator.name("stack")
@@ -995,9 +981,7 @@ def test_an_incomplete_signature_is_refused(api: str, authorization: str, said: 
 def test_a_request_that_curl_signs_reaches_the_function(api: str, options: list[str]) -> None:
     sign = ["--aws-sigv4", "aws:amz:us-east-1:execute-api", "--user", f"{ROOT.access_key}:{ROOT.secret_key}"]
     shown = ["-s", "-o", os.devnull, "-w", "%{http_code}"]
-    curl = subprocess.run(
-        ["curl", *shown, *sign, api + options[0], *options[1:]], capture_output=True, check=True
-    )
+    curl = subprocess.run(["curl", *shown, *sign, api + options[0], *options[1:]], capture_output=True, check=True)
     assert curl.stdout == b"202"
 
 

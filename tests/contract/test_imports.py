@@ -106,7 +106,5 @@ def test_a_layer_imports_only_those_below_it(name: str) -> None:
 def test_what_a_kind_needs_is_imported_without_boto3() -> None:
     needed = [module for module in MODULES if layer(module) in ("fan_out", "fan_out.model", "kinds")]
     program = f"import sys, {', '.join(needed)}; print(*sorted(sys.modules.keys() & {{'boto3', 'botocore'}}))"
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=LAMBDAS, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=LAMBDAS, capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

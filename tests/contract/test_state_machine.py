@@ -244,9 +244,7 @@ def test_an_error_is_retried_if_its_class_says_so() -> None:
             assert not issubclass(getattr(errors, error), errors.RetryableError), (name, error)
     assert issubclass(errors.ThrottledError, errors.RetryableError)
     said = {
-        name
-        for name, each in vars(errors).items()
-        if inspect.isclass(each) and "Never retried" in (each.__doc__ or "")
+        name for name, each in vars(errors).items() if inspect.isclass(each) and "Never retried" in (each.__doc__ or "")
     }
     assert said == {error for named in PERMANENT.values() for error in named}
 
@@ -262,9 +260,7 @@ def deaths_to_quarantine(tasks: int) -> int:
 
 
 def test_a_worker_is_retried_beyond_a_quarantine() -> None:
-    largest = next(
-        of.le for of in JobInput.model_fields["shard_size"].metadata if getattr(of, "le", None) is not None
-    )
+    largest = next(of.le for of in JobInput.model_fields["shard_size"].metadata if getattr(of, "le", None) is not None)
     retries, _ = OF_WORKER[("States.ALL",)]
     # And some for deaths of another reason meanwhile, which shows as a stuck shard if they are too many.
     assert retries >= deaths_to_quarantine(largest) + quarantine.STALLS

@@ -133,9 +133,7 @@ CASES: dict[str, Callable[[], Case]] = {
 }  # fmt: skip
 
 
-def run(
-    machine: Machine, asked: dict[str, Any], definition: str | None = None, tasks: int = TASKS
-) -> machines.Ended:
+def run(machine: Machine, asked: dict[str, Any], definition: str | None = None, tasks: int = TASKS) -> machines.Ended:
     put_tasks(make_tasks(tasks, complete=0))
     return machine.run({"shardSize": 2, **asked}, definition=definition)
 

@@ -44,16 +44,12 @@ class Template:
 
     def name_of(self, logical_id: str) -> str:
         """The construct's own id: without its parents' and without the hash."""
-        return re.sub(
-            r"^(Storage|Runtime|TaskService|Workflow|Api|Observability)|[0-9A-F]{8}$", "", logical_id
-        )
+        return re.sub(r"^(Storage|Runtime|TaskService|Workflow|Api|Observability)|[0-9A-F]{8}$", "", logical_id)
 
     def statements(self, role: Any) -> list[Statement]:
         """Everything that the role (as a function or the machine refers to it) is allowed."""
         role_id = role["Fn::GetAtt"][0]
-        assert not self.resources[role_id]["Properties"].get("ManagedPolicyArns"), (
-            "managed policies are not read"
-        )
+        assert not self.resources[role_id]["Properties"].get("ManagedPolicyArns"), "managed policies are not read"
         assert not self.resources[role_id]["Properties"].get("Policies")
         found = []
         for policy in self.all("AWS::IAM::Policy").values():

@@ -81,9 +81,7 @@ def test_no_names_are_fixed_but_that_of_the_machines_log(template: Template) -> 
 def test_nothing_is_deployed_that_is_not_the_projects_own(template: Template) -> None:
     """No custom resources, which would bring functions, roles and runtimes of their own."""
     assert not [
-        r["Type"]
-        for r in template.resources.values()
-        if r["Type"].startswith(("Custom::", "AWS::CloudFormation::"))
+        r["Type"] for r in template.resources.values() if r["Type"].startswith(("Custom::", "AWS::CloudFormation::"))
     ]
     assert set(template.functions) == TASK_SERVICE | FAN_OUT == set(FUNCTIONS)
 
@@ -259,10 +257,7 @@ def test_nobody_but_the_task_service_may_touch_the_task_table(template: Template
     assert {
         name
         for name, role in roles(template).items()
-        if any(
-            action.startswith("dynamodb:") or "<Tasks" in resource
-            for action, resource in template.allowed(role)
-        )
+        if any(action.startswith("dynamodb:") or "<Tasks" in resource for action, resource in template.allowed(role))
     } == TASK_SERVICE
     machine = template.properties("AWS::StepFunctions::StateMachine")["RoleArn"]
     assert not [a for a, _ in template.allowed(machine) if a.startswith("dynamodb:")]
@@ -270,9 +265,7 @@ def test_nobody_but_the_task_service_may_touch_the_task_table(template: Template
 
 def test_nobody_but_fan_out_may_touch_the_bucket(template: Template) -> None:
     assert {
-        name
-        for name, role in roles(template).items()
-        if any("s3:" in action for action, _ in template.allowed(role))
+        name for name, role in roles(template).items() if any("s3:" in action for action, _ in template.allowed(role))
     } == FAN_OUT
 
 
@@ -400,9 +393,7 @@ def test_the_machines_definition_is_in_the_template(template: Template) -> None:
     substitutions = {k: template.flat(v) for k, v in machine["DefinitionSubstitutions"].items()}
     assert set(substitutions) == placeholders
     assert substitutions.pop("BucketName") == "<Jobs>"
-    assert substitutions == {
-        f"{n}Arn": f"<{n}.Arn>" for n in ("Planner", "Lister", "Manifest", "Worker", "Reducer")
-    }
+    assert substitutions == {f"{n}Arn": f"<{n}.Arn>" for n in ("Planner", "Lister", "Manifest", "Worker", "Reducer")}
 
 
 def test_the_machine_logs_errors_without_the_users_data(template: Template) -> None:
@@ -459,9 +450,7 @@ def test_the_grant_on_the_machine_itself_is_not_circular(
 ) -> None:
     machine = template.one("AWS::StepFunctions::StateMachine")
     for logical_id, policy in template.all("AWS::IAM::Policy").items():
-        if "states:StartExecution" in json.dumps(policy) and "MachineRole" in json.dumps(
-            policy["Properties"]["Roles"]
-        ):
+        if "states:StartExecution" in json.dumps(policy) and "MachineRole" in json.dumps(policy["Properties"]["Roles"]):
             assert logical_id not in machine["DependsOn"]
             break
     else:
@@ -493,9 +482,7 @@ def test_the_dead_letter_queue_is_private_and_keeps_two_weeks(
     assert queue["SqsManagedSseEnabled"] is True
     assert queue["MessageRetentionPeriod"] == 14 * 86400
     allowed = [
-        s
-        for s in template.properties("AWS::SQS::QueuePolicy")["PolicyDocument"]["Statement"]
-        if s["Effect"] == "Allow"
+        s for s in template.properties("AWS::SQS::QueuePolicy")["PolicyDocument"]["Statement"] if s["Effect"] == "Allow"
     ]
     assert [s["Principal"] for s in allowed] == [{"Service": "events.amazonaws.com"}]
     (condition,) = (s["Condition"] for s in allowed)
@@ -559,9 +546,9 @@ def test_the_api_and_the_handlers_have_the_same_routes(template: Template) -> No
 
 
 def test_every_method_asks_for_a_signature(template: Template) -> None:
-    assert {
-        m["Properties"]["AuthorizationType"] for m in template.all("AWS::ApiGateway::Method").values()
-    } == {"AWS_IAM"}
+    assert {m["Properties"]["AuthorizationType"] for m in template.all("AWS::ApiGateway::Method").values()} == {
+        "AWS_IAM"
+    }
 
 
 def test_a_csv_reaches_the_function_as_the_bytes_that_were_sent(template: Template) -> None:

@@ -24,9 +24,7 @@ REPO = Path(__file__).resolve().parents[2]
 def files(folder: Path) -> dict[str, str]:
     """Path to hash of content and mode, of every file below."""
     return {
-        str(
-            path.relative_to(folder)
-        ): f"{hashlib.sha256(path.read_bytes()).hexdigest()} {path.stat().st_mode:o}"
+        str(path.relative_to(folder)): f"{hashlib.sha256(path.read_bytes()).hexdigest()} {path.stat().st_mode:o}"
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
@@ -66,9 +64,7 @@ def test_the_layer_is_the_same_in_any_surroundings(
     assert files(again) == files(layer)
 
 
-def test_the_layer_in_the_assembly_is_the_one_laid_out(
-    assembly: Path, template: Template, layer: Path
-) -> None:
+def test_the_layer_in_the_assembly_is_the_one_laid_out(assembly: Path, template: Template, layer: Path) -> None:
     assert files(asset(assembly, template, "AWS::Lambda::LayerVersion", "Content")) == files(layer)
 
 
@@ -94,9 +90,7 @@ def test_the_layer_and_the_code_fit_into_a_function(layer: Path) -> None:
 def test_a_layer_that_uv_cannot_install_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("infra.layer.LOCK", tmp_path / "pylock.toml")
     monkeypatch.setenv("FORCE_COLOR", "1")
-    with pytest.raises(
-        RuntimeError, match=r"(?s)could not install the functions' layer:\n.*pylock\.toml"
-    ) as raised:
+    with pytest.raises(RuntimeError, match=r"(?s)could not install the functions' layer:\n.*pylock\.toml") as raised:
         lay_out(tmp_path / "out")
     assert "\x1b" not in str(raised.value)
 
@@ -177,9 +171,9 @@ def test_jobs_are_kept_for_as_long_as_the_context_says(staged: Path) -> None:
 
 def test_every_alarm_tells_the_topic_that_the_context_names(staged: Path) -> None:
     template = Template(json.loads((staged / "FanOut.template.json").read_text(encoding="utf-8")))
-    assert {
-        tuple(a["Properties"]["AlarmActions"]) for a in template.all("AWS::CloudWatch::Alarm").values()
-    } == {("arn:aws:sns:eu-west-1:123456789012:oncall",)}
+    assert {tuple(a["Properties"]["AlarmActions"]) for a in template.all("AWS::CloudWatch::Alarm").values()} == {
+        ("arn:aws:sns:eu-west-1:123456789012:oncall",)
+    }
 
 
 @pytest.mark.parametrize(

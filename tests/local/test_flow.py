@@ -33,9 +33,7 @@ def empty(aws: Deployment) -> Deployment:
 
 def accounted(record: dict[str, Any]) -> bool:
     counts: dict[str, int] = record["counts"]
-    return counts["listed"] == sum(
-        counts[name] for name in ("succeeded", "failed", "quarantined", "unprocessed")
-    )
+    return counts["listed"] == sum(counts[name] for name in ("succeeded", "failed", "quarantined", "unprocessed"))
 
 
 @pytest.mark.parametrize("count", [0, 1, 1000])

@@ -101,9 +101,7 @@ CASES = (
     ok("POST /tasks/upload", 202, *STARTED, body='{"source": {"csv": "{csv}"}}'),
     bad("POST /tasks/upload", 400, INVALID, "source.csv", body='{"source": {"csv": "uploads/"}}'),
     bad("POST /tasks/upload", 400, INVALID, "source.csv", body='{"source": {"csv": "uploads/a\\nb"}}'),
-    bad(
-        "POST /tasks/upload", 400, "SourceNotFoundError", "source.csv", body='{"source":{"csv":"uploads/x"}}'
-    ),
+    bad("POST /tasks/upload", 400, "SourceNotFoundError", "source.csv", body='{"source":{"csv":"uploads/x"}}'),
     bad("POST /tasks/upload", 400, REQUEST, "body", body='{"csv": "uploads/x"}'),
     bad("POST /tasks/upload", 413, "PayloadTooLargeError", "body", body=b"x" * 4_000_001, headers=CSV),
     bad(
@@ -137,9 +135,7 @@ CASES = (
         body='{"from": 101}',
     ),
     bad("POST /uploads/{id}/parts", 400, REQUEST, "from", path="/uploads/{upload}/parts", body="{}"),
-    bad(
-        "POST /uploads/{id}/parts", 404, "UploadNotFoundError", path="/uploads/none/parts", body='{"from": 1}'
-    ),
+    bad("POST /uploads/{id}/parts", 404, "UploadNotFoundError", path="/uploads/none/parts", body='{"from": 1}'),
     ok(
         "POST /uploads/{id}/complete",
         200,
@@ -252,9 +248,7 @@ CASES = (
     bad("POST /jobs/{id}/retry", 400, INVALID, "source.failedIn", path="/jobs/running/retry"),
     bad("POST /jobs/{id}/retry", 400, INVALID, "jobId", path="/jobs/a.b/retry"),
     bad("POST /jobs/{id}/retry", 404, "JobNotFoundError", path="/jobs/none/retry"),
-    bad(
-        "POST /jobs/{id}/retry", 409, "JobExistsError", path="/jobs/partial/retry", body='{"jobId": "ended"}'
-    ),
+    bad("POST /jobs/{id}/retry", 409, "JobExistsError", path="/jobs/partial/retry", body='{"jobId": "ended"}'),
     ok("DELETE /jobs/{id}", 202, "jobId", "status", path="/jobs/stopped"),
     ok("DELETE /jobs/{id}", 202, "jobId", "status", path="/jobs/ended"),
     bad("DELETE /jobs/{id}", 400, INVALID, "jobId", path="/jobs/a.b"),
@@ -295,9 +289,7 @@ class Api:
         url = urlsplit(str(request.url))
         connection = http.client.HTTPConnection(url.netloc, timeout=60)
         try:
-            connection.request(
-                method, url.path + (f"?{url.query}" if url.query else ""), data, dict(request.headers)
-            )
+            connection.request(method, url.path + (f"?{url.query}" if url.query else ""), data, dict(request.headers))
             answer = connection.getresponse()
             text = answer.read()
         finally:
@@ -378,9 +370,7 @@ def environment(api: Api, function: str, **changes: str) -> Iterator[None]:
     variables = found["Environment"]["Variables"]
 
     def update(values: dict[str, str]) -> None:
-        client.update_function_configuration(
-            FunctionName=found["FunctionName"], Environment={"Variables": values}
-        )
+        client.update_function_configuration(FunctionName=found["FunctionName"], Environment={"Variables": values})
 
     update(variables | changes)
     try:
@@ -411,9 +401,7 @@ def test_every_deployed_route_is_tried(api: Api) -> None:
     (found,) = client.get_rest_apis()["items"]
     resources = client.get_resources(restApiId=found["id"], limit=500)["items"]
     deployed_routes = {
-        f"{method} {resource['path']}"
-        for resource in resources
-        for method in resource.get("resourceMethods", {})
+        f"{method} {resource['path']}" for resource in resources for method in resource.get("resourceMethods", {})
     }
     assert deployed_routes == {case.route for case in CASES}
     succeeded = {case.route for case in CASES if not case.problem}
@@ -501,9 +489,7 @@ def test_curl_starts_reads_and_deletes(api: Api) -> None:
         command += ["--aws-sigv4", f"aws:amz:{at.region}:execute-api"]
         command += ["--user", f"{at.access_key_id}:{at.secret_access_key}"]
         command += ["--header", "Content-Type: application/json"] + (["--data", body] if body else [])
-        done = subprocess.run(
-            [*command, at.api_url.rstrip("/") + path], capture_output=True, text=True, check=True
-        )
+        done = subprocess.run([*command, at.api_url.rstrip("/") + path], capture_output=True, text=True, check=True)
         text, _, status = done.stdout.rpartition("\n")
         return int(status), json.loads(text) if text else None
 

@@ -49,18 +49,14 @@ def test_a_hundred_thousand_tasks_are_planned_exactly(aws: Deployment, tasks: li
     assert max(size for _, _, size in aws.payloads(execution)) < 32 * 1024
 
 
-def test_the_parent_execution_is_the_same_at_10000_shards(
-    aws: Deployment, tasks: list[dict[str, Any]]
-) -> None:
+def test_the_parent_execution_is_the_same_at_10000_shards(aws: Deployment, tasks: list[dict[str, Any]]) -> None:
     open_tasks = sum(not task["isComplete"] for task in tasks)
     histories = []
     for size, job_id in ((10_000, "few"), (8, "many")):
         execution = aws.start({"params": {"asOf": AS_OF, "top": 0}, "shardSize": size}, job_id)
         record = json.loads(aws.wait(execution, 1200)["output"])
         assert record["counts"]["succeeded"] == open_tasks
-        assert (
-            (record["shards"]["planned"] <= 12) if size == 10_000 else (record["shards"]["planned"] >= 10_000)
-        )
+        assert (record["shards"]["planned"] <= 12) if size == 10_000 else (record["shards"]["planned"] >= 10_000)
         histories.append(aws.payloads(execution))
     few, many = histories
     assert sorted((kind, state) for kind, state, _ in few) == sorted((kind, state) for kind, state, _ in many)
@@ -69,9 +65,7 @@ def test_the_parent_execution_is_the_same_at_10000_shards(
     assert aws.stored("few", "plan.jsonl") == aws.stored("many", "plan.jsonl")
 
 
-def test_chaos_at_scale_applies_every_effect_once(
-    aws: Deployment, tasks: list[dict[str, Any]], tmp_path: Path
-) -> None:
+def test_chaos_at_scale_applies_every_effect_once(aws: Deployment, tasks: list[dict[str, Any]], tmp_path: Path) -> None:
     # A quarter of the poisoned tasks hang until their workers' time is over: let that be soon.
     aws.set_timeout("Worker", 40)
     ids = {task["id"] for task in tasks}
@@ -96,9 +90,7 @@ def test_chaos_at_scale_applies_every_effect_once(
     assert aws.stored("with-faults", "result.json") == aws.stored("without", "result.json")
     assert record["result"] == known["result"]
     lines = aws.lines("with-faults", "failures.jsonl")
-    assert {line["task"]["id"]: line["outcome"] for line in lines} == dict.fromkeys(
-        known["quarantined"], "quarantined"
-    )
+    assert {line["task"]["id"]: line["outcome"] for line in lines} == dict.fromkeys(known["quarantined"], "quarantined")
     assert len(lines) == len(known["quarantined"])
     for kind, rate in faults.items():
         # Each fault is noted where it strikes, once; that it is noted shows that it did.

@@ -35,9 +35,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
 
 def processes_of(running: Server) -> list[int]:
     """The processes of the server's group: itself and all it started, but for those that only wait to be reaped."""
-    shown = subprocess.run(
-        ["ps", "-eo", "pid=,pgid=,stat="], capture_output=True, text=True, check=True
-    ).stdout
+    shown = subprocess.run(["ps", "-eo", "pid=,pgid=,stat="], capture_output=True, text=True, check=True).stdout
     rows = [line.split() for line in shown.splitlines()]
     return [int(pid) for pid, group, state in rows if int(group) == running.pid and not state.startswith("Z")]
 
@@ -64,9 +62,7 @@ def add_function(running: Server, code: str) -> str:
         Code={"ZipFile": zip_of(code)},
         Timeout=60,
     )
-    assert eventually(
-        lambda: functions.get_function_configuration(FunctionName="function")["State"] == "Active"
-    )
+    assert eventually(lambda: functions.get_function_configuration(FunctionName="function")["State"] == "Active")
     return "function"
 
 
@@ -82,14 +78,10 @@ def test_a_server_is_on_loopback_only_and_leaves_nothing(home: Path) -> None:
     running = server.start(home)
     assert server.find(home) == running
     assert running.answers()
-    listening = subprocess.run(
-        ["cat", "/proc/net/tcp", "/proc/net/tcp6"], capture_output=True, text=True, check=False
-    )
+    listening = subprocess.run(["cat", "/proc/net/tcp", "/proc/net/tcp6"], capture_output=True, text=True, check=False)
     at = [line.split()[1] for line in listening.stdout.splitlines() if f":{running.port:04X} " in line]
     assert {address.partition(":")[0] for address in at if address} <= {"0100007F"}
-    client("lambda", running.endpoint_url).invoke(
-        FunctionName=add_function(running, "def handler(e, c): return 1")
-    )
+    client("lambda", running.endpoint_url).invoke(FunctionName=add_function(running, "def handler(e, c): return 1"))
     assert len(processes_of(running)) >= 4
 
     assert server.stop(home) is True
@@ -102,9 +94,7 @@ def test_a_second_start_returns_the_running_server(home: Path) -> None:
     running = server.start(home)
     client("s3", running.endpoint_url).create_bucket(Bucket="kept")
     assert server.start(home) == running
-    assert [bucket["Name"] for bucket in client("s3", running.endpoint_url).list_buckets()["Buckets"]] == [
-        "kept"
-    ]
+    assert [bucket["Name"] for bucket in client("s3", running.endpoint_url).list_buckets()["Buckets"]] == ["kept"]
 
 
 def test_two_homes_run_side_by_side(home: Path, tmp_path: Path) -> None:
@@ -172,9 +162,7 @@ def test_a_process_that_merely_has_the_old_number_is_left_alone(home: Path) -> N
         stranger.kill()
 
 
-def test_a_server_that_cannot_start_says_why_and_leaves_nothing(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_that_cannot_start_says_why_and_leaves_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = home.parent / "fanout" / "local" / "emulator.py"
     program.parent.mkdir(parents=True)
     program.write_text("import sys; sys.exit('The embedded AWS cannot start. Because.')")
@@ -203,9 +191,7 @@ START = "import pathlib, sys; from fanout.local import server; server.start(path
 
 
 def test_an_interrupted_start_leaves_no_process(home: Path) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", START.format(tied=False), str(home)], stderr=subprocess.PIPE
-    ) as up:
+    with subprocess.Popen([sys.executable, "-c", START.format(tied=False), str(home)], stderr=subprocess.PIPE) as up:
         assert eventually((home / "server.json").exists)
         running = server.find(home)
         up.send_signal(signal.SIGINT)
@@ -227,18 +213,14 @@ def test_a_tied_server_ends_with_the_process_that_started_it(home: Path) -> None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_nothing_of_the_callers_environment_reaches_the_server(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_of_the_callers_environment_reaches_the_server(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "HTTPS_PROXY", "http_proxy", "PYTHONPATH", "MY_SECRET"):
         monkeypatch.setenv(name, "/nowhere")
     running = server.start(home)
     environment = Path(f"/proc/{running.pid}/environ").read_text()
     assert "/nowhere" not in environment
     name = add_function(running, "import os\ndef handler(e, c): return dict(os.environ)")
-    assert (
-        b"/nowhere" not in client("lambda", running.endpoint_url).invoke(FunctionName=name)["Payload"].read()
-    )
+    assert b"/nowhere" not in client("lambda", running.endpoint_url).invoke(FunctionName=name)["Payload"].read()
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o000])
@@ -410,9 +392,7 @@ def test_up_deploys_and_writes_down_where(home: Path, synthesized: Callable[...,
     assert not Server(pid=up.pid, port=up.port, token="fanout").is_alive()
 
 
-def test_up_twice_is_the_same_and_deploys_only_what_changed(
-    home: Path, synthesized: Callable[..., None]
-) -> None:
+def test_up_twice_is_the_same_and_deploys_only_what_changed(home: Path, synthesized: Callable[..., None]) -> None:
     synthesized("def handler(e, c): return 1")
     first = local.up(home)
     said: list[str] = []
@@ -428,9 +408,7 @@ def test_up_twice_is_the_same_and_deploys_only_what_changed(
     assert answer["Payload"].read() == b"2"
 
 
-def test_a_failed_up_stops_only_the_server_that_it_started(
-    home: Path, synthesized: Callable[..., None]
-) -> None:
+def test_a_failed_up_stops_only_the_server_that_it_started(home: Path, synthesized: Callable[..., None]) -> None:
     wrong = {"Rule": {"Type": "AWS::Nowhere::Thing", "Properties": {}}}
     synthesized("def handler(e, c): return 1", **wrong)
     with pytest.raises(DeployError):

@@ -35,8 +35,7 @@ def new_table(*keys: str) -> None:
         {
             "TableName": TABLE,
             "KeySchema": [
-                {"AttributeName": name, "KeyType": kind}
-                for name, kind in zip(keys, ("HASH", "RANGE"), strict=False)
+                {"AttributeName": name, "KeyType": kind} for name, kind in zip(keys, ("HASH", "RANGE"), strict=False)
             ],
             "AttributeDefinitions": [{"AttributeName": name, "AttributeType": KEYS[name]} for name in keys],
             "BillingMode": "PAY_PER_REQUEST",

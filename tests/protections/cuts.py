@@ -50,9 +50,7 @@ def value(code: str) -> Change:
         if not isinstance(statement, ast.Assign | ast.AnnAssign | ast.AugAssign | ast.Return | ast.Expr):
             raise TypeError(f"a {type(statement).__name__} has no value")
         assert statement.value is not None
-        statement.value = ast.parse(
-            code.replace("VALUE", f"({ast.unparse(statement.value)})"), mode="eval"
-        ).body
+        statement.value = ast.parse(code.replace("VALUE", f"({ast.unparse(statement.value)})"), mode="eval").body
         return statement
 
     return change
@@ -140,9 +138,7 @@ class Entry:
     value: Any
 
     def position(self, entries: Any) -> int:
-        found = [
-            number for number, entry in enumerate(entries) if self.value in _listed(entry.get(self.name))
-        ]
+        found = [number for number, entry in enumerate(entries) if self.value in _listed(entry.get(self.name))]
         if len(found) != 1:
             raise LookupError(f"{len(found)} entries have {self.value} in {self.name}")
         return found[0]

@@ -113,11 +113,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         Removal(
             "tasks go through S3",
             "lambdas/fan_out/lister.py",
-            (
-                Cut(
-                    "states-carry-no-tasks", value('VALUE | {"shards": [shard.key for shard in part.shards]}')
-                ),
-            ),
+            (Cut("states-carry-no-tasks", value('VALUE | {"shards": [shard.key for shard in part.shards]}')),),
             test="test_payloads_are_the_same_for_any_number_of_shards",
         ),
         Removal(
@@ -249,9 +245,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             OUTCOMES,
             (Cut("text-of-any-error", replace('text = f"{name}: {error}"')),),
         ),
-        Removal(
-            "and of summary", KIND_MERGER, (Cut("a-fault-of-summary", except_only("KeyboardInterrupt")),)
-        ),
+        Removal("and of summary", KIND_MERGER, (Cut("a-fault-of-summary", except_only("KeyboardInterrupt")),)),
     ),
     "a kind that kills the reducer": (
         Removal(
@@ -331,18 +325,14 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "a lost acknowledgement of a write to S3": (
-        Removal(
-            "a commit that exists is read", STORAGE, (Cut("a-commit-that-exists-is-read", condition("True")),)
-        ),
+        Removal("a commit that exists is read", STORAGE, (Cut("a-commit-that-exists-is-read", condition("True")),)),
     ),
     "a lost acknowledgement of an effect": (
         Removal("the key of a creation", WRITES, (Cut("the-key-of-a-creation-is-kept", never),)),
         Removal("the key of a change", WRITES, (Cut("the-key-of-a-change-is-kept", never),)),
     ),
     "every answer to a request of the API is lost": (
-        Removal(
-            "a look at the table after a creation", STORE, (Cut("a-look-after-a-lost-creation", always),)
-        ),
+        Removal("a look at the table after a creation", STORE, (Cut("a-look-after-a-lost-creation", always),)),
         Removal("and after a replacement", STORE, (Cut("a-look-after-a-lost-replacement", value("None")),)),
     ),
     "an empty scan page with a key": (
@@ -589,17 +579,13 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "failures spread over all shards": (
-        Removal(
-            "failures are added up across shards", TOLERANCE, (Cut("failures-are-added-up", value("failed")),)
-        ),
+        Removal("failures are added up across shards", TOLERANCE, (Cut("failures-are-added-up", value("failed")),)),
     ),
     "failing tasks within the tolerance": (
         Removal("only proven excess counts", TOLERANCE, (Cut("only-proven-excess-counts", never),)),
     ),
     "a kind that kills throughout": (
-        Removal(
-            "a bound on quarantined tasks", SEARCH, (Cut("few-tasks-of-a-shard-are-quarantined", never),)
-        ),
+        Removal("a bound on quarantined tasks", SEARCH, (Cut("few-tasks-of-a-shard-are-quarantined", never),)),
     ),
     "rare deaths in a long shard": (
         Removal(
@@ -616,9 +602,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "a CSV overwritten while it is listed": (
-        Removal(
-            "reads are of the version that was planned", STORAGE, (Cut("version-of-a-source", value("{}")),)
-        ),
+        Removal("reads are of the version that was planned", STORAGE, (Cut("version-of-a-source", value("{}")),)),
     ),
     "a job's name that was used before": (
         Removal(
@@ -633,9 +617,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "a job's name that was used before, its objects gone": (
-        Removal(
-            "effects are keyed by the job's start, too", PLAN, (Cut("scope-has-the-start", value("job_id")),)
-        ),
+        Removal("effects are keyed by the job's start, too", PLAN, (Cut("scope-has-the-start", value("job_id")),)),
     ),
     "workers that all die, everything tolerated": (
         Removal("a job of which no shard was finished is FAILED", RECORD, (Cut("no-shard-finished", never),)),

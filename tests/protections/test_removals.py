@@ -189,6 +189,4 @@ def test_without_a_protection_its_test_fails(copy: Path, removal: Removal, test:
     assert re.match(r"1 failed\b", summary), said
     assert "error" not in summary, said
     # Code that is merely broken proves nothing.
-    assert not re.search(
-        r"^E +(\w+\.)*(NameError|UnboundLocalError|ImportError|SyntaxError)", said, flags=re.M
-    )
+    assert not re.search(r"^E +(\w+\.)*(NameError|UnboundLocalError|ImportError|SyntaxError)", said, flags=re.M)

@@ -75,11 +75,7 @@ class Deployment:
 
     def payloads(self, execution: str) -> list[tuple[str, str, int]]:
         """Every state of an execution that was entered or left, with the size of its input or output."""
-        pages = (
-            self.client("stepfunctions")
-            .get_paginator("get_execution_history")
-            .paginate(executionArn=execution)
-        )
+        pages = self.client("stepfunctions").get_paginator("get_execution_history").paginate(executionArn=execution)
         found = []
         for page in pages:
             for event in page["events"]:
@@ -108,9 +104,7 @@ class Deployment:
             list(pool.map(put, range(0, len(requests), 25)))
 
     def tasks(self) -> list[dict[str, Any]]:
-        table = (
-            session().resource("dynamodb", endpoint_url=self.at.endpoint_url).Table(self.at.task_table_name)
-        )
+        table = session().resource("dynamodb", endpoint_url=self.at.endpoint_url).Table(self.at.task_table_name)
         found: list[dict[str, Any]] = []
         arguments: dict[str, Any] = {}
         while True:

@@ -71,9 +71,7 @@ class Emulator:
         configuration = created
         while configuration["State"] == "Pending":
             time.sleep(0.02)
-            configuration = self.client("lambda").get_function_configuration(
-                FunctionName=created["FunctionName"]
-            )
+            configuration = self.client("lambda").get_function_configuration(FunctionName=created["FunctionName"])
         return str(created["FunctionArn"])
 
     def invoke(self, function: str, event: object = None) -> tuple[str | None, Any]:

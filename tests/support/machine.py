@@ -313,9 +313,7 @@ class Machine:
             of_child = context | {"Execution": context["Execution"] | {"Id": name, "Name": name}}
             self.children += 1
             try:
-                interpreter._run_sub_machine(
-                    iterator["States"], iterator["StartAt"], child, execution, of_child
-                )
+                interpreter._run_sub_machine(iterator["States"], iterator["StartAt"], child, execution, of_child)
             except interpreter._ExecutionError:
                 failed += 1
                 if failed * 100 > tolerated * len(items):
@@ -374,9 +372,7 @@ class Machine:
 def _substituted(definition: str) -> dict[str, Any]:
     """The definition with what a stack puts in the place of its placeholders."""
     for name in STATES:
-        definition = definition.replace(
-            f"${{{name}Arn}}", f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{name}"
-        )
+        definition = definition.replace(f"${{{name}Arn}}", f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{name}")
     return dict(json.loads(definition.replace("${BucketName}", BUCKET)))
 
 
@@ -492,18 +488,14 @@ def deployed(**settings: Any) -> Iterator[Machine]:
     }
     with mock_aws(), patch.dict("os.environ", environment):
         forget_warm_state()
-        boto3.client("s3").create_bucket(
-            Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION}
-        )
+        boto3.client("s3").create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
         boto3.client("dynamodb").create_table(
             TableName=TABLE,
             BillingMode="PAY_PER_REQUEST",
             KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
             AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
         )
-        secret = boto3.client("secretsmanager").create_secret(
-            Name="page-tokens", SecretString="a secret of the tests"
-        )
+        secret = boto3.client("secretsmanager").create_secret(Name="page-tokens", SecretString="a secret of the tests")
         machine = Machine(**settings)
         with patch.dict("os.environ", {"PAGE_TOKEN_SECRET_ARN": secret["ARN"]}), machine._patched():
             yield machine
@@ -577,6 +569,4 @@ def stored(name: str, job_id: str = "job-1") -> bytes:
 def names(job_id: str = "job-1") -> list[str]:
     """The names of a job's objects."""
     pages = aws.s3().get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"jobs/{job_id}/")
-    return [
-        item["Key"].removeprefix(f"jobs/{job_id}/") for page in pages for item in page.get("Contents", [])
-    ]
+    return [item["Key"].removeprefix(f"jobs/{job_id}/") for page in pages for item in page.get("Contents", [])]

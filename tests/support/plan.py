@@ -42,11 +42,7 @@ def plan(tasks: list[dict[str, Any]], as_of: str, zone: str, *, top: int) -> Pla
         return {name: task[name] for name in fields if name in task}
 
     return Plan(
-        [
-            {"group": name} | shown(task, "id", "title", "detail", "dueAt")
-            for name in GROUPS
-            for task in grouped[name]
-        ],
+        [{"group": name} | shown(task, "id", "title", "detail", "dueAt") for name in GROUPS for task in grouped[name]],
         {name: len(grouped[name]) for name in GROUPS} | {"total": sum(map(len, grouped.values()))},
         {name: [shown(task, "id", "title", "dueAt") for task in grouped[name][:top]] for name in GROUPS},
     )

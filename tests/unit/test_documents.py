@@ -52,9 +52,7 @@ def test_the_inputs_to_paste_are_accepted() -> None:
     origin = RetrySource(make_plan("origin", "2026-11-23T09:00:00Z", read_input({})), 10, expected_count=1)
     for document in inputs:
         asked = read_input(document)
-        plan = make_plan(
-            "job", "2026-11-23T09:00:00Z", asked, origin if "failedIn" in str(document) else None
-        )
+        plan = make_plan("job", "2026-11-23T09:00:00Z", asked, origin if "failedIn" in str(document) else None)
         assert isinstance(plan, Plan)
 
 
@@ -118,9 +116,7 @@ def test_every_command_and_option_is_in_the_terminals_guide() -> None:
     text = (ROOT / "docs/terminal.md").read_text()
     documented = set(re.findall(r"`fanout ([a-z]+(?: (?:import|list))?)", text))
     assert documented == {name for name, _ in commands()}
-    options = {
-        name for _, each in commands() for param in each.params for name in param.opts if name[0] == "-"
-    }
+    options = {name for _, each in commands() for param in each.params for name in param.opts if name[0] == "-"}
     assert {"--shard-size", "--json"} <= options
     assert options <= set(re.findall(r"--[a-z-]+", text))
 

@@ -63,6 +63,4 @@ def replace(module: ModuleType, name: str, make: Callable[..., Any], *, wraps: b
 
 def rebound(function: Callable[..., Any], **names: Any) -> Callable[..., Any]:
     """The function, with other values for these names of its module."""
-    return FunctionType(
-        function.__code__, {**function.__globals__, **names}, function.__name__, function.__defaults__
-    )
+    return FunctionType(function.__code__, {**function.__globals__, **names}, function.__name__, function.__defaults__)

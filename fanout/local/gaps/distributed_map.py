@@ -31,9 +31,7 @@ COUNTS = "pending running succeeded failed timedOut aborted total resultsWritten
 class DistributedMap:
     """One map run: its children, their counts, and its end."""
 
-    def __init__(
-        self, state: Data, effective: Any, items: list[Any], bound: int, execution: Data, ctx: Data
-    ) -> None:
+    def __init__(self, state: Data, effective: Any, items: list[Any], bound: int, execution: Data, ctx: Data) -> None:
         if "ItemBatcher" in state:
             raise error("States.Runtime", "The embedded AWS has no ItemBatcher.")
         self.state, self.effective, self.items, self.bound = state, effective, items, bound
@@ -87,24 +85,18 @@ class DistributedMap:
             threading.Thread(target=context.run, args=(self._work,), name="map-child", daemon=True).start()
         counts = self.run["executionCounts"]
         with self.changed:
-            while (
-                self.run["status"] == "RUNNING" and counts["succeeded"] + counts["failed"] < counts["total"]
-            ):
+            while self.run["status"] == "RUNNING" and counts["succeeded"] + counts["failed"] < counts["total"]:
                 self.changed.wait()
             if self.run["status"] == "RUNNING":
                 self.run.update(status="SUCCEEDED", stopDate=sf.now_iso())
         self._note_peak()
         if self.run["status"] == "ABORTED":
             raise HaltedError
-        result: Any = [
-            json.loads(child["output"]) if child and child["output"] else None for child in self.children
-        ]
+        result: Any = [json.loads(child["output"]) if child and child["output"] else None for child in self.children]
         if "ResultWriter" in self.state:
             result = self._write_results()
         if self.run["status"] == "FAILED":
-            add_event(
-                self.parent, "MapRunFailed", {"mapRunFailedEventDetails": {"error": self._exceeded().error}}
-            )
+            add_event(self.parent, "MapRunFailed", {"mapRunFailedEventDetails": {"error": self._exceeded().error}})
             raise self._exceeded()
         add_event(self.parent, "MapRunSucceeded")
         return result
@@ -124,9 +116,7 @@ class DistributedMap:
             self.changed.notify_all()
 
     def _exceeded(self) -> Any:
-        return error(
-            "States.ExceedToleratedFailureThreshold", "The specified tolerated failure threshold was exceeded"
-        )
+        return error("States.ExceedToleratedFailureThreshold", "The specified tolerated failure threshold was exceeded")
 
     def _is_exceeded(self, failed: int) -> bool:
         if self.tolerated_percentage is None and self.tolerated_count is None:
@@ -218,14 +208,10 @@ class DistributedMap:
         writer = self.state["ResultWriter"]
         unknown = set(writer) - {"Resource", "Parameters"}
         if unknown:
-            raise error(
-                "States.Runtime", f"The embedded AWS has no ResultWriter field {', '.join(sorted(unknown))}."
-            )
+            raise error("States.Runtime", f"The embedded AWS has no ResultWriter field {', '.join(sorted(unknown))}.")
         place = sf._resolve_params_obj(writer["Parameters"], self.effective, self.ctx)
         bucket, prefix = place["Bucket"], place.get("Prefix", "")
-        folder = "/".join(
-            part for part in (prefix.strip("/"), self.run["mapRunArn"].rpartition(":")[2]) if part
-        )
+        folder = "/".join(part for part in (prefix.strip("/"), self.run["mapRunArn"].rpartition(":")[2]) if part)
         files: dict[str, list[Data]] = {"FAILED": [], "PENDING": [], "SUCCEEDED": []}
         for status, listed in files.items():
             records = list(self._records(status))

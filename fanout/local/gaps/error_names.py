@@ -31,9 +31,7 @@ def call_lambda(reference: str, event: object) -> Any:
     outcome = lambda_svc._execute_function_with_config_scope(record, event)
     body = outcome.get("body")
     if outcome.get("throttle"):
-        raise error(
-            "Lambda.TooManyRequestsException", f"{body['message']} (Service: Lambda, Status Code: 429)"
-        )
+        raise error("Lambda.TooManyRequestsException", f"{body['message']} (Service: Lambda, Status Code: 429)")
     if outcome.get("error"):
         raise error(body.get("errorType", "Lambda.Unknown"), json.dumps(body))
     return body

@@ -91,9 +91,7 @@ def add_event(execution: Data, event_type: str, details: Data | None = None) -> 
         event: Data = {"id": len(events) + 1, "type": event_type, "timestamp": sf.now_iso(), **details}
         events.append(event)
         if event_type == "TaskScheduled":
-            add_event(
-                execution, "TaskStarted", {"taskStartedEventDetails": details["taskScheduledEventDetails"]}
-            )
+            add_event(execution, "TaskStarted", {"taskStartedEventDetails": details["taskScheduledEventDetails"]})
         return event
 
 

@@ -294,9 +294,7 @@ def execute_function(func: dict[str, Any], event: object, request_id: str) -> di
     if not code_zip:
         return _failed("Runtime.ImportModuleError", f"Function {name} has no code.")
     lambda_svc._ensure_reaper_thread()
-    worker, _ = lambda_runtime.acquire_worker(
-        name, config, code_zip, qualifier=config.get("Version", "$LATEST")
-    )
+    worker, _ = lambda_runtime.acquire_worker(name, config, code_zip, qualifier=config.get("Version", "$LATEST"))
     try:
         outcome: dict[str, Any] = worker.run(
             event, request_id, config["FunctionArn"], lambda_svc._xray_trace_id_for_invocation(config)

@@ -61,9 +61,7 @@ def _load(handler: str) -> Callable[[Any, Context], Any] | dict[str, Any]:
     """The function `package/module.name`, or what Lambda reports as a failed init."""
     path, _, name = handler.rpartition(".")
     try:
-        function: Callable[[Any, Context], Any] = getattr(
-            importlib.import_module(path.replace("/", ".")), name
-        )
+        function: Callable[[Any, Context], Any] = getattr(importlib.import_module(path.replace("/", ".")), name)
         return function
     except ImportError as error:
         return _error("Runtime.ImportModuleError", f"Unable to import module '{path}': {error}", [])

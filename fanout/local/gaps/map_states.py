@@ -46,9 +46,7 @@ def run_items(state: Data, raw_input: Any, execution: Data, ctx: Data) -> Output
     else:
         items = sf._resolve_path_or_ctx(state.get("ItemsPath", "$"), data, ctx)
         if not isinstance(items, list):
-            raise error(
-                "States.Runtime", f"Reference path '{state.get('ItemsPath', '$')}' must point to array."
-            )
+            raise error("States.Runtime", f"Reference path '{state.get('ItemsPath', '$')}' must point to array.")
     bound = number(state, "MaxConcurrency", data, ctx) or 0
     add_event(execution, "MapStateStarted", {"mapStateStartedEventDetails": {"length": len(items)}})
     if processor.get("ProcessorConfig", {}).get("Mode") == "DISTRIBUTED":
@@ -60,9 +58,7 @@ def run_items(state: Data, raw_input: Any, execution: Data, ctx: Data) -> Output
     return sf._apply_output_path(state, output, ctx), sf._next_or_end(state)
 
 
-def _run_inline(
-    state: Data, data: Any, items: list[Any], bound: int, execution: Data, ctx: Data
-) -> list[Any]:
+def _run_inline(state: Data, data: Any, items: list[Any], bound: int, execution: Data, ctx: Data) -> list[Any]:
     outer = current.get()
     inner = Control(execution)
     if outer is not None:

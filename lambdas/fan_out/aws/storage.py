@@ -88,9 +88,7 @@ class Bucket:
         # The condition lets one of several attempts replace what cannot be read.
         if self._put_if(key, body, IfMatch=etag):
             return body
-        raise ServiceUnavailableError(
-            "Two attempts of one step replaced an unreadable object at the same moment."
-        )
+        raise ServiceUnavailableError("Two attempts of one step replaced an unreadable object at the same moment.")
 
     def _put_if(self, key: str, body: bytes, **condition: Any) -> bool:
         """Write the object if the condition holds; whether it did."""
@@ -101,9 +99,7 @@ class Bucket:
             code = aws.error_code(error)
             if code == "ConditionalRequestConflict":
                 # Another writer is at it this moment; S3 asks to try again.
-                raise ServiceUnavailableError(
-                    "Two attempts of one step committed at the same moment."
-                ) from error
+                raise ServiceUnavailableError("Two attempts of one step committed at the same moment.") from error
             # protection: a-commit-that-exists-is-read
             if code not in {"PreconditionFailed", "412"}:
                 raise
@@ -174,9 +170,7 @@ class Bucket:
                 if code in {"NoSuchKey", "404"}:
                     raise AccountingError(f"The object {key} is missing.") from error
                 if code in {"PreconditionFailed", "412"}:
-                    raise InvalidJobError(
-                        f"The object {key} was overwritten while the job read it."
-                    ) from error
+                    raise InvalidJobError(f"The object {key} was overwritten while the job read it.") from error
                 raise
             size = int(answer.get("ContentRange", f"/{position + len(block)}").rpartition("/")[2])
             offset = position - len(rest) - dropped
@@ -295,9 +289,7 @@ class JobStore:
                 return False
             return True
 
-        return self._decode(
-            name, self.bucket.put_once(self.key(name), self._encode(name, document), is_fit), shape
-        )
+        return self._decode(name, self.bucket.put_once(self.key(name), self._encode(name, document), is_fit), shape)
 
     def _encode(self, name: str, document: Any) -> bytes:
         return encode(document) if name in PLAIN else seal(self.key(name), document)

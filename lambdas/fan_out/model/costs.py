@@ -66,9 +66,7 @@ def check_time(plan: Plan, manifest: Manifest) -> None:
     if rate is None or manifest.listed <= rate * LONGEST_JOB:
         return
     least = math.ceil(manifest.listed / LONGEST_JOB * 10) / 10
-    allowed = (
-        f"at least {least:g} for {manifest.listed} tasks, as a job ends after {LONGEST_JOB // 86400} days"
-    )
+    allowed = f"at least {least:g} for {manifest.listed} tasks, as a job ends after {LONGEST_JOB // 86400} days"
     raise InvalidJobError(
         f"tasksPerSecond is {rate:g}, but must be {allowed}.",
         field="tasksPerSecond",

@@ -62,9 +62,7 @@ def decode(body: bytes, shape: Any = Any, *, key: str | None = None) -> Any:
         return to_shape(document, shape)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-        raise ValueError(
-            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}".removeprefix(": ")
-        ) from None
+        raise ValueError(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}".removeprefix(": ")) from None
     except RecursionError:
         raise ValueError("it is nested too deep") from None
 

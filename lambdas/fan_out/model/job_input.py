@@ -28,18 +28,12 @@ M = TypeVar("M", bound=BaseModel)
 
 def is_upload(key: object) -> bool:
     """Whether it can be the key of an uploaded object; S3's keys have at most 1,024 bytes."""
-    return (
-        isinstance(key, str)
-        and _UPLOAD.fullmatch(key) is not None
-        and len(key.encode("utf-8", "replace")) <= 1024
-    )
+    return isinstance(key, str) and _UPLOAD.fullmatch(key) is not None and len(key.encode("utf-8", "replace")) <= 1024
 
 
 class FrozenModel(BaseModel):
     # protection: typed-input
-    model_config = ConfigDict(
-        frozen=True, strict=True, extra="forbid", populate_by_name=True, allow_inf_nan=False
-    )
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
 
 
 class TasksSource(FrozenModel):
@@ -90,9 +84,7 @@ class JobSettings(FrozenModel):
         TaskFilter(), description="an object with isComplete, dueBefore and dueAfter, each optional"
     )
     # protection: shard-size-bounds
-    shard_size: int = Field(
-        500, alias="shardSize", ge=1, le=10_000, description="a whole number from 1 to 10,000"
-    )
+    shard_size: int = Field(500, alias="shardSize", ge=1, le=10_000, description="a whole number from 1 to 10,000")
     # A distributed map runs at most 10,000 children at a time.
     max_concurrency: int = Field(
         40, alias="maxConcurrency", ge=1, le=10_000, description="a whole number from 1 to 10,000"

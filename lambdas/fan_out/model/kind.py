@@ -223,10 +223,7 @@ RULES: dict[str, Callable[[Kind[Any, Any], str], bool]] = {
     "lines_file must be a file name of letters, digits, dots, - and _, and none that a job's own file has": (
         lambda kind, name: (
             kind.lines_file is None
-            or (
-                bool(re.fullmatch(r"\w[\w.-]{0,99}", kind.lines_file, re.A))
-                and kind.lines_file not in RESERVED
-            )
+            or (bool(re.fullmatch(r"\w[\w.-]{0,99}", kind.lines_file, re.A)) and kind.lines_file not in RESERVED)
         )
     ),
     "seconds_per_task must be a number from 0": lambda kind, name: (
@@ -242,6 +239,4 @@ RULES: dict[str, Callable[[Kind[Any, Any], str], bool]] = {
 
 def _refusal(name: str, why: str) -> InvalidJobError:
     allowed = why.removeprefix("must be ")
-    return InvalidJobError(
-        f'kind is "{name[:100]}", but {why}.', field="kind", value=name[:100], allowed=allowed
-    )
+    return InvalidJobError(f'kind is "{name[:100]}", but {why}.', field="kind", value=name[:100], allowed=allowed)

@@ -147,9 +147,7 @@ class Digest:
         if (known := self._groups.get(key)) is None:
             self._groups[key] = group
             return
-        samples = sorted(
-            [*known["samples"], *group["samples"]], key=lambda sample: (sample["shard"], sample["task"])
-        )
+        samples = sorted([*known["samples"], *group["samples"]], key=lambda sample: (sample["shard"], sample["task"]))
         count = known["count"] + group["count"]
         self._groups[key] = {**known, "count": count, "samples": samples[:SAMPLES]}
 

@@ -169,16 +169,12 @@ def _find_problem(plan: Plan, root: Node, error: dict[str, str] | None) -> dict[
     counts = root.counts
     # protection: no-shard-finished
     if root.failed and not root.done:
-        message = (
-            f"None of the job's {root.failed} shards could be finished; the workers' log has the reason."
-        )
+        message = f"None of the job's {root.failed} shards could be finished; the workers' log has the reason."
         return {"name": ShardStuckError.__name__, "message": message}
     if root.fault is not None:
         message = f"The kind {plan.kind} made no result: {root.fault}"
         return {"name": KindFailedError.__name__, "message": message[:LONGEST_MESSAGE]}
-    broken = (
-        error if error is not None and error["name"] != "States.ExceedToleratedFailureThreshold" else None
-    )
+    broken = error if error is not None and error["name"] != "States.ExceedToleratedFailureThreshold" else None
     # A job whose work broke off is no partial success, whatever it tolerates of its tasks.
     if not (broken and counts.unprocessed) and not exceeds(
         counts.not_succeeded, plan.tolerated_failure_percentage, counts.total

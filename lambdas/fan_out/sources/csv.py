@@ -181,9 +181,5 @@ def _row(record: _Record, number: int, columns: tuple[str, ...]) -> Row:
     if problem is None and len(values) > len(columns):
         problem = f"the row has {len(values)} fields, but the header has {len(columns)}"
     # A short row lacks its last columns, as spreadsheets write them; an empty field says nothing.
-    fields = {
-        column: value
-        for column, value in zip(columns, values, strict=False)
-        if value != "" or column == "title"
-    }
+    fields = {column: value for column, value in zip(columns, values, strict=False) if value != "" or column == "title"}
     return Row(number, fields if problem is None else {}, problem)

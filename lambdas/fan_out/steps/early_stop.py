@@ -29,9 +29,7 @@ PROOF = "excess.json"
 SUMS = 1000
 
 
-def counts_as_failed(
-    store: JobStore, shard: Shard, failed: int, *, listed: int, shards: int, tolerated: float
-) -> bool:
+def counts_as_failed(store: JobStore, shard: Shard, failed: int, *, listed: int, shards: int, tolerated: float) -> bool:
     """Whether the map should count this shard as failed: its partial is committed, with `failed` failures.
 
     `listed` tasks in `shards` shards are the job's, `tolerated` is its percentage.

@@ -41,9 +41,7 @@ def finalize(
         if committed["startedAt"] == started_at:
             return {**committed}
         # An earlier job's, for whose sake this one was refused: that record stays.
-        return not_listed_record(
-            store.job_id, started_at, now(), None, status=status or "FAILED", error=error
-        )
+        return not_listed_record(store.job_id, started_at, now(), None, status=status or "FAILED", error=error)
     plan: Plan | None = None
     manifest: Manifest | None = None
     try:
@@ -54,16 +52,12 @@ def finalize(
                 plan = store.require("job.json", Plan)
             if status is None and error is None:
                 manifest = store.require("manifest.json", Manifest)
-            record = not_listed_record(
-                store.job_id, started_at, now(), plan, status=status or "FAILED", error=error
-            )
+            record = not_listed_record(store.job_id, started_at, now(), plan, status=status or "FAILED", error=error)
         else:
             reached = Reduction(store, plan, manifest, deadly=deadly).run(cursor, is_late)
             if not isinstance(reached, Node):
                 return reached
-            record = final_record(
-                plan, reached, manifest, now(), bucket=store.bucket.name, status=status, error=error
-            )
+            record = final_record(plan, reached, manifest, now(), bucket=store.bucket.name, status=status, error=error)
     except AccountingError as lost:
         # No further attempt will find an object that is lost: the record says so, once.
         record = inconsistent_record(

@@ -175,9 +175,7 @@ class KindRunner:
         if len(answers) != len(tasks):
             raise ValueError(f"{self._kind.name} gave {len(answers)} answers to {len(tasks)} tasks")
         return [
-            Failure(text_of(each.name), text_of(each.message), bool(each.retry))
-            if isinstance(each, Failure)
-            else each
+            Failure(text_of(each.name), text_of(each.message), bool(each.retry)) if isinstance(each, Failure) else each
             for each in answers
         ]
 

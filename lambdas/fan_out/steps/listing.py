@@ -127,9 +127,7 @@ def join_parts(store: JobStore, plan: Plan, steps: dict[int, int]) -> Manifest:
                 # protection: parts-are-counted
                 part = store.require(part_name(segment, number), Part)
                 if part.is_last != (number == steps[segment] - 1):
-                    raise AccountingError(
-                        f"Step {number} of segment {segment} is not where the listing ended."
-                    )
+                    raise AccountingError(f"Step {number} of segment {segment} is not where the listing ended.")
                 skipped += part.skipped
                 for shard in part.shards:
                     # ASCII, as keys are: not every reader of JSON lines agrees on what else ends a line.

@@ -104,9 +104,7 @@ class Reduction:
         try:
             shards: list[Shard] = [decode(line.text, Shard) for line in entries]
         except ValueError as error:
-            raise AccountingError(
-                f"The object {self._store.key('manifest.jsonl')} cannot be read: {error}."
-            ) from error
+            raise AccountingError(f"The object {self._store.key('manifest.jsonl')} cannot be read: {error}.") from error
         expected = min(FAN_IN, self._manifest.shards - number * FAN_IN)
         if [shard.index for shard in shards] != list(range(number * FAN_IN, number * FAN_IN + expected)):
             raise AccountingError(f"The manifest's lines from {number * FAN_IN} on are not the job's shards.")

@@ -12,9 +12,7 @@ from tests.unit.cli.fake_api import FakeApi, serving
 Run = Callable[..., int]
 
 
-def record_of(
-    job_id: str = "j", status: str = "SUCCEEDED", *, failed: int = 0, **fields: Any
-) -> dict[str, Any]:
+def record_of(job_id: str = "j", status: str = "SUCCEEDED", *, failed: int = 0, **fields: Any) -> dict[str, Any]:
     """The final record of a job of 1,000 tasks in 4 shards."""
     counts = {
         "listed": 1000,

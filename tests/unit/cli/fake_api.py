@@ -249,9 +249,7 @@ def serving() -> Iterator[FakeApi]:
         def do_GET(self) -> None:
             parts = urlsplit(self.path)
             body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
-            request = Request(
-                self.command, parts.path, dict(parse_qsl(parts.query)), dict(self.headers.items()), body
-            )
+            request = Request(self.command, parts.path, dict(parse_qsl(parts.query)), dict(self.headers.items()), body)
             with api.lock:
                 api.requests.append(request)
                 fault = api.faults.pop(0) if api.faults else None

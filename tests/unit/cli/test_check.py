@@ -16,9 +16,7 @@ ROOT = Path(__file__).parents[3]
 @pytest.fixture
 def lambdas(tmp_path: Path) -> Path:
     """A copy of the functions' folder."""
-    return Path(
-        shutil.copytree(ROOT / "lambdas", tmp_path / "lambdas", ignore=shutil.ignore_patterns("__pycache__"))
-    )
+    return Path(shutil.copytree(ROOT / "lambdas", tmp_path / "lambdas", ignore=shutil.ignore_patterns("__pycache__")))
 
 
 def test_the_shipped_and_the_demos_kinds_can_be_imported(lambdas: Path) -> None:

@@ -67,9 +67,7 @@ def test_every_command_has_examples_that_parse(name: str) -> None:
 def test_every_option_and_argument_says_what_it_is_for(name: str) -> None:
     command = dict(commands())[name]
     assert command.get_short_help_str(60)[-1] == "."
-    assert not command.get_short_help_str(60).endswith("..."), (
-        "the summary is too long for the list of commands"
-    )
+    assert not command.get_short_help_str(60).endswith("..."), "the summary is too long for the list of commands"
     for param in command.params:
         assert getattr(param, "help", None), param
 
@@ -77,9 +75,7 @@ def test_every_option_and_argument_says_what_it_is_for(name: str) -> None:
 def test_run_has_an_option_for_every_field_of_the_input() -> None:
     fields = {field.alias or name for name, field in JobInput.model_fields.items()} - {"Comment", "filter"}
     fields |= {f"filter.{field.alias or name}" for name, field in TaskFilter.model_fields.items()}
-    assert {
-        param.field for param in cli.run.params if isinstance(param, cli.Option) and param.field
-    } == fields
+    assert {param.field for param in cli.run.params if isinstance(param, cli.Option) and param.field} == fields
 
 
 def test_the_options_spell_a_jobs_input() -> None:
@@ -183,9 +179,7 @@ def test_wrong_usage_exits_2(argv: str, api: FakeApi, fanout: Run, capsys: Outpu
     assert api.requests == []
 
 
-@pytest.mark.parametrize(
-    "argv", ["--help", "-h", "run --help", "tasks import --help", "--version", "cdk --help"]
-)
+@pytest.mark.parametrize("argv", ["--help", "-h", "run --help", "tasks import --help", "--version", "cdk --help"])
 def test_help_exits_0(argv: str, fanout: Run, capsys: Output) -> None:
     assert fanout(*argv.split()) == 0
     assert "fanout" in capsys.readouterr().out
@@ -194,9 +188,7 @@ def test_help_exits_0(argv: str, fanout: Run, capsys: Output) -> None:
 # -- run -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("status", "code"), [("SUCCEEDED", 0), ("PARTIAL", 3), ("FAILED", 1), ("STOPPED", 1)]
-)
+@pytest.mark.parametrize(("status", "code"), [("SUCCEEDED", 0), ("PARTIAL", 3), ("FAILED", 1), ("STOPPED", 1)])
 def test_run_prints_the_record_and_exits_by_its_status(
     status: str, code: int, api: FakeApi, fanout: Run, capsys: Output
 ) -> None:
@@ -254,9 +246,7 @@ def test_a_job_that_ran_before_is_said_to_have(api: FakeApi, fanout: Run, capsys
     assert "started before; nothing new is started" in capsys.readouterr().err
 
 
-def test_a_lost_connection_is_said_and_survived(
-    api: FakeApi, fanout: Run, capsys: Output, there: FanOut
-) -> None:
+def test_a_lost_connection_is_said_and_survived(api: FakeApi, fanout: Run, capsys: Output, there: FanOut) -> None:
     api.script = [running()] * 3 + [record_of()]
     api.faults = [None, None, *[BREAK] * 7]
     assert fanout("run") == 0
@@ -295,9 +285,7 @@ def test_an_unknown_job_is_a_sentence_and_a_document(fanout: Run, capsys: Output
 def test_status_follows_a_job_to_its_end(api: FakeApi, fanout: Run, capsys: Output) -> None:
     api.jobs["j"] = [running(), running(), record_of(status="PARTIAL", failed=1)]
     assert fanout("status", "j") == 0
-    assert (
-        "Job j (import-tasks): RUNNING\n  1,000 tasks in 4 shards: 2 worked on\n" in capsys.readouterr().out
-    )
+    assert "Job j (import-tasks): RUNNING\n  1,000 tasks in 4 shards: 2 worked on\n" in capsys.readouterr().out
     assert fanout("status", "j", "--follow", "--json") == 3
     assert json.loads(capsys.readouterr().out)["status"] == "PARTIAL"
 
@@ -529,12 +517,8 @@ def test_the_api_is_found_by_home_variable_and_option(
     ]
 
 
-@pytest.mark.parametrize(
-    "options", [["--stack", "FanOut", "--region", "eu-west-1"], ["--api-url", "https://x/v1"]]
-)
-def test_a_deployment_is_named_again_in_shown_commands(
-    options: list[str], there: FanOut, capsys: Output
-) -> None:
+@pytest.mark.parametrize("options", [["--stack", "FanOut", "--region", "eu-west-1"], ["--api-url", "https://x/v1"]])
+def test_a_deployment_is_named_again_in_shown_commands(options: list[str], there: FanOut, capsys: Output) -> None:
     assert cli.main(["run", *options, "--detach"], connect=lambda _: there) == 0
     assert f"fanout status {' '.join(options)} " in capsys.readouterr().out
     assert cli.main([*options, "run", "--detach"], connect=lambda _: there) == 0
@@ -562,17 +546,13 @@ def test_cdk_passes_everything_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("shell", cli.SHELLS)
-def test_a_shell_completes_commands_and_options(
-    shell: str, monkeypatch: pytest.MonkeyPatch, capsys: Output
-) -> None:
+def test_a_shell_completes_commands_and_options(shell: str, monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
     assert cli.main(["completion", shell]) == 0
     assert cli.COMPLETE in capsys.readouterr().out
     for words, expected in (("fanout re", "retry"), ("fanout run --shard", "--shard-size")):
         monkeypatch.setenv(cli.COMPLETE, f"{shell}_complete")
         monkeypatch.setenv("COMP_WORDS", words)
-        monkeypatch.setenv(
-            "COMP_CWORD", words.split()[-1] if shell == "fish" else str(len(words.split()) - 1)
-        )
+        monkeypatch.setenv("COMP_CWORD", words.split()[-1] if shell == "fish" else str(len(words.split()) - 1))
         assert cli.main([]) == 0
         assert expected in capsys.readouterr().out
         monkeypatch.delenv(cli.COMPLETE)

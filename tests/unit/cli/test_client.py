@@ -52,9 +52,7 @@ def test_a_job_is_started_with_its_id_by_a_signed_request(api: FakeApi, there: F
 
 
 def test_a_refusal_has_the_name_sentence_and_fields(api: FakeApi, there: FanOut) -> None:
-    with pytest.raises(
-        ProblemError, match=r"^shardSize is 0, but must be a whole number from 1 to"
-    ) as caught:
+    with pytest.raises(ProblemError, match=r"^shardSize is 0, but must be a whole number from 1 to") as caught:
         there.start({"shardSize": 0}, "j")
     assert (caught.value.name, caught.value.status) == ("InvalidJobError", 400)
     assert caught.value.errors[0]["field"] == "shardSize"
@@ -187,13 +185,9 @@ def test_jobs_of_a_status_are_found_on_later_pages(api: FakeApi, there: FanOut) 
 
 
 @pytest.mark.parametrize(("limit", "pages"), [(None, 3), (1, 1), (10_000, 1), (10_001, 2), (99_999, 3)])
-def test_tasks_come_page_by_page_up_to_the_limit(
-    api: FakeApi, there: FanOut, limit: int | None, pages: int
-) -> None:
+def test_tasks_come_page_by_page_up_to_the_limit(api: FakeApi, there: FanOut, limit: int | None, pages: int) -> None:
     api.tasks = [{"id": str(n)} for n in range(25_000)]
-    assert [task["id"] for task in there.tasks({}, limit)] == [
-        str(n) for n in range(min(limit or 25_000, 25_000))
-    ]
+    assert [task["id"] for task in there.tasks({}, limit)] == [str(n) for n in range(min(limit or 25_000, 25_000))]
     assert len(api.requests) == pages
 
 
@@ -229,9 +223,7 @@ def test_a_download_is_the_same_bytes(
     assert list(tmp_path.iterdir()) == [tmp_path / "copy"]
 
 
-def test_a_download_goes_on_after_breaks(
-    api: FakeApi, there: FanOut, tmp_path: Path, small_blocks: int
-) -> None:
+def test_a_download_goes_on_after_breaks(api: FakeApi, there: FanOut, tmp_path: Path, small_blocks: int) -> None:
     api.objects["k"] = os.urandom(4500)
     api.faults = [None, HALF, BREAK, None, (500, b"", {})]
     there.download(link(api), tmp_path / "copy")
@@ -517,9 +509,7 @@ def test_a_proxy_of_the_environment_is_used(api: FakeApi, monkeypatch: pytest.Mo
         ("https://jobs.example.com/", None, "ap-south-1"),
     ],
 )
-def test_an_address_names_its_region(
-    url: str, region: str | None, found: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_address_names_its_region(url: str, region: str | None, found: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_REGION", "ap-south-1")
     assert Deployment.of_url(url, region).region == found
 

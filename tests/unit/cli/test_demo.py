@@ -32,9 +32,7 @@ def story(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> FakeApi:
     return api
 
 
-def test_the_demo_tells_of_a_failure_and_its_retry(
-    story: FakeApi, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_demo_tells_of_a_failure_and_its_retry(story: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
     assert demo.main(50) == 0
     out = capsys.readouterr().out
     commands = [line.split()[2] for line in out.splitlines() if line.startswith("$ fanout")]
@@ -43,9 +41,7 @@ def test_the_demo_tells_of_a_failure_and_its_retry(
     assert story.inputs["today-again"] == {"source": {"failedIn": "today"}}
 
 
-def test_the_demo_advises_nothing_on_what_it_removes(
-    story: FakeApi, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_demo_advises_nothing_on_what_it_removes(story: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
     demo.main(50)
     told = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("$ ")]
     advice = [found for line in told for found in re.findall(r"fanout (\S+)", line)]

@@ -49,9 +49,7 @@ def test_safe_text_has_no_control_character(text: str) -> None:
 
 
 @given(
-    st.recursive(
-        ANY_TEXT | st.integers() | st.none(), lambda some: st.lists(some) | st.dictionaries(ANY_TEXT, some)
-    )
+    st.recursive(ANY_TEXT | st.integers() | st.none(), lambda some: st.lists(some) | st.dictionaries(ANY_TEXT, some))
 )
 def test_a_document_has_the_value_without_unsafe_characters(value: Any) -> None:
     for indent in (2, None):
@@ -60,9 +58,7 @@ def test_a_document_has_the_value_without_unsafe_characters(value: Any) -> None:
         assert safe(text.replace("\n", "")) == text.replace("\n", "")
 
 
-@pytest.mark.parametrize(
-    ("seconds", "shown"), [(0.2, "0 s"), (59, "59 s"), (65, "1 min 05 s"), (7620, "2 h 07 min")]
-)
+@pytest.mark.parametrize(("seconds", "shown"), [(0.2, "0 s"), (59, "59 s"), (65, "1 min 05 s"), (7620, "2 h 07 min")])
 def test_a_duration_is_shown_in_its_two_largest_units(seconds: float, shown: str) -> None:
     assert duration(seconds) == shown
 

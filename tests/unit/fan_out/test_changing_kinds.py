@@ -177,9 +177,7 @@ def test_a_retry_of_a_stopped_import_creates_none_twice(machine: Machine, store:
 def test_overdue_open_tasks_move_and_no_others(machine: Machine, store: JobStore) -> None:
     tasks = make_tasks(60)
     put_tasks(tasks)
-    overdue = [
-        each for each in tasks if not each["isComplete"] and each.get("dueAt", STARTED_AT) < STARTED_AT
-    ]
+    overdue = [each for each in tasks if not each["isComplete"] and each.get("dueAt", STARTED_AT) < STARTED_AT]
     ended = machine.run(
         {"kind": "reschedule-overdue", "shardSize": 7, "params": {"dueAt": "2026-12-24T18:00:00+01:00"}}
     )
@@ -204,9 +202,7 @@ def test_overdue_open_tasks_move_and_no_others(machine: Machine, store: JobStore
         ({"asOf": "2026-10-25T09:00:00+01:00", "timeZone": "Europe/Berlin"}, "2026-10-25T22:59:59Z"),
     ],
 )
-def test_by_default_tasks_move_to_the_end_of_the_zones_day(
-    machine: Machine, params: dict[str, Any], due: str
-) -> None:
+def test_by_default_tasks_move_to_the_end_of_the_zones_day(machine: Machine, params: dict[str, Any], due: str) -> None:
     put_tasks([task(1, dueAt="2026-10-01T00:00:00Z")])
     machine.run({"kind": "reschedule-overdue", "params": params})
     assert table()["task-00001"]["dueAt"] == due

@@ -111,9 +111,7 @@ def test_a_task_is_in_the_group_of_its_day_in_the_zone(as_of: str, zone: str, du
 def test_without_as_of_the_plan_is_of_the_jobs_start(machine: Machine) -> None:
     result = machine.run(started_at="2026-11-23T23:30:00Z").output["result"]
     assert (result["asOf"], result["today"]) == ("2026-11-23T23:30:00Z", "2026-11-23")
-    result = machine.run({"params": {"timeZone": "Asia/Tokyo"}}, "job-2", "2026-11-23T23:30:00Z").output[
-        "result"
-    ]
+    result = machine.run({"params": {"timeZone": "Asia/Tokyo"}}, "job-2", "2026-11-23T23:30:00Z").output["result"]
     assert (result["asOf"], result["today"]) == ("2026-11-23T23:30:00Z", "2026-11-24")
 
 
@@ -128,11 +126,7 @@ def test_any_shards_in_any_order_give_the_same_plan(deployment: Machine, count: 
         deployment.order = order
         ended = deployment.run({"shardSize": size, "params": {"timeZone": "Europe/Berlin"}})
         assert ended.output["status"] == "SUCCEEDED"
-        assert (
-            ended.output["counts"]["listed"]
-            == ended.output["counts"]["succeeded"]
-            == expected.counts["total"]
-        )
+        assert ended.output["counts"]["listed"] == ended.output["counts"]["succeeded"] == expected.counts["total"]
         found.append((ended.output["result"], stored("plan.jsonl")))
     result, lines = found[0]
     assert found == [(result, lines)] * 3

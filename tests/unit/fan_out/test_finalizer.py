@@ -63,9 +63,7 @@ def test_a_job_that_ended_midway_gets_its_record(machine: Machine, store: JobSto
 
 
 @pytest.mark.parametrize("status", ENDINGS)
-def test_a_job_that_ended_while_listing_lists_no_tasks(
-    machine: Machine, store: JobStore, status: str
-) -> None:
+def test_a_job_that_ended_while_listing_lists_no_tasks(machine: Machine, store: JobStore, status: str) -> None:
     put_tasks(make_tasks(30))
     stop_at(machine, "Lister", 2)
     assert call(machine, status)["status"] == ENDINGS[status][0]
@@ -116,9 +114,7 @@ def test_a_job_without_its_reducers_record_gets_it_here(machine: Machine, store:
     assert store.require("record.json")["counts"]["succeeded"] == 9
 
 
-def test_a_record_may_take_several_calls(
-    machine: Machine, store: JobStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_record_may_take_several_calls(machine: Machine, store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fan_out.steps.reduction.FAN_IN", 2)
     put_tasks([task(number) for number in range(30)])
     stop_at(machine, "Worker", 3)

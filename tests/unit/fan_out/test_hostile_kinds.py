@@ -299,9 +299,7 @@ print("still here")
 )
 def test_a_damaged_process_ends_itself(damage: str, code: int, said: str) -> None:
     source = REAL.format(lambdas=str(ROOT / "lambdas"), damage=damage)
-    done = subprocess.run(
-        [sys.executable, "-c", source], capture_output=True, text=True, check=False, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout) == (code, said), done.stderr
 
 

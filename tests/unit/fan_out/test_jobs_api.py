@@ -185,9 +185,7 @@ def test_a_body_that_is_no_base64_although_it_says_so_is_refused(bucket: Bucket)
         ({"jobId": None}, "jobId"),
     ],
 )
-def test_a_wrong_input_is_refused_and_starts_nothing(
-    bucket: Bucket, document: dict[str, Any], field: str
-) -> None:
+def test_a_wrong_input_is_refused_and_starts_nothing(bucket: Bucket, document: dict[str, Any], field: str) -> None:
     answer = request("POST", "/jobs", json.dumps(document))
     assert answer.refusal == (400, "InvalidJobError", field)
     assert answer.problem["detail"].startswith(f"{field} ")
@@ -335,9 +333,7 @@ def test_a_running_jobs_record_has_live_counts(bucket: Bucket) -> None:
     assert runs.asked == ["ListMapRuns", "DescribeMapRun"]
 
 
-def test_many_viewers_of_a_job_share_one_look_at_its_map(
-    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_viewers_of_a_job_share_one_look_at_its_map(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = MapRuns()
     send("POST", "/jobs", '{"jobId": "mine"}')
     store = JobStore(bucket, "mine")
@@ -444,9 +440,7 @@ def test_what_is_not_named_is_retried_too(bucket: Bucket) -> None:
     assert answer["retryRequest"] == "POST /jobs/mine/retry"
 
 
-def test_a_command_for_the_embedded_aws_has_no_options(
-    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_command_for_the_embedded_aws_has_no_options(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     assert jobs_api.jobs().options == ()
 
@@ -684,9 +678,7 @@ def test_a_presigned_upload_can_be_put_to_and_then_imported(bucket: Bucket, body
     assert json.loads(describe(started["jobId"])["input"])["source"] == answer["source"]
 
 
-@pytest.mark.parametrize(
-    "key", ["uploads/gone.csv", "uploads/", "uploads/a\nb", "", 5, None, ["x"], "x" * 2000]
-)
+@pytest.mark.parametrize("key", ["uploads/gone.csv", "uploads/", "uploads/a\nb", "", 5, None, ["x"], "x" * 2000])
 def test_an_import_of_what_was_not_uploaded_is_refused(bucket: Bucket, key: Any) -> None:
     answer = request("POST", "/tasks/upload", json.dumps({"source": {"csv": key}}))
     title = "SourceNotFoundError" if key == "uploads/gone.csv" else "InvalidJobError"
@@ -724,9 +716,7 @@ def broken(error: Exception) -> Any:
 
 
 def test_a_fault_of_aws_asks_to_come_again(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        Jobs, "list", broken(ServiceUnavailableError("ListExecutions failed on the side of AWS."))
-    )
+    monkeypatch.setattr(Jobs, "list", broken(ServiceUnavailableError("ListExecutions failed on the side of AWS.")))
     status, answer = send("GET", "/jobs")
     assert (status, answer["title"]) == (503, "ServiceUnavailableError")
 
@@ -779,9 +769,7 @@ def test_any_page_token_that_is_none_is_refused(bucket: Bucket, token: str) -> N
     assert answer.refusal == (400, "InvalidRequestError", "pageToken")
 
 
-@pytest.mark.parametrize(
-    "body", ['{"Comment": 1e400}', '{"shardSize": -1e999}', '{"params": {"x": [1e400]}}']
-)
+@pytest.mark.parametrize("body", ['{"Comment": 1e400}', '{"shardSize": -1e999}', '{"params": {"x": [1e400]}}'])
 def test_a_number_beyond_all_numbers_is_no_json(bucket: Bucket, body: str) -> None:
     assert request("POST", "/jobs", body).refusal == (400, "InvalidRequestError", "body")
 
@@ -796,10 +784,7 @@ def test_a_presigned_upload_is_imported_once(
     assert f"uploads/{first[1]['jobId']}.csv" == key
     # A key of somebody's own may hold something else the next time.
     bucket.put("uploads/weekly.csv", b"title\na\n")
-    own = [
-        send("POST", "/tasks/upload", '{"source": {"csv": "uploads/weekly.csv"}}')[1]["jobId"]
-        for _ in range(2)
-    ]
+    own = [send("POST", "/tasks/upload", '{"source": {"csv": "uploads/weekly.csv"}}')[1]["jobId"] for _ in range(2)]
     assert len(set(own)) == 2
 
 
@@ -823,9 +808,7 @@ def test_jobs_that_are_watched_at_once_each_have_their_own_look(
     assert len(watched._progress) == jobs.CACHED_JOBS
 
 
-def test_a_look_that_is_throttled_shows_what_was_known_before(
-    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_look_that_is_throttled_shows_what_was_known_before(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     def throttled(jobs: Jobs, arn: str) -> dict[str, int]:
         raise ThrottledError("slow down")
 

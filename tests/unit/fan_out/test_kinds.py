@@ -30,9 +30,7 @@ from tests.support.machine import ROOT, STARTED_AT, Machine, make_tasks, names, 
 SHIPPED = ("daily-plan", "import-tasks", "reschedule-overdue")
 WITH_EXAMPLES = [name for name in kind.names() if kind.find(name).examples.results]
 EPOCH = datetime(2026, 11, 1, tzinfo=UTC)
-times = st.integers(0, 60 * 86400).map(
-    lambda seconds: f"{EPOCH + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%SZ}"
-)
+times = st.integers(0, 60 * 86400).map(lambda seconds: f"{EPOCH + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%SZ}")
 words = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20)
 tasks = st.lists(
     st.fixed_dictionaries(
@@ -83,9 +81,7 @@ def results(found: Kind[Any, Any], some: list[Any], job: Job[Any]) -> list[tuple
     for start in range(0, len(some), found.batch):
         answers += found.process_many(some[start : start + found.batch], job)
     assert len(answers) == len(some)
-    return [
-        (each, answer) for each, answer in zip(some, answers, strict=True) if not isinstance(answer, Failure)
-    ]
+    return [(each, answer) for each, answer in zip(some, answers, strict=True) if not isinstance(answer, Failure)]
 
 
 def stored(value: Any) -> Any:
@@ -98,9 +94,7 @@ def stored(value: Any) -> Any:
 def test_a_kind_obeys_the_laws_of_fold_and_merge(name: str, data: st.DataObject) -> None:
     found = kind.find(name)
     job = job_of(found, data.draw(st.sampled_from(found.examples.params)))
-    done = [
-        (each, stored(data.draw(st.sampled_from(found.examples.results)))) for each in data.draw(items(found))
-    ]
+    done = [(each, stored(data.draw(st.sampled_from(found.examples.results)))) for each in data.draw(items(found))]
 
     # A kind may change its left argument, so each gets a copy, as it comes from where it was stored.
     def merge(left: Any, right: Any) -> Any:
@@ -241,9 +235,7 @@ def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
         ("process = Kind.process", "the kind must have process or process_many"),
     ],
 )
-def test_a_kind_that_breaks_a_rule_is_refused(
-    added: Callable[[str], Kind[Any, Any]], line: str, rule: str
-) -> None:
+def test_a_kind_that_breaks_a_rule_is_refused(added: Callable[[str], Kind[Any, Any]], line: str, rule: str) -> None:
     text = GOOD.format(line="pass", zero="{}", kind="Added()")
     with pytest.raises(InvalidJobError, match=re.escape(rule)) as refused:
         added(text.replace("KIND =", f"Added.{line}\nKIND ="))

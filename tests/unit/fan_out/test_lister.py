@@ -48,9 +48,7 @@ def step(machine: Machine) -> Callable[..., Any]:
 
     def call(segment: int = 0, number: int = 0, cursor: str | None = None, *, is_late: bool = False) -> Any:
         machine.contexts["Lister"] = Late if is_late else Context
-        return machine.call(
-            "Lister", {"jobId": "job-1", "segment": segment, "step": number, "cursor": cursor}
-        )
+        return machine.call("Lister", {"jobId": "job-1", "segment": segment, "step": number, "cursor": cursor})
 
     return call
 
@@ -66,9 +64,7 @@ def put_rows(store: JobStore, count: int) -> None:
     put_plan(store, kind="import-tasks", source={"csv": "uploads/x.csv"}, shardSize=4)
 
 
-def test_the_segments_together_list_every_open_task_once(
-    step: Step, machine: Machine, store: JobStore
-) -> None:
+def test_the_segments_together_list_every_open_task_once(step: Step, machine: Machine, store: JobStore) -> None:
     tasks = make_tasks(60)
     put_tasks(tasks)
     put_plan(store, shardSize=7)
@@ -85,9 +81,7 @@ def test_a_step_answers_only_what_the_next_one_needs(step: Step, machine: Machin
     assert step() == {"jobId": "job-1", "segment": 0, "step": 1, "cursor": None, "done": True}
 
 
-def test_a_source_of_no_tasks_commits_a_part_without_shards(
-    step: Step, machine: Machine, store: JobStore
-) -> None:
+def test_a_source_of_no_tasks_commits_a_part_without_shards(step: Step, machine: Machine, store: JobStore) -> None:
     put_plan(store)
     assert step()["done"] is True
     assert store.require("parts/0000-000000.json") == {"shards": [], "skipped": 0, "cursor": None}
@@ -111,9 +105,7 @@ def test_an_overwritten_csv_is_never_mixed_with_the_new_one(machine: Machine, st
     key = "uploads/a.csv"
     store.bucket.put(key, b"title\nold\n")
     document = {"kind": "import-tasks", "source": {"csv": key}}
-    planned = machine.call(
-        "Planner", {"jobId": store.job_id, "startedAt": "2026-11-23T09:00:00Z", "input": document}
-    )
+    planned = machine.call("Planner", {"jobId": store.job_id, "startedAt": "2026-11-23T09:00:00Z", "input": document})
     assert planned["segments"] == [0]
     store.bucket.put(key, b"title\nnew\n")
     with pytest.raises(InvalidJobError, match="was overwritten while the job read it"):
@@ -249,15 +241,11 @@ def failed(store: JobStore, tasks: list[dict[str, Any]], **asked: Any) -> None:
     origin = put_plan(earlier, **asked)
     earlier.put_lines("failures.jsonl", [encode({"task": each, "outcome": "failed"}) for each in tasks])
     again = read_input({"source": {"failedIn": "job-0"}})
-    retry = make_plan(
-        "job-1", "2026-11-24T09:00:00Z", again, RetrySource(origin, 100, expected_count=len(tasks))
-    )
+    retry = make_plan("job-1", "2026-11-24T09:00:00Z", again, RetrySource(origin, 100, expected_count=len(tasks)))
     store.put("job.json", retry.to_json())
 
 
-def test_a_retry_of_rows_lists_just_the_rows_that_failed(
-    step: Step, machine: Machine, store: JobStore
-) -> None:
+def test_a_retry_of_rows_lists_just_the_rows_that_failed(step: Step, machine: Machine, store: JobStore) -> None:
     rows = [{"row": number, "fields": {"title": "A"}} for number in (3, 7)]
     failed(store, rows, kind="import-tasks", source={"csv": "uploads/x.csv"})
     assert step()["done"] is True
@@ -418,14 +406,10 @@ def test_rows_are_handed_on_by_their_bytes_too(monkeypatch: pytest.MonkeyPatch) 
     assert sum(len(batch.lines) for batch in batches) == 50
 
 
-def test_a_retry_that_lists_another_number_of_tasks_fails(
-    step: Step, machine: Machine, store: JobStore
-) -> None:
+def test_a_retry_that_lists_another_number_of_tasks_fails(step: Step, machine: Machine, store: JobStore) -> None:
     rows = [{"row": number, "fields": {"title": "A"}} for number in (3, 7)]
     failed(store, rows, kind="import-tasks", source={"csv": "uploads/x.csv"})
     JobStore(store.bucket, "job-0").put_lines("failures.jsonl", [encode({"task": rows[0]})])
     step()
-    with pytest.raises(
-        AccountingError, match="2 tasks of an earlier job are to be retried, but 1 are listed"
-    ):
+    with pytest.raises(AccountingError, match="2 tasks of an earlier job are to be retried, but 1 are listed"):
         machine.call("Manifest", {"jobId": "job-1", "listing": [{"segment": 0, "step": 1}]})

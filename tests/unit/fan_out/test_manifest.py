@@ -30,9 +30,7 @@ def put_part(
         }
         for number, count in enumerate(counts)
     ]
-    store.put(
-        part_name(segment, step), {"shards": shards, "skipped": skipped, "cursor": None if is_last else "on"}
-    )
+    store.put(part_name(segment, step), {"shards": shards, "skipped": skipped, "cursor": None if is_last else "on"})
 
 
 def call(steps: list[int]) -> Any:
@@ -97,9 +95,7 @@ def test_a_missing_part_is_an_error_and_no_manifest(machine: Machine, store: Job
 
 
 @pytest.mark.parametrize("steps", [[2, 1, 1], [2, 1, 1, 1, 1], []])
-def test_a_missing_or_unknown_segment_is_an_error(
-    machine: Machine, store: JobStore, steps: list[int]
-) -> None:
+def test_a_missing_or_unknown_segment_is_an_error(machine: Machine, store: JobStore, steps: list[int]) -> None:
     put_plan(store)
     put_parts(store)
     with pytest.raises(AccountingError, match=f"but the plan has {SEGMENTS}"):
@@ -200,9 +196,7 @@ def test_a_ceiling_that_makes_workers_wait_is_in_the_estimate() -> None:
 
 def test_a_ceiling_that_makes_a_job_too_long_is_refused() -> None:
     summed = Manifest(2000, 1_000_000, 0)
-    with pytest.raises(
-        InvalidJobError, match=r"tasksPerSecond is 1, but must be at least 1\.7 for 1000000 tasks"
-    ):
+    with pytest.raises(InvalidJobError, match=r"tasksPerSecond is 1, but must be at least 1\.7 for 1000000 tasks"):
         costs.check_time(plan(tasksPerSecond=1), summed)
     costs.check_time(plan(tasksPerSecond=1.7), summed)
     costs.check_time(plan(), summed)

@@ -11,9 +11,7 @@ from fan_out.model.outcomes import GROUPS, SAMPLES, Counts, Digest, exceeds, fai
 from tests.support.factories import task
 
 
-def entry(
-    number: int, name: str = "BadError", message: str = "bad", outcome: str = "failed"
-) -> dict[str, Any]:
+def entry(number: int, name: str = "BadError", message: str = "bad", outcome: str = "failed") -> dict[str, Any]:
     return failure(task(number), outcome, name, message, shard=number // 10, attempts=1)
 
 
@@ -52,10 +50,7 @@ def counts(of: Digest) -> list[tuple[Any, ...]]:
 
 def test_failures_of_one_cause_are_one_group_with_a_few_samples() -> None:
     made = digest(
-        [
-            entry(number, message=f'Row {number}: title is "{number} x", but must not be.')
-            for number in range(50)
-        ]
+        [entry(number, message=f'Row {number}: title is "{number} x", but must not be.') for number in range(50)]
     )
     (group,) = made.to_json()
     assert group["count"] == 50
@@ -77,9 +72,7 @@ def test_a_cause_of_many_is_not_lost_behind_many_causes_of_one() -> None:
     assert (first["message"], first["count"]) == ("…", GROUPS + 1)
     merged = Digest([*digest(odd).to_json(), *digest(common).to_json()]).to_json()
     assert {"the common cause": 50}.items() <= {group["message"]: group["count"] for group in merged}.items()
-    assert {group["message"]: group["samples"][0]["task"] for group in merged}[
-        "the common cause"
-    ] == "task-01000"
+    assert {group["message"]: group["samples"][0]["task"] for group in merged}["the common cause"] == "task-01000"
 
 
 @pytest.mark.parametrize(

@@ -41,9 +41,7 @@ def payloads(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Payloads:
             is_child = "Map" in context or "-child-" in context["Execution"]["Name"]
             into = seen.of_children if is_child else seen.of_parent
             # A map's name is told by its label; a state that ran others is no longer the current one.
-            into.append(
-                (state.get("Comment", context["State"]["Name"]), json.dumps(given), json.dumps(answer))
-            )
+            into.append((state.get("Comment", context["State"]["Name"]), json.dumps(given), json.dumps(answer)))
             return answer, following
 
         monkeypatch.setattr(interpreter, name, execute)

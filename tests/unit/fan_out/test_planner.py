@@ -40,31 +40,19 @@ def values(*all_of: Any) -> tuple[Any, ...]:
 
 # Field, value, and what the sentence says is allowed.
 WRONG: list[tuple[str, Any, str]] = [
-    *(
-        ("shardSize", value, WHOLE)
-        for value in values(0, -1, 10_001, HUGE, True, "500", 500.0, 0.5, NAN, None, [], {})
-    ),
-    *(
-        ("maxConcurrency", value, WHOLE)
-        for value in values(0, -1, 10_001, HUGE, False, "40", 1.5, None, [40])
-    ),
+    *(("shardSize", value, WHOLE) for value in values(0, -1, 10_001, HUGE, True, "500", 500.0, 0.5, NAN, None, [], {})),
+    *(("maxConcurrency", value, WHOLE) for value in values(0, -1, 10_001, HUGE, False, "40", 1.5, None, [40])),
     *(
         ("toleratedFailurePercentage", value, "a number from 0 to 100")
         for value in values(-0.1, 100.1, NAN, INFINITE, -INFINITE, True, "5", None, {})
     ),
-    *(
-        ("tasksPerSecond", value, RATE)
-        for value in values(0, -1, 0.09, 1_000_001, NAN, INFINITE, True, "10", [])
-    ),
+    *(("tasksPerSecond", value, RATE) for value in values(0, -1, 0.09, 1_000_001, NAN, INFINITE, True, "10", [])),
     *(
         ("maxCostUsd", value, "a number above 0, or null for no limit")
         for value in values(0, -1, NAN, INFINITE, 2_000_000, True, "1", {})
     ),
     *(("kind", value, "the name of a kind") for value in values(None, 1, True, ["daily-plan"], {})),
-    *(
-        ("params", value, "an object with the kind's parameters")
-        for value in values(None, [], "top=5", 5, True)
-    ),
+    *(("params", value, "an object with the kind's parameters") for value in values(None, [], "top=5", 5, True)),
     *(
         ("source", value, SOURCE)
         for value in values(
@@ -204,9 +192,7 @@ def test_a_wrong_field_is_refused_with_what_is_allowed(field: str, value: Any, a
     assert (error.field, error.allowed) == (field, allowed)
 
 
-@pytest.mark.parametrize(
-    ("document", "field", "value", "allowed"), WRONG_NESTED, ids=lambda value: str(value)[:40]
-)
+@pytest.mark.parametrize(("document", "field", "value", "allowed"), WRONG_NESTED, ids=lambda value: str(value)[:40])
 def test_a_wrong_nested_field_is_refused_by_its_path(
     document: dict[str, Any], field: str, value: Any, allowed: str
 ) -> None:
@@ -218,15 +204,11 @@ def test_a_wrong_nested_field_is_refused_by_its_path(
 
 @pytest.mark.parametrize("document", [[], "daily-plan", 5, None, True, NAN, [{}]])
 def test_an_input_that_is_no_object_is_refused(document: Any) -> None:
-    assert (
-        str(refused(document)) == f"The job's input is {shown(document)}, but must be an object such as {{}}."
-    )
+    assert str(refused(document)) == f"The job's input is {shown(document)}, but must be an object such as {{}}."
 
 
 def test_every_wrong_field_of_an_input_is_named_up_to_five() -> None:
-    text = str(
-        refused({"shardSize": 0, "maxConcurrency": 0, "source": 1, "tasksPerSecond": 0, "kind": 1, "x": 1})
-    )
+    text = str(refused({"shardSize": 0, "maxConcurrency": 0, "source": 1, "tasksPerSecond": 0, "kind": 1, "x": 1}))
     assert text.count("but must be") == 5
 
 
@@ -318,9 +300,7 @@ def test_a_csv_object_is_one_segment_of_rows(machine: Machine, store: JobStore) 
 
 
 def test_a_filter_over_rows_is_refused_rather_than_ignored() -> None:
-    error = refused(
-        {"kind": "import-tasks", "source": {"csv": "uploads/x.csv"}, "filter": {"isComplete": True}}
-    )
+    error = refused({"kind": "import-tasks", "source": {"csv": "uploads/x.csv"}, "filter": {"isComplete": True}})
     assert error.field == "filter"
 
 
@@ -395,9 +375,7 @@ def test_effects_of_retries_are_keyed_by_the_first_job(machine: Machine, store: 
     origin(store, FAILED, kind="reschedule-overdue")
     call({"source": {"failedIn": "job-0"}})
     end(store, FAILED)
-    planner.handler(
-        {"jobId": "job-2", "startedAt": STARTED_AT, "input": {"source": {"failedIn": "job-1"}}}, Context()
-    )
+    planner.handler({"jobId": "job-2", "startedAt": STARTED_AT, "input": {"source": {"failedIn": "job-1"}}}, Context())
     stored = JobStore(store.bucket, "job-2").require("job.json", Plan)
     assert (stored.retry_of, stored.effect_scope) == ("job-1", SCOPE)
 
@@ -425,9 +403,7 @@ def test_a_job_with_nothing_to_retry_is_refused(
 
 
 @pytest.mark.parametrize("lost", ["the list of its failures", "objects that its account is made of"])
-def test_a_retry_after_lost_objects_lists_its_source_anew(
-    machine: Machine, store: JobStore, lost: str
-) -> None:
+def test_a_retry_after_lost_objects_lists_its_source_anew(machine: Machine, store: JobStore, lost: str) -> None:
     is_off = lost.startswith("objects")
     earlier = origin(store, FAILED | ({"error": {"name": "AccountingError"}} if is_off else {}))
     if not is_off:
@@ -442,9 +418,7 @@ def test_a_retry_of_a_retry_goes_back_past_a_lost_list(machine: Machine, store: 
     call({"source": {"failedIn": "job-0"}})
     aws.s3().delete_object(Bucket=BUCKET, Key=first.key("failures.jsonl"))
     end(store, UNLISTED)
-    planner.handler(
-        {"jobId": "job-2", "startedAt": STARTED_AT, "input": {"source": {"failedIn": "job-1"}}}, Context()
-    )
+    planner.handler({"jobId": "job-2", "startedAt": STARTED_AT, "input": {"source": {"failedIn": "job-1"}}}, Context())
     stored = JobStore(store.bucket, "job-2").require("job.json", Plan)
     assert (stored.source.type, stored.expected_count, stored.retry_of) == ("tasks", None, "job-1")
 
@@ -496,9 +470,7 @@ def test_a_retry_of_no_job_is_refused(machine: Machine) -> None:
 @pytest.mark.parametrize(
     "changed", [{"kind": "daily-plan"}, {"params": {"timeZone": "UTC"}}, {"filter": {"isComplete": True}}]
 )
-def test_a_retry_cannot_change_what_is_done(
-    machine: Machine, store: JobStore, changed: dict[str, Any]
-) -> None:
+def test_a_retry_cannot_change_what_is_done(machine: Machine, store: JobStore, changed: dict[str, Any]) -> None:
     origin(store, FAILED, kind="reschedule-overdue")
     with pytest.raises(InvalidJobError, match=r"as in job job-0, or left out"):
         call({"source": {"failedIn": "job-0"}} | changed)

@@ -156,9 +156,7 @@ class World:
 
 
 def expected(world: World) -> tuple[str, ...]:
-    return tuple(
-        "quarantined" if position in world.killers else "succeeded" for position in range(world.count)
-    )
+    return tuple("quarantined" if position in world.killers else "succeeded" for position in range(world.count))
 
 
 @st.composite

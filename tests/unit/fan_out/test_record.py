@@ -74,9 +74,7 @@ def final(*, counts: Counts, tolerated: float = 5, **more: Any) -> dict[str, Any
         (Counts(99, 1), 0, "FAILED"),
     ],
 )
-def test_all_that_did_not_succeed_counts_against_the_tolerance(
-    counts: Counts, tolerated: float, status: str
-) -> None:
+def test_all_that_did_not_succeed_counts_against_the_tolerance(counts: Counts, tolerated: float, status: str) -> None:
     assert final(counts=counts, tolerated=tolerated)["status"] == status
 
 

@@ -48,8 +48,7 @@ def progress(tasks: list[dict[str, Any]], *, failed: int = 0, shard: int = 0) ->
         value={"tasks": len(good), "length": sum(len(each["title"]) for each in good)},
         lines=[f"{each['id']}\t{json.dumps({'id': each['id']})}" for each in good],
         failures=[
-            failure(each, "failed", "BadError", f"bad {each['id']}", shard=shard, attempts=1)
-            for each in tasks[:failed]
+            failure(each, "failed", "BadError", f"bad {each['id']}", shard=shard, attempts=1) for each in tasks[:failed]
         ],
     )
 
@@ -120,9 +119,7 @@ def test_a_jobs_lines_are_sorted_over_all_shards(machine: Machine, store: JobSto
     ]
 
 
-def test_a_repeated_reducer_answers_the_record_that_stands(
-    machine: Machine, store: JobStore, trial: Any
-) -> None:
+def test_a_repeated_reducer_answers_the_record_that_stands(machine: Machine, store: JobStore, trial: Any) -> None:
     put_job(store, 2)
     first = call(machine)
     # Not even the objects that it was made of are looked at again.
@@ -300,9 +297,7 @@ def test_a_checkpoint_of_other_counts_is_lost(machine: Machine, store: JobStore,
 
 
 @pytest.mark.parametrize("kept", [[0, 1], [0, 2], [1, 0, 2], []], ids=str)
-def test_a_changed_manifest_fails_the_job(
-    machine: Machine, store: JobStore, trial: Any, kept: list[int]
-) -> None:
+def test_a_changed_manifest_fails_the_job(machine: Machine, store: JobStore, trial: Any, kept: list[int]) -> None:
     put_job(store, 3, toleratedFailurePercentage=100)
     lines = [line.text for line in store.lines("manifest.jsonl")]
     store.put_lines("manifest.jsonl", [lines[number] for number in kept])
@@ -394,9 +389,7 @@ def test_a_merges_memory_does_not_grow_with_its_lines(
     store: JobStore, trial: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bodies = {
-        store.key(f"{index}.lines"): b"".join(
-            b"%07d-%d\t%s\n" % (number, index, b"x" * 1000) for number in range(1000)
-        )
+        store.key(f"{index}.lines"): b"".join(b"%07d-%d\t%s\n" % (number, index, b"x" * 1000) for number in range(1000))
         for index in range(8)
     }
     monkeypatch.setattr("fan_out.aws.storage.BLOCK", 16 * 1024)
@@ -497,9 +490,7 @@ WAYS = {
     "text of a surrogate": raise_(ValueError("\ud800")),
     "exit": raise_(SystemExit(1)),
 }
-FAULTS = {
-    f"{method} {name}": (method, way) for method in ("zero", "merge", "summary") for name, way in WAYS.items()
-}
+FAULTS = {f"{method} {name}": (method, way) for method in ("zero", "merge", "summary") for name, way in WAYS.items()}
 FAULTS |= {"summary None": ("summary", give(None)), "summary list": ("summary", give([1]))}
 
 
@@ -518,9 +509,7 @@ def test_a_kinds_fault_costs_the_result_not_the_tally(
     }  # fmt: skip
     assert "result" not in record
     assert (
-        len(list(store.lines("failures.jsonl")))
-        == sum(group["count"] for group in store.require("digest.json"))
-        == 8
+        len(list(store.lines("failures.jsonl"))) == sum(group["count"] for group in store.require("digest.json")) == 8
     )
     # The lines need none of it.
     assert record["resultUrl"].endswith("/trial.jsonl")
@@ -554,11 +543,7 @@ def test_a_throttled_reducer_is_not_taken_for_a_dead_one(machine: Machine, trial
 
     def around(boundary: Boundary, cross: Callable[[], Any]) -> Any:
         request = boundary.request
-        if (
-            request is None
-            or boundary.operation != "PutObject"
-            or not request.url.endswith("/0-0000000.json")
-        ):
+        if request is None or boundary.operation != "PutObject" or not request.url.endswith("/0-0000000.json"):
             return cross()
         if boundary.attempt > 1 or next(refusals, None) is not None:
             return response(request, 503, "<Error><Code>SlowDown</Code></Error>")

@@ -38,9 +38,7 @@ def rows(body: bytes) -> list[dict[str, str] | str]:
 
 
 # What a CSV writer keeps apart. Python's leaves a lone carriage return unquoted, so it has a test of its own.
-texts = st.text(
-    st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), max_size=20
-) | st.sampled_from(
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), max_size=20) | st.sampled_from(
     ['"', '""', ",", "\n", "\r\n", "a\nb", 'say "hi", ok', "\ufeff", " ", "\n\n", "’", "\u2028", "🐛"]
 )
 
@@ -65,8 +63,7 @@ def test_any_written_table_reads_back_from_any_row(
         body = body.removesuffix(ending.encode())
     found = read_all(body)
     expected = [
-        {column: value for column, value in zip(order, row, strict=True) if value or column == "title"}
-        for row in table
+        {column: value for column, value in zip(order, row, strict=True) if value or column == "title"} for row in table
     ]
     assert [each.row.problem for each in found] == [None] * len(table)
     assert [each.row.fields for each in found] == expected

@@ -46,16 +46,12 @@ def test_lines_are_the_same_for_any_block_and_offset(lines: list[bytes], is_ende
         read = list(Bucket("b").lines("k"))
         assert [line.text for line in read] == lines
         for number, line in enumerate(read):
-            assert line.end == len(b"\n".join(lines[: number + 1])) + (
-                1 if is_ended or number < len(lines) - 1 else 0
-            )
+            assert line.end == len(b"\n".join(lines[: number + 1])) + (1 if is_ended or number < len(lines) - 1 else 0)
             assert [rest.text for rest in Bucket("b").lines("k", line.end)] == lines[number + 1 :]
 
 
 @pytest.mark.parametrize("block", [1, 2, 7, 1000])
-def test_lines_of_a_stored_object_cross_blocks(
-    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, block: int
-) -> None:
+def test_lines_of_a_stored_object_cross_blocks(bucket: Bucket, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     lines = ["", "a", "", "ünïcödé 検討 🐛", "x" * 50, "\r"]
     bucket.put("k", "\n".join([*lines, ""]).encode())
     monkeypatch.setattr(storage, "BLOCK", block)
@@ -105,9 +101,7 @@ def test_lines_are_written_with_their_ends(bucket: Bucket) -> None:
     assert bucket.get("none") == b""
 
 
-def test_many_lines_go_up_in_parts_and_read_back_the_same(
-    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_lines_go_up_in_parts_and_read_back_the_same(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "PART", SMALLEST_PART)
     lines = [b"%09d" % number * 100 for number in range(13_000)]
     written = bucket.put_lines("k", iter(lines))
@@ -118,9 +112,7 @@ def test_many_lines_go_up_in_parts_and_read_back_the_same(
     assert aws.s3().head_object(Bucket=BUCKET, Key="k")["ETag"].endswith('-3"')
 
 
-def test_lines_that_fill_their_parts_have_no_empty_part(
-    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lines_that_fill_their_parts_have_no_empty_part(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "PART", SMALLEST_PART)
     line = b"x" * ((1 << 20) - 1)
     bucket.put_lines("k", [line] * 10)

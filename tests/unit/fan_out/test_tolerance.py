@@ -75,9 +75,7 @@ def test_a_job_within_its_tolerance_is_never_stopped_early(data: st.DataObject) 
     [(1.0, 0.06), (0.6, 0.16), (0.3, 0.24), (0.1, 0.6)],
 )
 @pytest.mark.parametrize("shards", [400, 5_000])
-def test_the_more_of_its_tasks_fail_the_earlier_a_job_is_stopped(
-    shards: int, share: float, latest: float
-) -> None:
+def test_the_more_of_its_tasks_fail_the_earlier_a_job_is_stopped(shards: int, share: float, latest: float) -> None:
     chance = random.Random(1)
     sizes = [100] * shards
     failed = [sum(chance.random() < share for _ in range(100)) for _ in sizes]

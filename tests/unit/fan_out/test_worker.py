@@ -112,9 +112,7 @@ def kill() -> Any:
 # --- the healthy path
 
 
-def test_a_shard_folds_to_a_partial_with_every_task_counted(
-    machine: Machine, store: JobStore, shard: Shard
-) -> None:
+def test_a_shard_folds_to_a_partial_with_every_task_counted(machine: Machine, store: JobStore, shard: Shard) -> None:
     answer = machine.call("Worker", event(shard))
     assert answer["done"] is True
     assert set(answer) == {"jobId", "shard", "listed", "shards", "workers", "resume", "done"}
@@ -160,9 +158,7 @@ def test_every_task_has_the_same_effect_key_in_every_run(machine: Machine, shard
     first = sorted(trial.keys)
     trial.keys.clear()
     machine.call("Worker", event(shard))
-    assert (
-        sorted(trial.keys) == first == sorted(f"job-1@{STARTED_AT}/task-{number:05d}" for number in range(40))
-    )
+    assert sorted(trial.keys) == first == sorted(f"job-1@{STARTED_AT}/task-{number:05d}" for number in range(40))
 
 
 def test_a_shard_that_is_not_what_the_manifest_says_is_an_error(
@@ -244,9 +240,7 @@ def test_a_failing_fold_or_line_fails_its_task_alone(
     assert len(list(store.lines(committed(store, shard)["lines"]))) == 37
 
 
-def test_a_failures_message_is_written_short(
-    machine: Machine, store: JobStore, shard: Shard, trial: Any
-) -> None:
+def test_a_failures_message_is_written_short(machine: Machine, store: JobStore, shard: Shard, trial: Any) -> None:
     trial.on["task-00000"] = Failure("N" * 1000, "x" * 100_000)
     trial.on["task-00001"] = Failure("LoneError", "a \ud800 b")
     machine.call("Worker", event(shard))
@@ -285,9 +279,7 @@ def test_a_job_that_fails_throughout_is_stopped_before_its_end(machine: Machine,
 # --- throttling
 
 
-def test_a_throttled_task_is_tried_again_with_growing_pauses(
-    store: JobStore, shard: Shard, trial: Any
-) -> None:
+def test_a_throttled_task_is_tried_again_with_growing_pauses(store: JobStore, shard: Shard, trial: Any) -> None:
     answers = iter([THROTTLED, THROTTLED, THROTTLED, 1])
     trial.on["task-00000"] = lambda: next(answers)
     clock = FakeClock()
@@ -296,9 +288,7 @@ def test_a_throttled_task_is_tried_again_with_growing_pauses(
     assert committed(store, shard)["counts"]["succeeded"] == 40
 
 
-def test_only_the_throttled_tasks_of_a_call_are_tried_again(
-    store: JobStore, shard: Shard, trial: Any
-) -> None:
+def test_only_the_throttled_tasks_of_a_call_are_tried_again(store: JobStore, shard: Shard, trial: Any) -> None:
     answers = iter([THROTTLED, 1])
     trial.on["task-00004"] = lambda: next(answers)
     run_shard(work_on(store, shard, FakeClock()), attempt=0, is_resumed=False)
@@ -317,9 +307,7 @@ def test_pauses_are_jittered_and_bounded(store: JobStore, shard: Shard, trial: A
     assert none.sleeps == [0.0] * (ATTEMPTS - 1)
 
 
-def test_a_task_that_stays_throttled_fails_after_its_attempts(
-    store: JobStore, shard: Shard, trial: Any
-) -> None:
+def test_a_task_that_stays_throttled_fails_after_its_attempts(store: JobStore, shard: Shard, trial: Any) -> None:
     trial.on["task-00000"] = THROTTLED
     run_shard(work_on(store, shard, FakeClock()), attempt=0, is_resumed=False)
     (failure,) = failures(store, shard)
@@ -457,9 +445,7 @@ def test_a_shard_takes_as_long_as_its_rate_limit_says(store: JobStore, shard: Sh
     assert clock.time == pytest.approx(20.0)
 
 
-def test_retries_of_throttled_tasks_count_towards_the_ceiling(
-    store: JobStore, shard: Shard, trial: Any
-) -> None:
+def test_retries_of_throttled_tasks_count_towards_the_ceiling(store: JobStore, shard: Shard, trial: Any) -> None:
     answers = iter([THROTTLED] * 5)
     trial.on["task-00000"] = lambda: next(answers, 1)
     clock = FakeClock(jitter=0.0)
@@ -509,9 +495,7 @@ def test_a_shard_of_any_length_finishes_without_repeats(
     assert committed(store, shard)["value"]["tasks"] == 40
 
 
-def test_an_interrupted_shard_gives_the_same_bytes(
-    machine: Machine, store: JobStore, shard: Shard, trial: Any
-) -> None:
+def test_an_interrupted_shard_gives_the_same_bytes(machine: Machine, store: JobStore, shard: Shard, trial: Any) -> None:
     trial.on["task-00011"] = Failure("BadError", "no")
     machine.call("Worker", event(shard))
     whole = store.bucket.get(store.key(shard.partial))
@@ -562,9 +546,7 @@ def test_a_shard_that_moves_on_never_runs_out_of_retries(
     }  # fmt: skip
 
 
-def test_a_kind_that_kills_throughout_is_given_up(
-    machine: Machine, store: JobStore, shard: Shard, trial: Any
-) -> None:
+def test_a_kind_that_kills_throughout_is_given_up(machine: Machine, store: JobStore, shard: Shard, trial: Any) -> None:
     for number in range(40):
         trial.on[f"task-{number:05d}"] = kill
     with pytest.raises(ShardStuckError, match=f"more than {QUARANTINES} tasks"):
@@ -593,9 +575,7 @@ def test_a_failure_of_any_type_fails_its_task_alone(store: JobStore, shard: Shar
     assert failures(store, shard)[0]["error"] == {"name": "Bad?", "message": "404"}
 
 
-@pytest.mark.parametrize(
-    "deadly", [[0], [17], [39], [0, 39], [5, 6], [12, 13, 14, 15], [3, 20, 21, 33, 38]], ids=str
-)
+@pytest.mark.parametrize("deadly", [[0], [17], [39], [0, 39], [5, 6], [12, 13, 14, 15], [3, 20, 21, 33, 38]], ids=str)
 def test_tasks_that_kill_are_quarantined_and_others_succeed(
     machine: Machine, store: JobStore, shard: Shard, trial: Any, deadly: list[int]
 ) -> None:
@@ -612,9 +592,7 @@ def test_tasks_that_kill_are_quarantined_and_others_succeed(
     assert {failure["attempts"] for failure in failures(store, shard)} == {DEADLY}
 
 
-def test_a_whole_shard_of_deadly_tasks_comes_to_its_end(
-    machine: Machine, store: JobStore, trial: Any
-) -> None:
+def test_a_whole_shard_of_deadly_tasks_comes_to_its_end(machine: Machine, store: JobStore, trial: Any) -> None:
     put_plan(store, kind="trial")
     shard = put_shard(store, 0, [task(number) for number in range(4)])
     trial.on.update({f"task-{number:05d}": kill for number in range(4)})
@@ -681,9 +659,7 @@ def test_a_shard_is_given_up_after_deaths_outside_of_tasks(
         machine.call("Worker", event(shard, attempt=STALLS + 1))
 
 
-def test_a_throttled_call_of_the_function_itself_is_no_death(
-    machine: Machine, store: JobStore, shard: Shard
-) -> None:
+def test_a_throttled_call_of_the_function_itself_is_no_death(machine: Machine, store: JobStore, shard: Shard) -> None:
     # Lambda refused eleven times before the function ran at all.
     assert run_to_the_end(machine, shard, attempt=11)[1] == 0
     assert committed(store, shard)["counts"]["succeeded"] == 40
@@ -763,25 +739,19 @@ def test_a_line_that_is_none_fails_its_task_alone(
     assert committed(store, shard)["counts"] == {
         "succeeded": 39, "failed": 1, "quarantined": 0, "unprocessed": 0,
     }  # fmt: skip
-    assert committed(store, shard)["value"]["tasks"] == len(
-        list(store.lines(committed(store, shard)["lines"]))
-    )
+    assert committed(store, shard)["value"]["tasks"] == len(list(store.lines(committed(store, shard)["lines"])))
 
 
 def test_a_kind_that_answers_no_list_fails_its_tasks(
     machine: Machine, store: JobStore, shard: Shard, trial: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        type(trial), "process_many", lambda kind, tasks, job: {task.id: THROTTLED for task in tasks}
-    )
+    monkeypatch.setattr(type(trial), "process_many", lambda kind, tasks, job: {task.id: THROTTLED for task in tasks})
     machine.call("Worker", event(shard, listed=1_000_000))
     assert {line["error"]["name"] for line in failures(store, shard)} == {"TypeError"}
     assert committed(store, shard)["counts"]["failed"] == 40
 
 
-@pytest.mark.parametrize(
-    "error", [CancelledError(), SystemExit(1), RecursionError(), MemoryError()], ids=repr
-)
+@pytest.mark.parametrize("error", [CancelledError(), SystemExit(1), RecursionError(), MemoryError()], ids=repr)
 def test_what_a_task_raises_is_no_death(
     machine: Machine, store: JobStore, shard: Shard, trial: Any, error: Any
 ) -> None:
@@ -797,9 +767,7 @@ def test_a_task_that_is_refused_among_others_fails_alone(store: JobStore, shard:
     """A kind that cannot say whose fault it was is asked for them one by one in the end."""
     trial.on["task-00004"] = ThrottledError("slow down")
     run_shard(work_on(store, shard, FakeClock()), attempt=0, is_resumed=False)
-    assert [(line["task"]["id"], line["attempts"]) for line in failures(store, shard)] == [
-        ("task-00004", ATTEMPTS)
-    ]
+    assert [(line["task"]["id"], line["attempts"]) for line in failures(store, shard)] == [("task-00004", ATTEMPTS)]
     assert sum("task-00004" in call for call in trial.calls) == ATTEMPTS
 
 
@@ -849,9 +817,7 @@ def test_throttling_across_calls_fails_the_task_only(store: JobStore, trial: Any
     assert (calls, len(trial.calls)) == (2, ATTEMPTS)
 
 
-def test_tasks_that_are_asked_one_by_one_keep_to_the_ceiling_too(
-    store: JobStore, shard: Shard, trial: Any
-) -> None:
+def test_tasks_that_are_asked_one_by_one_keep_to_the_ceiling_too(store: JobStore, shard: Shard, trial: Any) -> None:
     trial.on["task-00007"] = ValueError("no")
     clock = FakeClock()
     run_shard(work_on(store, shard, clock, tasksPerSecond=10), attempt=0, is_resumed=False)

@@ -185,9 +185,7 @@ def fill(client: Any, count: int, **fields: object) -> list[str]:
     ids = [f"task-{number:05}" for number in range(count)]
     for start in range(0, count, 25):
         client.batch_write_item(
-            RequestItems={
-                TABLE: [{"PutRequest": {"Item": item(task_id, **fields)}} for task_id in ids[start:][:25]]
-            }
+            RequestItems={TABLE: [{"PutRequest": {"Item": item(task_id, **fields)}} for task_id in ids[start:][:25]]}
         )
     return ids
 
@@ -223,9 +221,7 @@ class _Raw:
 def response(status: int, body: Mapping[str, Any]) -> AWSResponse:
     """What DynamoDB would have sent."""
     headers = {"x-amzn-requestid": "r-1", "content-type": "application/x-amz-json-1.0"}
-    return AWSResponse(
-        "https://dynamodb", status, cast("Any", headers), cast("Any", _Raw(json.dumps(body).encode()))
-    )
+    return AWSResponse("https://dynamodb", status, cast("Any", headers), cast("Any", _Raw(json.dumps(body).encode())))
 
 
 def refusal(code: str, status: int = 400, **more: object) -> AWSResponse:
@@ -236,9 +232,7 @@ Fault = Callable[[Any], AWSResponse | None]
 
 
 @contextmanager
-def faults(
-    client: Any, operation: str, *planned: AWSResponse | Exception | Fault | None
-) -> Iterator[list[Any]]:
+def faults(client: Any, operation: str, *planned: AWSResponse | Exception | Fault | None) -> Iterator[list[Any]]:
     """Answer the operation's next requests as planned, one each; None lets a request through, as do later ones.
 
     Yields the requests made so far. A lost acknowledgement is a function that sends and then raises.

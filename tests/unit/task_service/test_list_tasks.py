@@ -204,9 +204,7 @@ def test_a_throttled_listing_that_has_something_answers_it(dynamodb: Any, naps: 
     "trouble",
     ["ProvisionedThroughputExceededException", "ThrottlingException", "InternalServerError", "timeout"],
 )
-def test_a_listing_that_gets_nowhere_says_that_it_is_throttled(
-    dynamodb: Any, naps: list[float], trouble: str
-) -> None:
+def test_a_listing_that_gets_nowhere_says_that_it_is_throttled(dynamodb: Any, naps: list[float], trouble: str) -> None:
     timeout = ReadTimeoutError(endpoint_url="https://dynamodb")
     status = 500 if trouble == "InternalServerError" else 400
     plan = [timeout if trouble == "timeout" else refusal(trouble, status) for _ in range(3)]
@@ -304,9 +302,7 @@ def test_a_cursor_belongs_to_its_filter_and_its_segment(dynamodb: Any) -> None:
     ],
 )
 def test_an_internal_function_imports_nothing_of_rest(module: str, unwanted: str) -> None:
-    program = (
-        f"import sys, task_service.{module}; print([n for n in '{unwanted}'.split(', ') if n in sys.modules])"
-    )
+    program = f"import sys, task_service.{module}; print([n for n in '{unwanted}'.split(', ') if n in sys.modules])"
 
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 

@@ -192,9 +192,7 @@ def test_json_is_taken_however_it_is_declared(api: Api, content_type: str | None
     assert api("POST", "/tasks", {"title": "x"}, content_type=content_type).status == 201
 
 
-@pytest.mark.parametrize(
-    "content_type", ["text/csv", "application/x-www-form-urlencoded", "application/jsonx"]
-)
+@pytest.mark.parametrize("content_type", ["text/csv", "application/x-www-form-urlencoded", "application/jsonx"])
 def test_another_content_type_is_refused(api: Api, content_type: str) -> None:
     answer = api("POST", "/tasks", {"title": "x"}, content_type=content_type)
 
@@ -204,19 +202,14 @@ def test_another_content_type_is_refused(api: Api, content_type: str) -> None:
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(
-    raw=st.text(st.characters())
-    | st.dictionaries(st.text(), st.none() | st.text() | st.integers()).map(json.dumps)
-)
+@given(raw=st.text(st.characters()) | st.dictionaries(st.text(), st.none() | st.text() | st.integers()).map(json.dumps))
 def test_no_body_whatever_makes_the_service_fail(api: Api, raw: str) -> None:
     answer = api("POST", "/tasks", raw=raw)
 
     assert answer.status in (201, 400)
 
 
-@pytest.mark.parametrize(
-    "event", [{}, {"key1": "value1"}, {"httpMethod": "GET"}, {"path": "/tasks"}, None, [], 7]
-)
+@pytest.mark.parametrize("event", [{}, {"key1": "value1"}, {"httpMethod": "GET"}, {"path": "/tasks"}, None, [], 7])
 def test_an_event_that_is_no_request_is_answered_and_not_raised(api: Api, event: Any) -> None:
     answer = api.send(event)
 
@@ -388,9 +381,7 @@ def test_a_put_repeated_after_another_is_a_conflict(api: Api, dynamodb: Any, nap
     assert answer.status == 409
 
 
-def test_a_deletion_whose_answer_was_lost_is_no_missing_task(
-    api: Api, dynamodb: Any, naps: list[float]
-) -> None:
+def test_a_deletion_whose_answer_was_lost_is_no_missing_task(api: Api, dynamodb: Any, naps: list[float]) -> None:
     task = api.make()
     with faults(dynamodb, "DeleteItem", lost(dynamodb.delete_item)):
         answer = api("DELETE", f"/tasks/{task['id']}")
@@ -431,9 +422,7 @@ def test_a_query_outside_the_rules_is_refused_with_a_sentence(api: Api, query: A
 
     assert answer.status == 400
     assert answer.problem["detail"].startswith(says)
-    assert answer.problem["title"] == (
-        "InvalidPageTokenError" if "pageToken" in query else "InvalidRequestError"
-    )
+    assert answer.problem["title"] == ("InvalidPageTokenError" if "pageToken" in query else "InvalidRequestError")
     assert len(answer.raw) < 1_000
 
 
@@ -472,9 +461,9 @@ def test_a_listing_is_filtered_by_completion_and_due_time(api: Api) -> None:
 
     assert titles(dueAfter="2026-05-17T09:00:00Z") == {"at the start", "done", "at the end"}
     assert titles(dueBefore="2026-05-17T11:00:00Z") == {"before", "at the start", "done"}
-    assert titles(
-        dueAfter="2026-05-17T11:00+02:00", dueBefore="2026-05-17T11:00:00Z", isComplete="false"
-    ) == {"at the start"}
+    assert titles(dueAfter="2026-05-17T11:00+02:00", dueBefore="2026-05-17T11:00:00Z", isComplete="false") == {
+        "at the start"
+    }
     assert titles(isComplete="true") == {"done"}
 
 
@@ -491,9 +480,7 @@ def test_a_page_token_of_another_filter_is_refused(api: Api, dynamodb: Any) -> N
 
 def test_a_token_fits_the_same_filter_in_another_zone(api: Api, dynamodb: Any) -> None:
     fill(dynamodb, 3, dueAt="2026-05-17T09:00:00Z")
-    token = api("GET", "/tasks", query={"limit": "1", "dueAfter": "2026-05-17T11:00+02:00"}).body[
-        "nextPageToken"
-    ]
+    token = api("GET", "/tasks", query={"limit": "1", "dueAfter": "2026-05-17T11:00+02:00"}).body["nextPageToken"]
 
     query = {"dueAfter": "2026-05-17T09:00:00Z", "pageToken": token}
     assert len(api("GET", "/tasks", query=query).body["tasks"]) == 2

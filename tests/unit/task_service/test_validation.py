@@ -22,9 +22,7 @@ json_values = st.recursive(
     max_leaves=5,
 )
 offsets = st.integers(-(24 * 60 - 1), 24 * 60 - 1).map(lambda minutes: timezone(timedelta(minutes=minutes)))
-moments = st.datetimes(
-    datetime.fromisoformat("0002-01-01"), datetime.fromisoformat("9998-12-31"), timezones=offsets
-)
+moments = st.datetimes(datetime.fromisoformat("0002-01-01"), datetime.fromisoformat("9998-12-31"), timezones=offsets)
 plain = st.characters(exclude_categories=["Cs", "Cc"])
 
 
@@ -158,9 +156,7 @@ def test_characters_are_counted_and_not_bytes() -> None:
 
 
 def test_null_for_an_optional_field_leaves_it_out() -> None:
-    assert validation.new_task({"title": "x", "detail": None, "dueAt": None}) == validation.new_task(
-        {"title": "x"}
-    )
+    assert validation.new_task({"title": "x", "detail": None, "dueAt": None}) == validation.new_task({"title": "x"})
 
 
 @pytest.mark.parametrize("sent", [None, [], "x", 1, True])

@@ -246,9 +246,7 @@ def test_keys_that_were_not_processed_are_asked_for_again(dynamodb: Any, naps: l
 
 
 def test_a_cancelled_transaction_is_sent_again_in_part(dynamodb: Any, naps: list[float]) -> None:
-    with faults(
-        dynamodb, "TransactWriteItems", cancelled("None", "TransactionConflict", "ThrottlingError")
-    ) as made:
+    with faults(dynamodb, "TransactWriteItems", cancelled("None", "TransactionConflict", "ThrottlingError")) as made:
         assert outcomes([create("a"), create("b"), create("c")]) == ["created"] * 3
 
     assert len(naps) == 1
@@ -275,9 +273,7 @@ def test_a_cancellation_without_reasons_is_retried_in_bounds(dynamodb: Any, naps
 
 
 def test_an_unexplained_refusal_is_retried_in_bounds(dynamodb: Any, naps: list[float]) -> None:
-    with faults(
-        dynamodb, "TransactWriteItems", *[cancelled("ConditionalCheckFailed") for _ in range(100)]
-    ) as made:
+    with faults(dynamodb, "TransactWriteItems", *[cancelled("ConditionalCheckFailed") for _ in range(100)]) as made:
         assert outcomes([create("a")]) == ["throttled"]
 
     assert len(made) == 9
@@ -362,9 +358,7 @@ def test_pauses_grow_to_a_bound_and_are_drawn_below_it() -> None:
     assert naps[-1] == 0.0125
 
 
-@pytest.mark.parametrize(
-    "code", ["AccessDeniedException", "ResourceNotFoundException", "ValidationException"]
-)
+@pytest.mark.parametrize("code", ["AccessDeniedException", "ResourceNotFoundException", "ValidationException"])
 def test_a_lasting_error_is_raised_not_throttled(dynamodb: Any, code: str) -> None:
     with (
         faults(dynamodb, "TransactWriteItems", refusal(code)),
@@ -415,9 +409,7 @@ def test_effects_apply_once_under_repeats_and_losses(dynamodb: Any, data: st.Dat
             if step == "lost":
                 steps += lost(dynamodb.transact_write_items)
             else:
-                fault = {"through": None, "timeout": TIMEOUT, "throttle": refusal("ThrottlingException")}[
-                    step
-                ]
+                fault = {"through": None, "timeout": TIMEOUT, "throttle": refusal("ThrottlingException")}[step]
                 steps.append(fault)
         budget = Budget(has_time=lambda: True, sleep=naps.append)
         with faults(dynamodb, "TransactWriteItems", *steps):
