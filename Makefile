@@ -28,7 +28,7 @@ setup: .venv/.ready  ## Make .venv, with everything that the project needs
 	@$(BIN)/uv sync --frozen --quiet --python $(BIN)/python
 	@touch $@
 
-demo: setup  ## Set up, start an embedded AWS, import 10,000 tasks, run the daily plan
+demo: setup  ## Set up, start an embedded AWS, plan 10,000 tasks, see a job fail in part and retry it
 	@$(BIN)/python -m fanout.demo
 
 test: check  ## Set up and run the whole gate
