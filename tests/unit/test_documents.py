@@ -103,6 +103,19 @@ def test_the_kind_of_the_guide_works(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert merged == ({"2026-11": 2} if params else {"2026-11": 2, "undated": 1})
 
 
+def test_the_kind_of_the_readme_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (source,) = blocks(README, "python")
+    (tmp_path / "count_overdue.py").write_text(source)
+    monkeypatch.setattr(kinds, "__path__", [*kinds.__path__, str(tmp_path)])
+    overdue = kind.find("count-overdue")
+    job = Job(overdue.params(), started_at="2026-11-23T09:00:00Z")
+    partial = overdue.zero()
+    for due in ("2026-11-30T00:00:00Z", None, "2026-11-01T00:00:00Z"):
+        task = Task("id", "title", False, "2026-11-01T00:00:00Z", "2026-11-01T00:00:00Z", 1, due_at=due)
+        partial = overdue.fold(partial, task, overdue.process(task, job), job)
+    assert overdue.summary(overdue.merge(partial, partial, job), job) == {"overdue": 2}
+
+
 def test_the_whole_contract_of_a_kind_is_documented() -> None:
     text = (ROOT / "docs/kinds.md").read_text()
     for name in [*vars(Kind), "name", "params"]:
