@@ -704,7 +704,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
     ),
     "rare deaths in a long shard": (
         Removal(
-            "the count of retries starts anew when the shard moves on",
+            "the count of retries starts again when the shard moves on",
             QUARANTINE,
             (Cut("retries-start-anew", never),),
             tests=("test_a_shard_that_moves_on_never_runs_out_of_retries",),
