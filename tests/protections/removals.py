@@ -1,6 +1,7 @@
-"""Where each protection of the reliability guide lives, and the least change that takes it away.
+"""Where each protection of the reliability guide lives, the least change that removes it, and the tests that fail then.
 
-The keys are the first cells of the table in docs/reliability.md, in its order.
+The keys are the first cells of the table in docs/reliability.md, in its order. The tests of a row are those of its
+removals.
 """
 
 from __future__ import annotations
@@ -26,72 +27,45 @@ SHARDS = ("States", "Shards")
 WORKER = (*SHARDS, "ItemProcessor", "States", "Worker")
 TOO_MANY = Entry("ErrorEquals", "Lambda.TooManyRequestsException")
 ANY_ERROR = Entry("ErrorEquals", "States.ALL")
+CSV_SOURCE = "lambdas/fan_out/sources/csv.py"
 DOCUMENTS = "lambdas/fan_out/model/documents.py"
+EARLY_STOP = "lambdas/fan_out/steps/early_stop.py"
 FINALIZER = "lambdas/fan_out/finalizer.py"
 FINALIZING = "lambdas/fan_out/steps/finalizing.py"
+FOLDING = "lambdas/fan_out/steps/folding.py"
 JOB_INPUT = "lambdas/fan_out/model/job_input.py"
+KIND = "lambdas/fan_out/model/kind.py"
 KIND_MERGER = "lambdas/fan_out/steps/kind_merger.py"
+KIND_RUNNER = "lambdas/fan_out/steps/kind_runner.py"
 LISTING = "lambdas/fan_out/steps/listing.py"
 OUTCOMES = "lambdas/fan_out/model/outcomes.py"
 PLAN = "lambdas/fan_out/model/plan.py"
 PLANNER = "lambdas/fan_out/planner.py"
+PROCESS_GUARD = "lambdas/fan_out/steps/process_guard.py"
+QUARANTINE = "lambdas/fan_out/steps/quarantine.py"
 RECORD = "lambdas/fan_out/model/record.py"
 REDUCTION = "lambdas/fan_out/steps/reduction.py"
 RETRY_SOURCE = "lambdas/fan_out/steps/retry_source.py"
-SOURCE_CSV = "lambdas/fan_out/sources/csv.py"
+SHARD_RUNNER = "lambdas/fan_out/steps/shard_runner.py"
 STORAGE = "lambdas/fan_out/aws/storage.py"
-TOLERANCE = "lambdas/fan_out/steps/early_stop.py"
-WORK = "lambdas/fan_out/steps/shard_runner.py"
-RUNNER = "lambdas/fan_out/steps/kind_runner.py"
-SEARCH = "lambdas/fan_out/steps/quarantine.py"
-FOLDING = "lambdas/fan_out/steps/folding.py"
-GUARD = "lambdas/fan_out/steps/process_guard.py"
-KIND = "lambdas/fan_out/model/kind.py"
-STORE = "lambdas/task_service/store.py"
-WRITES = "lambdas/task_service/writes.py"
+TASK_STORE = "lambdas/task_service/store.py"
+TASK_WRITES = "lambdas/task_service/writes.py"
 
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """A protection taken away from a file by its cuts.
-
-    `test` is the one of its row's tests that must fail then; without it each of them must.
-    """
+    """A protection removed from a file by its cuts. Each of `tests` must fail without it."""
 
     protection: str
     file: str
-    cuts: tuple[Cut | JsonCut | Text, ...]
-    test: str | None = None
+    cuts: tuple[Cut | JsonCut, ...]
+    tests: tuple[str, ...]
 
     def apply(self, text: str) -> str:
         """The file's text without the protection. Raises LookupError if there is nothing to take away."""
         for cut in self.cuts:
             text = cut.apply(text)
         return text
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """`new` in place of `old`, which the file holds exactly once."""
-
-    old: str
-    new: str
-
-    def apply(self, text: str) -> str:
-        if text.count(self.old) != 1 or self.old == self.new:
-            raise LookupError(f"the file has this {text.count(self.old)} times: {self.old}")
-        return text.replace(self.old, self.new)
-
-
-def _of(
-    protection: str,
-    file: str,
-    old: str,
-    new: str,
-    test: str | None = None,
-    also: tuple[tuple[str, str], ...] = (),
-) -> Removal:
-    return Removal(protection, file, tuple(Text(*pair) for pair in ((old, new), *also)), test)
 
 
 SMALL_PAGES = """
@@ -114,13 +88,13 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             "tasks go through S3",
             "lambdas/fan_out/lister.py",
             (Cut("states-carry-no-tasks", value('VALUE | {"shards": [shard.key for shard in part.shards]}')),),
-            test="test_payloads_are_the_same_for_any_number_of_shards",
+            tests=("test_payloads_are_the_same_for_any_number_of_shards",),
         ),
         Removal(
             "a large result stays out of the record",
             RECORD,
             (Cut("a-large-result-stays-out", never),),
-            test="test_a_large_result_stays_out_of_the_record",
+            tests=("test_a_large_result_stays_out_of_the_record",),
         ),
     ),
     "history over 25,000 events": (
@@ -128,7 +102,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             "a Distributed Map",
             MACHINE,
             (JsonCut((*SHARDS, "ItemProcessor", "ProcessorConfig"), {"Mode": "INLINE"}),),
-            test="test_shards_run_as_children_within_the_jobs_bounds",
+            tests=("test_shards_run_as_children_within_the_jobs_bounds",),
         ),
         Removal(
             "few segments, each listed in as few calls as its time allows",
@@ -137,151 +111,203 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
                 Cut("source-of-a-step", replace(SMALL_PAGES)),
                 Cut("cursor-near-the-deadline", condition("cursor is not None")),
             ),
-            test="test_the_parent_execution_is_the_same_at_200_shards",
+            tests=("test_the_parent_execution_is_the_same_at_200_shards",),
         ),
     ),
     "429 from Lambda": (
         Removal(
-            "a retrier of its own",
+            "a retrier for it",
             MACHINE,
             (JsonCut(("States", "Planner", "Retry", TOO_MANY, "ErrorEquals"), ["Lambda.Unknown"]),),
+            tests=("test_lambdas_429_is_retried_patiently",),
         ),
-        Removal("patience", MACHINE, (JsonCut((*WORKER, "Retry", TOO_MANY, "MaxAttempts"), 3),)),
+        Removal(
+            "patience",
+            MACHINE,
+            (JsonCut((*WORKER, "Retry", TOO_MANY, "MaxAttempts"), 3),),
+            tests=("test_lambdas_429_is_retried_patiently",),
+        ),
     ),
-    "unbounded fan-out": (Removal("the map's bound", MACHINE, (JsonCut((*SHARDS, "MaxConcurrencyPath")),)),),
+    "unbounded fan-out": (
+        Removal(
+            "the map's bound",
+            MACHINE,
+            (JsonCut((*SHARDS, "MaxConcurrencyPath")),),
+            tests=(
+                "test_the_peak_of_simultaneous_workers_is_the_bound",
+                "test_shards_run_as_children_within_the_jobs_bounds",
+            ),
+        ),
+    ),
     "a poison task that raises": (
         Removal(
             "a failing task is a value",
-            RUNNER,
+            KIND_RUNNER,
             (Cut("a-failing-task-is-a-value", replace("return self._process(tasks)")),),
+            tests=("test_an_exception_in_one_task_fails_that_task_alone",),
         ),
-        Removal("a failing batch is taken apart", RUNNER, (Cut("a-failing-batch-is-divided", never),)),
+        Removal(
+            "a failing batch is tried task by task",
+            KIND_RUNNER,
+            (Cut("a-failing-batch-is-divided", never),),
+            tests=("test_an_exception_in_one_task_fails_that_task_alone",),
+        ),
     ),
     "a poison task that kills its worker": (
-        Removal("markers after a death", SEARCH, (Cut("markers-after-a-death", delete),)),
+        Removal(
+            "markers after a death",
+            QUARANTINE,
+            (Cut("markers-after-a-death", delete),),
+            tests=(
+                "test_the_killers_are_quarantined_and_no_other",
+                "test_only_the_tasks_that_end_workers_are_quarantined",
+            ),
+        ),
     ),
     "a task that hangs until the time-out": (
         Removal(
             "a time-out is a death",
             MACHINE,
             (JsonCut((*WORKER, "Retry", ANY_ERROR, "ErrorEquals"), ["Runtime.ExitError"]),),
+            tests=("test_tasks_that_hang_until_the_timeout_are_quarantined",),
         ),
     ),
-    "a process that leaks, or that another task has spoilt": (
-        Removal("a suspect's worker begins with it", SEARCH, (Cut("a-suspect-is-worked-on-first", never),)),
+    "a process that leaks, or that another task has damaged": (
+        Removal(
+            "a suspect's worker starts with it",
+            QUARANTINE,
+            (Cut("a-suspect-is-worked-on-first", never),),
+            tests=(
+                "test_a_process_that_can_do_only_so_many_tasks_costs_no_task",
+                "test_a_task_that_kills_only_after_another_is_cleared",
+            ),
+        ),
     ),
     "a kind's value or line that JSON cannot hold": (
         Removal(
-            "a value must come back as it was",
+            "a value comes back from JSON unchanged",
             KIND,
             (Cut("a-value-comes-back-as-it-was", never),),
-            test="test_a_value_that_is_not_json_fails_its_task_alone",
+            tests=("test_a_value_that_is_not_json_fails_its_task_alone",),
         ),
         Removal(
             "a line's key is printable",
             FOLDING,
             (Cut("keys-are-printable", never),),
-            test="test_a_line_that_is_none_fails_its_task_alone",
+            tests=("test_a_line_that_is_none_fails_its_task_alone",),
         ),
         Removal(
             "a failed fold is rolled back",
             FOLDING,
             (Cut("a-failed-fold-is-rolled-back", delete),),
-            test="test_a_value_that_is_not_json_fails_its_task_alone",
+            tests=("test_a_value_that_is_not_json_fails_its_task_alone",),
         ),
     ),
-    "a kind that raises or returns anything": (
+    "a kind that raises or returns any object": (
         Removal(
             "every failure has a text",
             KIND,
             (Cut("any-exception-has-a-text", value("str(error)")),),
-            test="test_whatever_is_raised_fails_its_task_alone",
+            tests=("test_whatever_is_raised_fails_its_task_alone",),
         ),
         Removal(
             "a value has at most 100 levels",
             DOCUMENTS,
             (Cut("depth-of-a-value", never),),
-            test="test_whatever_is_returned_fails_its_task_alone",
+            tests=("test_whatever_is_returned_fails_its_task_alone",),
         ),
     ),
-    "a kind that shares its zero": (
+    "a kind that returns the same zero object each time": (
         Removal(
             "a copy is worked on",
             FOLDING,
             (Cut("a-zero-is-copied", replace("self._good = plain_json(progress.value)[0]")),),
+            tests=("test_a_shared_zero_is_copied",),
         ),
     ),
     "a kind that damages its process": (
         Removal(
             "a damaged process ends itself",
-            GUARD,
+            PROCESS_GUARD,
             (Cut("a-damaged-process-ends", never),),
-            test="test_a_task_that_damages_its_process_is_quarantined",
+            tests=("test_a_task_that_damages_its_process_is_quarantined",),
         ),
         Removal(
             "so does a fork that returns",
-            GUARD,
+            PROCESS_GUARD,
             (Cut("a-fork-does-not-return", never),),
-            test="test_a_damaged_process_ends_itself",
+            tests=("test_a_damaged_process_ends_itself",),
         ),
         Removal(
             "a partial adds up",
-            WORK,
+            SHARD_RUNNER,
             (Cut("a-partial-adds-up", never),),
-            test="test_a_partial_that_does_not_add_up_is_not_committed",
+            tests=("test_a_partial_that_does_not_add_up_is_not_committed",),
         ),
     ),
     "a kind that breaks a rule": (
-        Removal("rules are checked when it is loaded", KIND, (Cut("rules-of-a-kind", never),)),
+        Removal(
+            "rules are checked when it is loaded",
+            KIND,
+            (Cut("rules-of-a-kind", never),),
+            tests=("test_a_kind_that_breaks_a_rule_is_refused",),
+        ),
     ),
     "a kind that fails on the job's result": (
         Removal(
             "a fault of merge is kept apart",
             KIND_MERGER,
             (Cut("a-fault-of-merge", except_only("KeyboardInterrupt")),),
+            tests=("test_a_kinds_fault_costs_the_result_not_the_tally",),
         ),
         Removal(
             "any error has a text",
             OUTCOMES,
             (Cut("text-of-any-error", replace('text = f"{name}: {error}"')),),
+            tests=("test_a_kinds_fault_costs_the_result_not_the_tally",),
         ),
-        Removal("and of summary", KIND_MERGER, (Cut("a-fault-of-summary", except_only("KeyboardInterrupt")),)),
+        Removal(
+            "and of summary",
+            KIND_MERGER,
+            (Cut("a-fault-of-summary", except_only("KeyboardInterrupt")),),
+            tests=("test_a_kinds_fault_costs_the_result_not_the_tally",),
+        ),
     ),
     "a kind that kills the reducer": (
         Removal(
             "deaths at one step are counted",
             KIND_MERGER,
             (Cut("deaths-of-a-reducer", never),),
-            test="test_a_kind_that_kills_the_reducer_costs_the_result",
+            tests=("test_a_kind_that_kills_the_reducer_costs_the_result",),
         ),
         Removal(
             "the Finalizer's last call goes on without the kind",
             FINALIZER,
             (Cut("deadly-for-the-finalizer", value("3")),),
-            test="test_a_kind_that_kills_the_finalizer_costs_the_result",
+            tests=("test_a_kind_that_kills_the_finalizer_costs_the_result",),
         ),
         Removal(
             "an exception is no death",
             KIND_MERGER,
             (Cut("an-exception-is-no-death", delete),),
-            test="test_a_throttled_reducer_is_not_taken_for_a_dead_one",
+            tests=("test_a_throttled_reducer_is_not_taken_for_a_dead_one",),
         ),
     ),
     "deaths that no task caused": (
         Removal(
             "a suspect must kill alone",
-            SEARCH,
+            QUARANTINE,
             (
                 Cut("a-suspect-must-kill-alone", value("True")),
                 Cut("deaths-are-of-one-stretch", value("self.deaths")),
             ),
-            test="test_deaths_among_neighbours_do_not_count_against_a_task",
+            tests=("test_deaths_among_neighbours_do_not_count_against_a_task",),
         ),
         Removal(
             "three times",
-            SEARCH,
+            QUARANTINE,
             (Cut("three-deaths", value("1")),),
-            test="test_workers_that_die_for_reasons_of_their_own_cost_no_task",
+            tests=("test_workers_that_die_for_reasons_of_their_own_cost_no_task",),
         ),
     ),
     "a function runs twice at once": (
@@ -289,27 +315,32 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             "conditional commits",
             STORAGE,
             (Cut("first-commit-counts", without_keyword("IfNoneMatch")),),
+            tests=(
+                "test_of_two_workers_on_one_shard_the_first_commit_counts",
+                "test_of_two_reducers_the_first_commit_of_a_node_counts",
+                "test_a_finalizer_that_races_the_reducer_agrees_with_it",
+            ),
         ),
         Removal(
             "of partials",
-            WORK,
+            SHARD_RUNNER,
             (Cut("the-first-partial-counts", replace("self.store.put(self.shard.partial, made)")),),
-            test="test_of_two_workers_on_one_shard_the_first_commit_counts",
+            tests=("test_of_two_workers_on_one_shard_the_first_commit_counts",),
         ),
         Removal(
             "of nodes",
             REDUCTION,
             (Cut("first-node-counts", replace("self._store.put(name, asdict(node))")),),
-            test="test_of_two_reducers_the_first_commit_of_a_node_counts",
+            tests=("test_of_two_reducers_the_first_commit_of_a_node_counts",),
         ),
         Removal(
             "of records",
             FINALIZING,
             (Cut("first-record-counts", replace("store.put(RECORD, record)\nreturn record")),),
-            test="test_a_finalizer_that_races_the_reducer_agrees_with_it",
+            tests=("test_a_finalizer_that_races_the_reducer_agrees_with_it",),
         ),
     ),
-    "a function outlives its job's stop": (
+    "a function still runs after its job was stopped": (
         Removal(
             "a record is written once",
             FINALIZING,
@@ -317,47 +348,85 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
                 Cut("a-record-is-written-once", never),
                 Cut("first-record-counts", replace("store.put(RECORD, record)\nreturn record")),
             ),
+            tests=("test_a_function_that_outlives_its_job_spoils_nothing",),
         ),
         Removal(
             "a retry goes by the record",
             RETRY_SOURCE,
             (Cut("a-retry-goes-by-the-record", value('earlier.has("manifest.json")')),),
+            tests=("test_a_function_that_outlives_its_job_spoils_nothing",),
         ),
     ),
     "a lost acknowledgement of a write to S3": (
-        Removal("a commit that exists is read", STORAGE, (Cut("a-commit-that-exists-is-read", condition("True")),)),
+        Removal(
+            "a commit that exists is read",
+            STORAGE,
+            (Cut("a-commit-that-exists-is-read", condition("True")),),
+            tests=("test_the_answer_to_any_write_may_get_lost",),
+        ),
     ),
     "a lost acknowledgement of an effect": (
-        Removal("the key of a creation", WRITES, (Cut("the-key-of-a-creation-is-kept", never),)),
-        Removal("the key of a change", WRITES, (Cut("the-key-of-a-change-is-kept", never),)),
+        Removal(
+            "the key of a creation",
+            TASK_WRITES,
+            (Cut("the-key-of-a-creation-is-kept", never),),
+            tests=("test_a_transaction_with_lost_answers_applies_once",),
+        ),
+        Removal(
+            "the key of a change",
+            TASK_WRITES,
+            (Cut("the-key-of-a-change-is-kept", never),),
+            tests=("test_a_transaction_with_lost_answers_applies_once",),
+        ),
     ),
-    "every answer to a request of the API is lost": (
-        Removal("a look at the table after a creation", STORE, (Cut("a-look-after-a-lost-creation", always),)),
-        Removal("and after a replacement", STORE, (Cut("a-look-after-a-lost-replacement", value("None")),)),
+    "every answer of the database to an API request is lost": (
+        Removal(
+            "a read of the table after a creation",
+            TASK_STORE,
+            (Cut("a-look-after-a-lost-creation", always),),
+            tests=("test_a_change_whose_every_answer_was_lost_is_known_to_stand",),
+        ),
+        Removal(
+            "and after a replacement",
+            TASK_STORE,
+            (Cut("a-look-after-a-lost-replacement", value("None")),),
+            tests=("test_a_change_whose_every_answer_was_lost_is_known_to_stand",),
+        ),
     ),
     "an empty scan page with a key": (
         Removal(
             "only a missing cursor ends a listing",
-            STORE,
+            TASK_STORE,
             (Cut("an-empty-page-is-not-the-last", condition("last_key is None or not items")),),
+            tests=("test_empty_pages_do_not_end_a_listing",),
         ),
     ),
     "unprocessed keys of a batch": (
-        Removal("they are resent", STORE, (Cut("unprocessed-keys-are-not-missing", value("set()")),)),
+        Removal(
+            "they are resent",
+            TASK_STORE,
+            (Cut("unprocessed-keys-are-not-missing", value("set()")),),
+            tests=("test_keys_that_were_not_processed_are_asked_for_again", "test_unprocessed_keys_are_read_again"),
+        ),
         Removal(
             "or the call is throttled",
             "lambdas/task_service/listing.py",
             (Cut("an-unprocessed-key-is-throttled", replace("break")),),
-            test="test_unprocessed_keys_are_read_again",
+            tests=("test_unprocessed_keys_are_read_again",),
         ),
     ),
-    "a transaction cancelled in part": (
-        Removal("refused items are singled out", WRITES, (Cut("only-an-invalid-item-is-invalid", always),)),
+    "a transaction is cancelled for some of its items": (
+        Removal(
+            "refused items are taken out",
+            TASK_WRITES,
+            (Cut("only-an-invalid-item-is-invalid", always),),
+            tests=("test_a_cancelled_transaction_is_sent_again_in_part",),
+        ),
     ),
     "tasks change while they are listed": (
         Removal(
             "a segment's cursor is a key",
-            STORE,
+            TASK_STORE,
             # A position instead, which others shift.
             (
                 Cut("a-cursor-is-a-key", replace('request["Limit"] += int(after)')),
@@ -376,43 +445,59 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
                     ),
                 ),
             ),
+            tests=("test_tasks_that_exist_throughout_are_listed_exactly_once",),
         ),
     ),
     "a task changes after it was listed": (
         Removal(
             "a write is for the listed version",
-            WRITES,
+            TASK_WRITES,
             (Cut("a-write-is-for-the-listed-version", never),),
-            test="test_a_change_after_the_listing_is_kept",
+            tests=("test_a_change_after_the_listing_is_kept",),
         ),
         Removal(
             "DynamoDB's own condition",
-            STORE,
+            TASK_STORE,
             (Cut("an-update-has-a-condition", value('"#version >= :given"')),),
-            test="test_a_concurrent_update_is_never_overwritten",
+            tests=("test_a_concurrent_update_is_never_overwritten",),
         ),
     ),
     "a throttled page in a long listing": (
-        Removal("what is listed is kept", LISTING, (Cut("listed-so-far-is-kept", condition("True")),)),
+        Removal(
+            "what is listed is kept",
+            LISTING,
+            (Cut("listed-so-far-is-kept", condition("True")),),
+            tests=("test_a_throttled_page_keeps_what_was_listed_before_it",),
+        ),
     ),
     "skewed segments": (
-        Removal("each segment continues by itself", LISTING, (Cut("cursor-near-the-deadline", never),)),
+        Removal(
+            "each segment continues by itself",
+            LISTING,
+            (Cut("cursor-near-the-deadline", never),),
+            tests=("test_a_late_lister_of_tasks_goes_on_too",),
+        ),
     ),
     "the lister's 15 minutes": (
-        Removal("a cursor near the deadline", LISTING, (Cut("cursor-near-the-deadline", never),)),
+        Removal(
+            "a cursor near the deadline",
+            LISTING,
+            (Cut("cursor-near-the-deadline", never),),
+            tests=("test_a_late_lister_answers_a_cursor_for_the_next_step",),
+        ),
     ),
     "the worker's 15 minutes": (
         Removal(
             "a checkpoint near the deadline",
-            WORK,
+            SHARD_RUNNER,
             (Cut("a-checkpoint-near-the-deadline", never),),
-            test="test_a_shard_of_any_length_finishes_without_repeats",
+            tests=("test_a_shard_of_any_length_finishes_without_repeats",),
         ),
         Removal(
             "and every minute",
-            WORK,
+            SHARD_RUNNER,
             (Cut("a-checkpoint-every-minute", never),),
-            test="test_a_long_call_saves_a_checkpoint_now_and_then",
+            tests=("test_a_long_call_saves_a_checkpoint_now_and_then",),
         ),
     ),
     "the reducer's 15 minutes": (
@@ -420,13 +505,13 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             "a call goes on at the node where the last one ended",
             REDUCTION,
             (Cut("reducer-goes-on-there", value("Cursor(level, number + 1, offset)")),),
-            test="test_a_reduction_over_many_calls_gives_the_same_bytes",
+            tests=("test_a_reduction_over_many_calls_gives_the_same_bytes",),
         ),
         Removal(
             "a cursor near the deadline",
             REDUCTION,
             (Cut("reducer-cursor", never),),
-            test="test_a_late_reducer_answers_a_cursor_and_the_error",
+            tests=("test_a_late_reducer_answers_a_cursor_and_the_error",),
         ),
     ),
     "a reducer's memory": (
@@ -434,37 +519,43 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             "lines are streamed",
             REDUCTION,
             (Cut("lines-are-streamed", value("[iter(list(each)) for each in VALUE]")),),
-            test="test_a_merges_memory_does_not_grow_with_its_lines",
+            tests=("test_a_merges_memory_does_not_grow_with_its_lines",),
         ),
         Removal(
             "at most 64 children a node",
             REDUCTION,
             (Cut("fan-in", value("1_000_000")),),
-            test="test_the_open_streams_of_a_node_fit_into_the_reducers_memory",
+            tests=("test_the_open_streams_of_a_node_fit_into_the_reducers_memory",),
         ),
     ),
-    "overload of what is behind": (
+    "overload of a service that a kind calls": (
         Removal(
-            "a ceiling of tasks a second",
-            RUNNER,
+            "a rate limit",
+            KIND_RUNNER,
             (Cut("a-rate-limit", delete),),
-            test="test_no_window_has_more_starts_than_the_rate_limit",
+            tests=("test_no_window_has_more_starts_than_the_rate_limit",),
         ),
         Removal(
             "a retry budget",
-            RUNNER,
+            KIND_RUNNER,
             (Cut("a-retry-budget", value("number < ATTEMPTS")),),
-            test="test_the_retries_of_one_call_are_bounded",
+            tests=("test_the_retries_of_one_call_are_bounded",),
         ),
     ),
-    "one task of many that is throttled for good": (
-        Removal("the last try is one by one", RUNNER, (Cut("the-last-attempt-is-alone", value("False")),)),
-    ),
-    "throttling that outlasts a call": (
+    "one task of a batch is always throttled": (
         Removal(
-            "tries are counted across calls",
-            WORK,
+            "the last attempt is task by task",
+            KIND_RUNNER,
+            (Cut("the-last-attempt-is-alone", value("False")),),
+            tests=("test_a_task_that_is_refused_among_others_fails_alone",),
+        ),
+    ),
+    "throttling that lasts longer than a call": (
+        Removal(
+            "attempts are counted across calls",
+            SHARD_RUNNER,
             (Cut("attempts-are-counted-across-calls", value("(0, 0)")),),
+            tests=("test_throttling_across_calls_fails_the_task_only",),
         ),
     ),
     "stray objects in the job's prefix": (
@@ -472,13 +563,13 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             "parts are read by name",
             LISTING,
             (Cut("parts-by-name", replace(PARTS_BY_LISTING)),),
-            test="test_stray_objects_of_dead_attempts_are_never_taken_in",
+            tests=("test_stray_objects_of_dead_attempts_are_never_taken_in",),
         ),
         Removal(
             "shards have their content in their names",
             LISTING,
             (Cut("content-in-the-key", value('self.store.key(f"{self.prefix}-{index:06d}.jsonl")')),),
-            test="test_another_listing_cannot_change_a_committed_shard",
+            tests=("test_another_listing_cannot_change_a_committed_shard",),
         ),
     ),
     "a missing part": (
@@ -491,60 +582,67 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
                     value("store.find(part_name(segment, number), Part) or Part([], 0, None)"),
                 ),
             ),
+            tests=("test_a_missing_part_fails_the_job_and_is_named",),
         ),
     ),
     "a missing shard object": (
-        Removal("the record names what is lost", REDUCTION, (Cut("a-lost-object-is-named", delete),)),
+        Removal(
+            "the record names what is lost",
+            REDUCTION,
+            (Cut("a-lost-object-is-named", delete),),
+            tests=("test_a_missing_shard_fails_the_job_and_is_named",),
+        ),
     ),
-    "an object that cannot be read": (
+    "a damaged object": (
         Removal(
             "a seal on documents",
             DOCUMENTS,
             (Cut("seal", never),),
-            test="test_a_damaged_object_is_lost_and_named",
+            tests=("test_a_damaged_object_is_lost_and_named",),
         ),
         Removal(
             "with their key",
             DOCUMENTS,
             (Cut("seal-names-its-key", replace("if key is not None:\n    document.pop('object')")),),
-            test="test_a_damaged_object_is_lost_and_named",
+            tests=("test_a_damaged_object_is_lost_and_named",),
         ),
         Removal(
             "digests of files",
             STORAGE,
             (Cut("digest-of-lines", never),),
-            test="test_a_damaged_object_is_lost_and_named",
+            tests=("test_a_damaged_object_is_lost_and_named",),
         ),
         Removal(
             "an unreadable object is no commit",
             STORAGE,
             (Cut("an-unreadable-object-is-no-commit", condition("True")),),
-            test="test_a_damaged_object_is_lost_and_named",
+            tests=("test_a_damaged_object_is_lost_and_named",),
         ),
         Removal(
             "counts add up to the shard",
             REDUCTION,
             (Cut("counts-of-a-partial", never),),
-            test="test_a_partial_of_too_few_tasks_is_lost",
+            tests=("test_a_partial_of_too_few_tasks_is_lost",),
         ),
         Removal(
             "a checkpoint's counts, too",
             REDUCTION,
             (Cut("counts-of-a-checkpoint", never),),
-            test="test_a_checkpoint_of_other_counts_is_lost",
+            tests=("test_a_checkpoint_of_other_counts_is_lost",),
         ),
         Removal(
             "an object names its job",
             STORAGE,
             (Cut("another-jobs-object", never),),
-            test="test_a_damaged_object_is_lost_and_named",
+            tests=("test_a_damaged_object_is_lost_and_named",),
         ),
     ),
     "a list of failures that was overwritten": (
         Removal(
-            "its version is committed",
+            "its ETag is committed",
             RETRY_SOURCE,
             (Cut("version-of-the-failures", value("root is not None")),),
+            tests=("test_a_damaged_list_of_failures_is_not_retried_from",),
         ),
     ),
     "a missing partial": (
@@ -555,6 +653,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
                 Cut("what-must-be-there", delete),
                 Cut("what-is-left", value("0")),
             ),
+            tests=("test_the_tasks_of_a_missing_partial_are_unprocessed",),
         ),
     ),
     "silent partial success": (
@@ -562,13 +661,13 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             "the tally decides",
             RECORD,
             (Cut("partial-is-a-status", value('"FAILED" if problem is not None else "SUCCEEDED"')),),
-            test="test_the_tolerance_decides_between_partial_and_failed",
+            tests=("test_the_tolerance_decides_between_partial_and_failed",),
         ),
         Removal(
             "exit code 3",
             "fanout/cli.py",
             (Cut("partial-is-not-success", value("SUCCESS")),),
-            test="test_run_prints_the_record_and_exits_by_its_status",
+            tests=("test_run_prints_the_record_and_exits_by_its_status",),
         ),
     ),
     "mass failure": (
@@ -576,35 +675,58 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             "failed shards count towards the map's tolerance",
             "lambdas/fan_out/worker.py",
             (Cut("failed-shards-end-the-map", never),),
+            tests=("test_a_job_whose_tasks_all_fail_works_on_few_shards",),
         ),
     ),
     "failures spread over all shards": (
-        Removal("failures are added up across shards", TOLERANCE, (Cut("failures-are-added-up", value("failed")),)),
+        Removal(
+            "failures are added up across shards",
+            EARLY_STOP,
+            (Cut("failures-are-added-up", value("failed")),),
+            tests=("test_a_job_whose_every_other_task_fails_is_stopped_early",),
+        ),
     ),
     "failing tasks within the tolerance": (
-        Removal("only proven excess counts", TOLERANCE, (Cut("only-proven-excess-counts", never),)),
+        Removal(
+            "only proven excess counts",
+            EARLY_STOP,
+            (Cut("only-proven-excess-counts", never),),
+            tests=("test_a_job_within_its_tolerance_is_never_stopped_early",),
+        ),
     ),
-    "a kind that kills throughout": (
-        Removal("a bound on quarantined tasks", SEARCH, (Cut("few-tasks-of-a-shard-are-quarantined", never),)),
+    "a kind that kills on many tasks": (
+        Removal(
+            "a bound on quarantined tasks",
+            QUARANTINE,
+            (Cut("few-tasks-of-a-shard-are-quarantined", never),),
+            tests=("test_a_kind_that_kills_throughout_is_given_up",),
+        ),
     ),
     "rare deaths in a long shard": (
         Removal(
-            "the count of retries begins anew when the shard moves on",
-            SEARCH,
+            "the count of retries starts again when the shard moves on",
+            QUARANTINE,
             (Cut("retries-start-anew", never),),
+            tests=("test_a_shard_that_moves_on_never_runs_out_of_retries",),
         ),
     ),
     "tasks that take minutes": (
         Removal(
-            "the longest so far is part of the deadline",
-            WORK,
+            "the longest batch so far is part of the deadline",
+            SHARD_RUNNER,
             (Cut("the-longest-batch-counts", value("self._runner.limiter.seconds_until(len(batch))")),),
+            tests=("test_a_task_is_not_started_without_time_for_the_longest",),
         ),
     ),
     "a CSV overwritten while it is listed": (
-        Removal("reads are of the version that was planned", STORAGE, (Cut("version-of-a-source", value("{}")),)),
+        Removal(
+            "reads are of the version that was planned",
+            STORAGE,
+            (Cut("version-of-a-source", value("{}")),),
+            tests=("test_an_overwritten_csv_is_never_mixed_with_the_new_one",),
+        ),
     ),
-    "a job's name that was used before": (
+    "a job id that was used before": (
         Removal(
             "the plan is committed once",
             PLANNER,
@@ -614,26 +736,37 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
                     replace("store.put('job.json', plan.to_json())\nstarted_at = plan.started_at"),
                 ),
             ),
+            tests=("test_a_name_whose_earlier_job_left_objects_is_refused",),
         ),
     ),
-    "a job's name that was used before, its objects gone": (
-        Removal("effects are keyed by the job's start, too", PLAN, (Cut("scope-has-the-start", value("job_id")),)),
+    "a job id that was used before, its objects gone": (
+        Removal(
+            "effect keys contain the job's start",
+            PLAN,
+            (Cut("scope-has-the-start", value("job_id")),),
+            tests=("test_an_expired_jobs_name_used_again_is_another_job",),
+        ),
     ),
-    "workers that all die, everything tolerated": (
-        Removal("a job of which no shard was finished is FAILED", RECORD, (Cut("no-shard-finished", never),)),
+    "workers that all die, with 100% tolerated": (
+        Removal(
+            "a job without a finished shard is FAILED",
+            RECORD,
+            (Cut("no-shard-finished", never),),
+            tests=("test_a_job_without_a_finished_shard_fails",),
+        ),
     ),
     "a stuck job": (
         Removal(
             "a time-out on the machine",
             MACHINE,
             (JsonCut(("TimeoutSeconds",)),),
-            test="test_a_stuck_job_ends_some_day",
+            tests=("test_a_stuck_job_ends_some_day",),
         ),
         Removal(
             "a time-out on every Task",
             MACHINE,
             (JsonCut(("States", "Planner", "TimeoutSeconds")),),
-            test="test_a_state_waits_longer_than_its_function_runs",
+            tests=("test_a_state_waits_longer_than_its_function_runs",),
         ),
         Removal(
             "the Finalizer",
@@ -644,7 +777,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
                     value('{name: _ENDINGS[name] for name in ("ABORTED", "FAILED")}[execution["status"]]'),
                 ),
             ),
-            test="test_a_job_that_ended_midway_gets_its_record",
+            tests=("test_a_job_that_ended_midway_gets_its_record",),
         ),
     ),
     "the same job started twice at once": (
@@ -660,26 +793,30 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
                     ),
                 ),
             ),
-            test="test_the_same_job_again_is_the_same_job",
+            tests=("test_the_same_job_again_is_the_same_job",),
         ),
         Removal(
             "conditional commits",
             STORAGE,
             (Cut("first-commit-counts", without_keyword("IfNoneMatch")),),
-            test="test_the_same_job_run_twice_at_once_is_one_job",
+            tests=("test_the_same_job_run_twice_at_once_is_one_job",),
         ),
     ),
-    "stop mid-way, then retry": (
+    "a job is stopped, then retried": (
         Removal(
-            "the closing record",
+            "the final record",
             FINALIZER,
             (Cut("every-ending-has-a-record", value('("FAILED", *VALUE[1:])')),),
+            tests=(
+                "test_a_job_stopped_anywhere_is_completed_by_a_retry",
+                "test_a_stopped_job_is_accounted_for_and_retried",
+            ),
         ),
         Removal(
             "failedIn lists anew what was not listed to its end",
             PLAN,
             (Cut("unlisted-source-again", condition("True")),),
-            test="test_a_job_stopped_anywhere_is_completed_by_a_retry",
+            tests=("test_a_job_stopped_anywhere_is_completed_by_a_retry",),
         ),
     ),
     "a chain of retries": (
@@ -692,28 +829,29 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
                     value('earlier.model_copy(update=changes | {"effect_scope": f"{job_id}@{started_at}"})'),
                 ),
             ),
+            tests=("test_a_chain_of_retries_applies_every_effect_once",),
         ),
     ),
-    "a retry's list of failures is not whole": (
+    "a retry's list of failures is not complete": (
         Removal(
             "the earlier job's record says how many there are",
             LISTING,
             (Cut("expected-count-of-a-retry", never),),
-            test="test_a_retry_that_lists_another_number_of_tasks_fails",
+            tests=("test_a_retry_that_lists_another_number_of_tasks_fails",),
         ),
         Removal(
             "a lost list is not used",
             RETRY_SOURCE,
             (Cut("a-lost-list-is-not-used", condition("is_listed")),),
-            test="test_a_retry_after_lost_objects_lists_its_source_anew",
+            tests=("test_a_retry_after_lost_objects_lists_its_source_anew",),
         ),
     ),
-    "the reducer cannot write the account": (
+    "the reducer cannot write the record": (
         Removal(
             "Catch to a Fail state",
             MACHINE,
             (JsonCut(("States", "Reducer", "Catch")),),
-            test="test_a_job_without_its_record_fails_loudly",
+            tests=("test_a_job_without_its_record_fails_loudly",),
         ),
         Removal(
             "the Finalizer tries again",
@@ -724,26 +862,30 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
                     value('{name: _ENDINGS[name] for name in ("ABORTED", "TIMED_OUT")}[execution["status"]]'),
                 ),
             ),
-            test="test_a_job_without_its_reducers_record_gets_it_here",
+            tests=("test_a_job_without_its_reducers_record_gets_it_here",),
         ),
         Removal(
             "EventBridge",
             "infra/constructs/workflow.py",
             (Cut("every-early-end", value("VALUE[:2]")),),
-            test="test_a_job_that_ends_early_reaches_the_finalizer",
+            tests=("test_a_job_that_ends_early_reaches_the_finalizer",),
         ),
     ),
     "a broken CSV": (
         Removal(
             "a bad row is a row with a problem",
-            SOURCE_CSV,
+            CSV_SOURCE,
             (Cut("a-bad-row-is-a-row", replace("raise InvalidJobError(_problem(error)) from error")),),
+            tests=(
+                "test_bad_rows_never_take_their_neighbours_along",
+                "test_an_unclosed_quote_does_not_swallow_the_rows_behind_it",
+            ),
         ),
         Removal(
             "recovery at the next line",
-            SOURCE_CSV,
+            CSV_SOURCE,
             (Cut("recovery-at-the-next-line", delete),),
-            test="test_an_unclosed_quote_does_not_swallow_the_rows_behind_it",
+            tests=("test_an_unclosed_quote_does_not_swallow_the_rows_behind_it",),
         ),
     ),
     "numbers and text at their limits": (
@@ -751,19 +893,19 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             "numbers have bounds",
             JOB_INPUT,
             (Cut("shard-size-bounds", without_keyword("le")),),
-            test="test_a_wrong_field_is_refused_with_what_is_allowed",
+            tests=("test_a_wrong_field_is_refused_with_what_is_allowed",),
         ),
         Removal(
             "input is typed",
             JOB_INPUT,
             (Cut("typed-input", without_keyword("strict")),),
-            test="test_a_wrong_field_is_refused_with_what_is_allowed",
+            tests=("test_a_wrong_field_is_refused_with_what_is_allowed",),
         ),
         Removal(
             "UTF-8 throughout",
             OUTCOMES,
             (Cut("text-is-utf-8", value("(str(name), str(message))")),),
-            test="test_a_failures_message_is_written_short",
+            tests=("test_a_failures_message_is_written_short",),
         ),
     ),
     "items over 400 KB": (
@@ -771,13 +913,13 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             "a task has at most 1,100 characters",
             "lambdas/task_service/validation.py",
             (Cut("a-detail-is-bounded", value("1_000_000")),),
-            test="test_a_value_outside_the_rules_is_refused_with_a_sentence",
+            tests=("test_a_value_outside_the_rules_is_refused_with_a_sentence",),
         ),
         Removal(
             "a row has at most 64 KiB",
-            SOURCE_CSV,
+            CSV_SOURCE,
             (Cut("longest-row", never),),
-            test="test_a_quoted_row_that_is_too_long_is_a_problem",
+            tests=("test_a_quoted_row_that_is_too_long_is_a_problem",),
         ),
     ),
 }

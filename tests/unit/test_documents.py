@@ -19,6 +19,8 @@ from fan_out.model.job_input import JobInput, TaskFilter, TasksSource, read_inpu
 from fan_out.model.plan import Plan, RetrySource, make_plan
 from fanout import cli
 from infra import functions
+from tests.chaos import scenarios
+from tests.support.machine import make_tasks, names, put_tasks
 from tests.unit.cli.test_cli import commands
 
 ROOT = Path(__file__).parent.parent.parent
@@ -192,12 +194,38 @@ def test_the_modules_that_the_documents_run_have_a_help(module: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_every_test_that_the_reliability_guide_names_exists() -> None:
-    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/reliability.md").read_text()))
-    assert len(named) >= 25
-    there = {
-        name
-        for path in (ROOT / "tests").rglob("test_*.py")
-        for name in (path.stem, *re.findall(r"^def (test_\w+)", path.read_text(), flags=re.M))
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_the_rows_of_tables_are_short(document: Path) -> None:
+    rows = [line for line in document.read_text().splitlines() if line.startswith("|")]
+    assert [row for row in rows if len(row) > 200] == []
+
+
+def test_every_document_is_linked_from_the_readme() -> None:
+    linked = set(re.findall(r"\]\(([^)#\s]+)", README.partition("## Read on")[2]))
+    assert {path.relative_to(ROOT).as_posix() for path in DOCUMENTS} - {"README.md"} <= linked
+
+
+def test_every_object_of_a_job_is_in_the_guide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And every object of the guide comes to be: jobs that fail in several ways write all of them."""
+    table = (ROOT / "docs/how-it-works.md").read_text().partition("## A job's objects")[2].partition("\n### ")[0]
+    cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    patterns = {
+        name: re.compile(re.sub(r"\\{\w+\\}", "[^/.-]+", re.escape(name)))
+        for cell in cells
+        for name in re.findall(r"`(.+?)`", cell)
     }
-    assert named <= there, named - there
+    assert len(patterns) >= 20
+    # Step Functions writes them, not this project.
+    del patterns["results/"]
+    monkeypatch.setattr("fan_out.model.plan.SEGMENTS", 1)
+    tasks = [task | {"isComplete": False} for task in make_tasks(60)]
+    ids = [task["id"] for task in tasks]
+    refused = {"refuse": ids[::2], "kill": ids[1:2]}
+    with scenarios.deployed() as machine:
+        put_tasks(tasks)
+        machine.run({"kind": "daily-plan", "shardSize": 5}, "plan")
+        machine.run({"kind": "poison", "params": refused, "shardSize": 5}, "poison")
+        # A kind's file has the name that the kind gives it; the guide's is that of the daily plan.
+        written = {*names("plan"), *names("poison")} - {kind.find("poison").lines_file}
+    assert {name for name in written if not any(each.fullmatch(name) for each in patterns.values())} == set()
+    assert {name for name, each in patterns.items() if not any(map(each.fullmatch, written))} == set()
