@@ -165,10 +165,13 @@ def text_of(value: Any) -> str:
 
 def failure_of(error: BaseException) -> Failure:
     """What fails the task whose code raised this; every failure has a name and a text."""
-    name = text_of(getattr(error, "name", None)) if isinstance(error, TaskError) else type(error).__name__
-    # protection: any-exception-has-a-text
-    message = text_of(getattr(error, "message", None) if isinstance(error, TaskError) else error)
-    return Failure(name, message or "no message", retry=isinstance(error, RetryableError))
+    if not isinstance(error, TaskError):
+        # protection: any-exception-has-a-text
+        return Failure(type(error).__name__, text_of(error) or "no message", retry=isinstance(error, RetryableError))
+    try:
+        return Failure(text_of(error.name), text_of(error.message) or "no message")
+    except FAULTS:
+        return Failure(type(error).__name__, text_of(error) or "no message")
 
 
 def plain_json(value: Any) -> tuple[bytes, Any]:
