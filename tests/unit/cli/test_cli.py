@@ -497,7 +497,7 @@ def test_without_a_deployment_commands_say_how_to_get_one(
 def test_the_api_is_found_by_home_variable_and_option(
     api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in {"ACCESS_KEY_ID": "AKIDOWN", "SECRET_ACCESS_KEY": "x", "REGION": "eu-west-1"}.items():
+    for name, value in {"ACCESS_KEY_ID": "AKIDOWN", "SECRET_ACCESS_KEY": "test", "REGION": "eu-west-1"}.items():
         monkeypatch.setenv(f"AWS_{name}", value)
     monkeypatch.setenv("FANOUT_HOME", str(tmp_path))
     monkeypatch.delenv("FANOUT_API_URL", raising=False)
