@@ -337,12 +337,20 @@ def cli() -> None:
 @command(cli, "up")
 @option("--port", type=click.IntRange(1, 65_535), metavar="PORT", help="Port to listen on (default: a free one).")
 @option(
+    "--kind",
+    "kinds",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    metavar="FILE.py",
+    help="A kind to deploy beside the project's, repeatable.",
+)
+@option(
     "--lambdas",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     metavar="FOLDER",
     help="Folder of functions and kinds to deploy (default: the project's).",
 )
-def up(app: App, port: int | None, lambdas: Path | None) -> int:
+def up(app: App, port: int | None, kinds: tuple[Path, ...], lambdas: Path | None) -> int:
     """Start an embedded AWS and deploy Fan Out to it.
 
     It listens on 127.0.0.1 only and keeps its state until `fanout down`. A kind that cannot be imported is refused, by
@@ -351,14 +359,23 @@ def up(app: App, port: int | None, lambdas: Path | None) -> int:
     \b
     $ fanout up                            on a free port
     $ fanout up --port 4566 --json         print where everything is, as JSON
-    $ fanout up --lambdas ../my/lambdas    with the kinds of another folder
+    $ fanout up --kind ../my/kind.py       with a kind beside the project's
+    $ fanout up --lambdas ../my/lambdas    with the functions and kinds of another folder
     """
     from fanout import local, project
     from fanout.check import check_kinds
 
+    if kinds and lambdas:
+        raise click.UsageError("--kind and --lambdas exclude each other.")
+    for kind in kinds:
+        if kind.suffix != ".py" or not kind.stem.isidentifier() or kind.stem.startswith("_"):
+            raise click.UsageError(f"{kind} is no file of a kind: its name must be that of a Python module.")
     home = app.home()
     was_up = local.read(home) is not None
-    check_kinds(lambdas or project.LAMBDAS)
+    if kinds:
+        with local.private_files():
+            lambdas = project.with_kinds(home, kinds)
+    check_kinds(lambdas or project.LAMBDAS, kinds)
     at = local.up(home, port=port, lambdas=lambdas, say=app.screen.note)
     if app.is_json:
         names = ("endpointUrl", "region", "apiUrl", "stateMachineArn", "bucketName", "taskTableName")

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING
 from fanout import project
 
 from . import server
-from .server import ServerError
+from .server import ServerError, private_files
 
 if TYPE_CHECKING:
     from .deploy import Assembly
 
-__all__ = ["Local", "LocalError", "ServerError", "down", "map_runs", "read", "up"]
+__all__ = ["Local", "LocalError", "ServerError", "down", "map_runs", "private_files", "read", "up"]
 
 Say = Callable[[str], None]
 
@@ -195,7 +195,7 @@ def _files(lambdas: Path) -> Iterator[Path]:
 @contextmanager
 def _only_one(home: Path) -> Iterator[None]:
     """Wait until no other process is bringing this home up or taking it down."""
-    with server.private_files():
+    with private_files():
         home.mkdir(parents=True, exist_ok=True)
         with (home / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
