@@ -31,12 +31,7 @@ def check_kinds(lambdas: Path, origins: Sequence[Path] = ()) -> None:
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     try:
         done = subprocess.run(
-            script,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=SECONDS,
-            env=environment,
-            check=False,
+            script, stdin=subprocess.DEVNULL, capture_output=True, timeout=SECONDS, env=environment, check=False
         )
         output, ended = done.stdout, f"ended its process (exit code {done.returncode})"
     except subprocess.TimeoutExpired as error:

@@ -92,12 +92,7 @@ def find(home: Path) -> Server | None:
 
 
 def start(
-    home: Path,
-    *,
-    port: int | None = None,
-    tied: bool = False,
-    wait_scale: float = 1.0,
-    say: Say = lambda _: None,
+    home: Path, *, port: int | None = None, tied: bool = False, wait_scale: float = 1.0, say: Say = lambda _: None
 ) -> Server:
     """Start the home's server and wait until it answers; the running one, if there is one.
 

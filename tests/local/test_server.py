@@ -381,11 +381,6 @@ def test_a_failed_deployment_says_why_and_can_be_repeated(home: Path, tmp_path: 
     assert "FunctionName" in deploy(Assembly.read(assembly_at(tmp_path / "b", code)), running.endpoint_url)
 
 
-def test_a_folder_without_an_assembly_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DeployError, match=r"no manifest\.json"):
-        Assembly.read(tmp_path)
-
-
 def test_a_zip_depends_on_names_and_contents_only(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder / "__pycache__").mkdir(parents=True)
