@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 SECONDS = 60
@@ -21,18 +22,16 @@ class KindError(Exception):
     """A kind cannot be imported; the message names the file and the line."""
 
 
-def check_kinds(lambdas: Path) -> None:
-    """Import every kind under `lambdas`, which is what its functions do. Raises KindError for the first that fails."""
+def check_kinds(lambdas: Path, origins: Sequence[Path] = ()) -> None:
+    """Import every kind under `lambdas`, which is what its functions do. Raises KindError for the first that fails.
+
+    `origins` are files that were copied there: the error names them.
+    """
     script = [sys.executable, "-I", str(Path(__file__).resolve()), str(lambdas.resolve())]
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     try:
         done = subprocess.run(
-            script,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=SECONDS,
-            env=environment,
-            check=False,
+            script, stdin=subprocess.DEVNULL, capture_output=True, timeout=SECONDS, env=environment, check=False
         )
         output, ended = done.stdout, f"ended its process (exit code {done.returncode})"
     except subprocess.TimeoutExpired as error:
@@ -41,10 +40,11 @@ def check_kinds(lambdas: Path) -> None:
     if not lines:
         raise KindError(f"The kinds of {lambdas} could not be checked: the check {ended}.")
     last = lines[-1]
-    if "error" in last:
-        raise KindError(last["error"])
     if "file" in last:
-        raise KindError(f"{last['file']} cannot be imported: the import {ended}.")
+        text = last.get("error") or f"{last['file']} cannot be imported: the import {ended}."
+        for origin in origins:
+            text = text.replace(str(lambdas.resolve() / "kinds" / origin.name), str(origin))
+        raise KindError(text)
 
 
 def _main(lambdas: Path) -> None:
@@ -59,7 +59,8 @@ def _main(lambdas: Path) -> None:
     for path in sorted((lambdas / "kinds").glob("*.py")):
         if path.stem.startswith("_"):
             continue
-        say(file=str(path))
+        file = str(path)
+        say(file=file)
         try:
             compile(path.read_bytes(), path, "exec")
             find = importlib.import_module("fan_out.model.kind").find
@@ -67,7 +68,7 @@ def _main(lambdas: Path) -> None:
             importlib.import_module(f"kinds.{path.stem}")
             find(path.stem.replace("_", "-"))
         except BaseException as error:
-            say(error=f"{_where(error, path, lambdas)}: {type(error).__name__}: {error}")
+            say(file=file, error=f"{_where(error, path, lambdas)}: {type(error).__name__}: {error}")
             return
     say(done="")
 

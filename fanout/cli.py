@@ -1,14 +1,12 @@
 """The terminal: `fanout`. Parses the command line, asks the API by fanout.client, and prints what came of it.
 
-Exit codes: 0 what was asked for happened; 1 it did not, and a sentence says why; 2 the command line is wrong;
-3 the job ended PARTIAL: within its tolerance, but not with every task; 130 ctrl-C; 141 the reader of the
-output went away.
+Exit codes: 0 what was asked for happened; 1 it did not, and a sentence says why; 2 the command line is wrong; 3 the job
+ended PARTIAL: within its tolerance, but not with every task; 130 ctrl-C; 141 the reader of the output went away.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -230,12 +228,6 @@ def _nullable(text: str) -> int | float | None:
     return None if text == "null" else _number(text)
 
 
-def _boolean(text: str) -> bool:
-    if text.lower() not in {"true", "false"}:
-        raise click.BadParameter(f"{text!r} is neither true nor false.")
-    return text.lower() == "true"
-
-
 def _job_id(text: str) -> str:
     from fanout.client import JOB_ID
 
@@ -259,16 +251,10 @@ def _json_or_text(text: str) -> Any:
 
 
 def read_json(text: str | bytes) -> Any:
-    """Raises ValueError for what Python would take and JSON has not: NaN, infinities, numbers beyond a double."""
-    return json.loads(text, parse_constant=_no_json, parse_float=_finite)
-
-
-def _no_json(text: str) -> Any:
-    raise ValueError(f"{text} is no JSON value")
-
-
-def _finite(text: str) -> float:
-    return number if not math.isinf(number := float(text)) else _no_json(text)
+    """Raises ValueError also for what Python would take and JSON has not: NaN, infinities, numbers beyond a double."""
+    value = json.loads(text)
+    json.dumps(value, allow_nan=False)
+    return value
 
 
 def _global_option(*names: str, **more: Any) -> Decorator:
@@ -287,7 +273,7 @@ global_options = _together(
 )
 job_argument = click.argument("job", metavar="JOB", type=_job_id, help="The job's id, as `fanout jobs` shows it.")
 filter_options = _together(
-    field("--is-complete", "filter.isComplete", "true|false", "Only complete, or only open tasks.", _boolean),
+    field("--is-complete", "filter.isComplete", "true|false", "Only complete, or only open tasks.", bool),
     field("--due-before", "filter.dueBefore", "TIME", "Only tasks due before: ISO 8601 with a zone."),
     field("--due-after", "filter.dueAfter", "TIME", "Only tasks due then or after: ISO 8601 with a zone."),
 )
@@ -308,14 +294,7 @@ def how_options(size: str, bound: str, tolerance: str, rate: str, cost: str) -> 
     return _together(
         field("--shard-size", "shardSize", "N", f"Tasks in a shard (default: {size}).", _number, _HOW),
         field("--max-concurrency", "maxConcurrency", "N", f"Most workers (default: {bound}).", _number, _HOW),
-        field(
-            "--tolerated-failure-percentage",
-            "toleratedFailurePercentage",
-            "PERCENT",
-            tolerated,
-            _number,
-            _HOW,
-        ),
+        field("--tolerated-failure-percentage", "toleratedFailurePercentage", "PERCENT", tolerated, _number, _HOW),
         field("--tasks-per-second", "tasksPerSecond", "N", f"Rate limit (default: {rate}).", _nullable, _HOW),
         field("--max-cost-usd", "maxCostUsd", "USD", f"Most estimated cost (default: {cost}).", _nullable, _HOW),
     )
@@ -337,12 +316,20 @@ def cli() -> None:
 @command(cli, "up")
 @option("--port", type=click.IntRange(1, 65_535), metavar="PORT", help="Port to listen on (default: a free one).")
 @option(
+    "--kind",
+    "kinds",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    metavar="FILE.py",
+    help="A kind to deploy beside the project's, repeatable.",
+)
+@option(
     "--lambdas",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     metavar="FOLDER",
     help="Folder of functions and kinds to deploy (default: the project's).",
 )
-def up(app: App, port: int | None, lambdas: Path | None) -> int:
+def up(app: App, port: int | None, kinds: tuple[Path, ...], lambdas: Path | None) -> int:
     """Start an embedded AWS and deploy Fan Out to it.
 
     It listens on 127.0.0.1 only and keeps its state until `fanout down`. A kind that cannot be imported is refused, by
@@ -351,14 +338,23 @@ def up(app: App, port: int | None, lambdas: Path | None) -> int:
     \b
     $ fanout up                            on a free port
     $ fanout up --port 4566 --json         print where everything is, as JSON
-    $ fanout up --lambdas ../my/lambdas    with the kinds of another folder
+    $ fanout up --kind ../my/kind.py       with a kind beside the project's
+    $ fanout up --lambdas ../my/lambdas    with the functions and kinds of another folder
     """
     from fanout import local, project
     from fanout.check import check_kinds
 
+    if kinds and lambdas:
+        raise click.UsageError("--kind and --lambdas exclude each other.")
+    for kind in kinds:
+        if kind.suffix != ".py" or not kind.stem.isidentifier() or kind.stem.startswith("_"):
+            raise click.UsageError(f"{kind} is no file of a kind: its name must be that of a Python module.")
     home = app.home()
     was_up = local.read(home) is not None
-    check_kinds(lambdas or project.LAMBDAS)
+    if kinds:
+        with local.private_files():
+            lambdas = project.with_kinds(home, kinds)
+    check_kinds(lambdas or project.LAMBDAS, kinds)
     at = local.up(home, port=port, lambdas=lambdas, say=app.screen.note)
     if app.is_json:
         names = ("endpointUrl", "region", "apiUrl", "stateMachineArn", "bucketName", "taskTableName")
@@ -445,13 +441,7 @@ def tasks_list(app: App, limit: int | None) -> int:
 @field("--param", "params", "NAME=VALUE", "A parameter, repeatable; VALUE is JSON or text.", _param, _WHAT)
 @field("--source", "source", "SOURCE", "`tasks`, the whole Task Service (default), or JSON.", _json_or_text)
 @field("--csv", "source", "KEY", "Rows of an uploaded CSV, such as uploads/NAME.csv.", lambda key: {"csv": key})
-@field(
-    "--failed-in",
-    "source",
-    "JOB",
-    "What did not succeed in that job.",
-    lambda job: {"failedIn": _job_id(job)},
-)
+@field("--failed-in", "source", "JOB", "What did not succeed in that job.", lambda job: {"failedIn": _job_id(job)})
 @filter_options
 @how_options("500", "40", "5", "none", "none")
 @option(
@@ -637,11 +627,7 @@ def completion(shell: str) -> int:
 
 
 def main(
-    argv: Sequence[str] | None = None,
-    connect: Connect | None = None,
-    *,
-    is_last: bool = True,
-    advises: bool = True,
+    argv: Sequence[str] | None = None, connect: Connect | None = None, *, is_last: bool = True, advises: bool = True
 ) -> int:
     """Run one command; its exit code.
 

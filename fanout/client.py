@@ -199,12 +199,7 @@ class FanOut:
     """
 
     def __init__(
-        self,
-        deployment: Deployment,
-        *,
-        poll: float | None = None,
-        patience: float = 60.0,
-        outage: float | None = None,
+        self, deployment: Deployment, *, poll: float | None = None, patience: float = 60.0, outage: float | None = None
     ):
         self.deployment = deployment
         self._is_local = deployment.keys is not None
@@ -382,11 +377,7 @@ class FanOut:
 
     def _put_parts(self, upload: Mapping[str, Any], descriptor: int, start: int, size: int) -> list[str]:
         """Send the parts of a large upload, some at a time; the ETags of all, in order."""
-        path, each, stop = (
-            f"/uploads/{quote(upload['uploadId'], safe='')}/parts",
-            upload["partBytes"],
-            Event(),
-        )
+        path, each, stop = (f"/uploads/{quote(upload['uploadId'], safe='')}/parts", upload["partBytes"], Event())
 
         def put(number: int, url: str) -> str:
             offset = (number - 1) * each

@@ -55,11 +55,10 @@ class Demo:
     """The story, told by commands that a reader can run."""
 
     def __init__(self, screen: Screen, home: Path):
-        self.screen, self.home, self.lambdas = screen, home, home / "lambdas"
+        self.screen, self.home = screen, home
 
     def run(self, tasks: int, day: date) -> int:
         csv = self.home / "tasks.csv"
-        shutil.copytree(project.LAMBDAS, self.lambdas, ignore=shutil.ignore_patterns("__pycache__"))
         self.deploy("reminders_broken.py")
         self.show("python", "-m", "fanout.sample", str(tasks), "--output", csv.name)
         with csv.open("w", encoding="utf-8", newline="") as file:
@@ -68,7 +67,7 @@ class Demo:
             self.fanout("tasks", "import", str(csv)),
             self.fanout("run", "--shard-size", "250", "--max-concurrency", "8"),
         ]
-        self.tell("A new kind of job, kinds/reminders.py, writes a reminder for each task that is due today.")
+        self.tell("A new kind of job, reminders.py, writes a reminder for each task that is due today.")
         due = ("--due-after", f"{day}T00:00:00Z", "--due-before", f"{day + timedelta(days=1)}T00:00:00Z")
         how = ("--shard-size", "50", "--tolerated-failure-percentage", "10", "--job-id", "today")
         codes += [self.fanout("run", "--kind", "reminders", *due, *how), self.fanout("failures", "today")]
@@ -85,11 +84,12 @@ class Demo:
 
     def deploy(self, kind: str) -> None:
         """`fanout up` with this file as the kind `reminders`."""
-        shutil.copy(KINDS / kind, self.lambdas / "kinds/reminders.py")
-        self.show("fanout", "up", "--lambdas", self.lambdas.name)
-        check_kinds(self.lambdas)
+        shutil.copy(KINDS / kind, self.home / "reminders.py")
+        self.show("fanout", "up", "--kind", "reminders.py")
+        lambdas = project.with_kinds(self.home, [self.home / "reminders.py"])
+        check_kinds(lambdas)
         # Tied: it ends with this process, even if this process is killed.
-        at = local.up(self.home, lambdas=self.lambdas, tied=True, wait_scale=WAIT_SCALE, say=self.screen.note)
+        at = local.up(self.home, lambdas=lambdas, tied=True, wait_scale=WAIT_SCALE, say=self.screen.note)
         self.screen.say(f"Fan Out is up on {at.endpoint_url}.")
 
     def add_up(self) -> None:

@@ -6,6 +6,7 @@ An installed wheel holds them in fanout/_project; in a checkout they are the fol
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,19 @@ SOURCES = (ROOT / "infra", ROOT / "statemachines")
 # Without the caller's folder in the import path (-P): it may have an `infra`, too.
 _PYTHON = (sys.executable, "-P", "-m")
 _COLOR_SWITCHES = ("FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "PY_COLORS", "PYTHON_COLORS")
+
+
+def with_kinds(home: Path, kinds: Sequence[Path]) -> Path:
+    """A copy of the project's functions in `home`, with these files among its kinds; what they replace is gone.
+
+    Raises OSError.
+    """
+    copy = home / "lambdas"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(LAMBDAS, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    for kind in kinds:
+        shutil.copyfile(kind, copy / "kinds" / kind.name)
+    return copy
 
 
 class SynthesisError(RuntimeError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import random
 from collections.abc import Iterable, Iterator
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from typing import NamedTuple, TextIO
 
 import click
@@ -148,13 +148,10 @@ def _due_at(chance: random.Random, day: date) -> str:
     else:
         return ""
     hour, minute = chance.randint(0, 23), chance.choice((0, 0, 15, 30, 45, 59))
-    due = datetime.combine(day, time(hour, minute)) + timedelta(days=days)
+    due = datetime.combine(day, time(hour, minute), UTC) + timedelta(days=days)
     # People's exports carry the zones that they live in; the moment stays the one chosen above.
     offset = chance.choice((0, 0, 0, 0, 60, 120, -300, 330, 540))
-    if offset == 0:
-        return due.replace(tzinfo=UTC).isoformat().replace("+00:00", "Z")
-    sign, distance = ("+", offset) if offset > 0 else ("-", -offset)
-    return f"{(due + timedelta(minutes=offset)).isoformat()}{sign}{distance // 60:02}:{distance % 60:02}"
+    return due.astimezone(timezone(timedelta(minutes=offset))).isoformat().replace("+00:00", "Z")
 
 
 @click.command()

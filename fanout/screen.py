@@ -32,13 +32,7 @@ _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u
 _STYLES = {"SUCCEEDED": "green", "PARTIAL": "yellow", "FAILED": "red", "STOPPED": "red"}
 
 # The groups of a daily plan, in order, and how they are called here.
-GROUPS = {
-    "overdue": "Overdue",
-    "today": "Today",
-    "thisWeek": "This week",
-    "later": "Later",
-    "undated": "No date",
-}
+GROUPS = {"overdue": "Overdue", "today": "Today", "thisWeek": "This week", "later": "Later", "undated": "No date"}
 _BAR = 30
 # Plain progress lines come no faster.
 _LINE_SECONDS = 3.0
@@ -329,12 +323,7 @@ class Screen:
         left, heading = iter(tasks), True
         while some := list(islice(left, _TASKS_TOGETHER)):
             rows = (
-                (
-                    task.get("dueAt") or "-",
-                    "done" if task["isComplete"] else "open",
-                    task["id"],
-                    safe(task["title"]),
-                )
+                (task.get("dueAt") or "-", "done" if task["isComplete"] else "open", task["id"], safe(task["title"]))
                 for task in some
             )
             self.table({"DUE": 20, "STATE": 5, "ID": 36, "TITLE": None}, rows, heading)

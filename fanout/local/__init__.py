@@ -11,23 +11,17 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fanout import project
 
 from . import server
-from .server import ServerError
+from .server import Say, ServerError, private_files
 
-if TYPE_CHECKING:
-    from .deploy import Assembly
-
-__all__ = ["Local", "LocalError", "ServerError", "down", "map_runs", "read", "up"]
-
-Say = Callable[[str], None]
+__all__ = ["Local", "LocalError", "ServerError", "down", "map_runs", "private_files", "read", "up"]
 
 
 class LocalError(Exception):
@@ -130,19 +124,13 @@ def _deploy(home: Path, running: server.Server, lambdas: Path, say: Say) -> Loca
     if known is not None and known.fingerprint == assembly.fingerprint():
         return known
     outputs = deploy(assembly, running.endpoint_url, say=say)
-    local = _local(assembly, running, outputs)
-    server.write_json(home / "local.json", {_camel(name): value for name, value in asdict(local).items()})
-    return local
-
-
-def _local(assembly: Assembly, running: server.Server, outputs: dict[str, str]) -> Local:
-    missing = {"ApiUrl", "StateMachineArn", "BucketName", "TaskTableName"} - outputs.keys()
-    if missing:
-        raise LocalError(f"The stack {assembly.stack} has no output named {', '.join(sorted(missing))}.")
-    return Local(
+    found = re.fullmatch(r"https://([^./]+)\.execute-api\.[^/]+/([^/]+)/?", outputs["ApiUrl"])
+    assert found is not None
+    local = Local(
         endpoint_url=running.endpoint_url,
         region=server.REGION,
-        api_url=_local_api_url(outputs["ApiUrl"], running.endpoint_url),
+        # The emulator's address of the REST API.
+        api_url=f"{running.endpoint_url}/_aws/execute-api/{found[1]}/{found[2]}/",
         state_machine_arn=outputs["StateMachineArn"],
         bucket_name=outputs["BucketName"],
         task_table_name=outputs["TaskTableName"],
@@ -152,21 +140,15 @@ def _local(assembly: Assembly, running: server.Server, outputs: dict[str, str]) 
         secret_access_key=server.SECRET_ACCESS_KEY,
         fingerprint=assembly.fingerprint(),
     )
-
-
-def _local_api_url(url: str, endpoint_url: str) -> str:
-    """The emulator's address of a REST API whose address on AWS is `url`."""
-    found = re.fullmatch(r"https://([^./]+)\.execute-api\.[^/]+/([^/]+)/?", url)
-    if found is None:
-        raise LocalError(f"The stack's output ApiUrl is '{url}', which is no address of a REST API.")
-    return f"{endpoint_url}/_aws/execute-api/{found[1]}/{found[2]}/"
+    server.write_json(home / "local.json", {_camel(name): value for name, value in asdict(local).items()})
+    return local
 
 
 def _synthesized(home: Path, lambdas: Path, say: Say) -> Path:
     """The cloud assembly of the stack in the home folder; made anew only if something it depends on changed."""
     folder, mark = home / "cdk.out", home / "cdk.out.hash"
     wanted = _content_hash(lambdas)
-    if folder.is_dir() and mark.exists() and mark.read_text() == wanted:
+    if (folder / "manifest.json").exists() and mark.exists() and mark.read_text() == wanted:
         return folder
     say("Synthesizing the stack")
     mark.unlink(missing_ok=True)
@@ -181,21 +163,16 @@ def _synthesized(home: Path, lambdas: Path, say: Say) -> Path:
 
 def _content_hash(lambdas: Path) -> str:
     digest = hashlib.sha256(str(lambdas.resolve()).encode())
-    for path in _files(lambdas):
-        digest.update(f"{path}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+    for path in sorted(path for root in (lambdas, *project.SOURCES) for path in root.rglob("*")):
+        if path.is_file() and path.suffix != ".pyc":
+            digest.update(f"{path}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
-
-
-def _files(lambdas: Path) -> Iterator[Path]:
-    for root in (lambdas, *project.SOURCES):
-        paths = [root] if root.is_file() else sorted(root.rglob("*"))
-        yield from (path for path in paths if path.is_file() and path.suffix != ".pyc")
 
 
 @contextmanager
 def _only_one(home: Path) -> Iterator[None]:
     """Wait until no other process is bringing this home up or taking it down."""
-    with server.private_files():
+    with private_files():
         home.mkdir(parents=True, exist_ok=True)
         with (home / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)

@@ -8,7 +8,6 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 STACK_SECONDS = 120
+TEMPLATE_BUCKET = f"cdk-hnb659fds-assets-{ACCOUNT_ID}-{REGION}"
 # CDK's newest bootstrap version; the template only asks that there be one that is new enough.
 BOOTSTRAP_PARAMETER = "/cdk-bootstrap/hnb659fds/version"
 BOOTSTRAP_VERSION = "30"
@@ -36,84 +36,42 @@ class DeployError(Exception):
 
 
 @dataclass(frozen=True)
-class Asset:
-    """A file of the assembly and where the template expects it."""
-
-    source: Path
-    is_folder: bool
-    bucket: str
-    key: str
-
-    def body(self) -> bytes:
-        return zipped(self.source) if self.is_folder else self.source.read_bytes()
-
-
-@dataclass(frozen=True)
 class Assembly:
-    """A cloud assembly of one stack."""
+    """A cloud assembly of one stack; `assets` are files and folders by the bucket and key that the template names."""
 
-    folder: Path
     stack: str
     template: dict[str, Any]
-    assets: tuple[Asset, ...]
+    assets: dict[tuple[str, str], Path]
 
     @classmethod
     def read(cls, folder: Path) -> Assembly:
-        """Raises DeployError if the folder holds no assembly, or one of several stacks."""
-        try:
-            manifest = json.loads((folder / "manifest.json").read_text())
-        except FileNotFoundError:
-            raise DeployError(f"{folder} is not a cloud assembly: it has no manifest.json.") from None
-        artifacts = manifest["artifacts"]
-        stacks = [
-            (artifact["properties"].get("stackName", name), artifact["properties"]["templateFile"])
-            for name, artifact in artifacts.items()
-            if artifact["type"] == "aws:cloudformation:stack"
-        ]
-        if len(stacks) != 1:
-            raise DeployError(f"{folder} holds {len(stacks)} stacks, but exactly one can be deployed.")
-        name, file = stacks[0]
-        template = json.loads((folder / file).read_text())
-        files = [
-            artifact["properties"]["file"]
-            for artifact in artifacts.values()
-            if artifact["type"] == "cdk:asset-manifest"
-        ]
-        assets = tuple(asset for file in files for asset in _assets(folder, folder / file))
-        return cls(folder, name, template, assets)
+        artifacts = json.loads((folder / "manifest.json").read_text())["artifacts"]
+        ((name, stack),) = [each for each in artifacts.items() if each[1]["type"] == "aws:cloudformation:stack"]
+        assets = {}
+        for artifact in artifacts.values():
+            if artifact["type"] == "cdk:asset-manifest":
+                text = (folder / artifact["properties"]["file"]).read_text()
+                for placeholder, value in (("AccountId", ACCOUNT_ID), ("Region", REGION), ("Partition", "aws")):
+                    text = text.replace(f"${{AWS::{placeholder}}}", value)
+                for entry in json.loads(text)["files"].values():
+                    for to in entry["destinations"].values():
+                        assets[to["bucketName"], to["objectKey"]] = folder / entry["source"]["path"]
+        template = json.loads((folder / stack["properties"]["templateFile"]).read_text())
+        return cls(stack["properties"].get("stackName", name), template, assets)
 
-    def needed(self) -> Iterator[Asset]:
+    def needed(self) -> dict[tuple[str, str], Path]:
         """The assets to upload: a layer's is left out, because the embedded AWS has no layers."""
         layers = {
             resource["Properties"].get("Content", {}).get("S3Key")
             for resource in self.template["Resources"].values()
             if resource["Type"] == "AWS::Lambda::LayerVersion"
         }
-        yield from (asset for asset in self.assets if asset.key not in layers)
+        return {(bucket, key): source for (bucket, key), source in self.assets.items() if key not in layers}
 
     def fingerprint(self) -> str:
         """Changes exactly when a deployment would change something."""
-        keys = sorted(asset.key for asset in self.assets)
-        text = json.dumps([self.stack, self.template, keys], sort_keys=True)
+        text = json.dumps([self.stack, self.template, sorted(key for _, key in self.assets)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _assets(folder: Path, manifest: Path) -> Iterator[Asset]:
-    for entry in json.loads(manifest.read_text())["files"].values():
-        source = entry["source"]
-        for destination in entry["destinations"].values():
-            yield Asset(
-                source=folder / source["path"],
-                is_folder=source["packaging"] == "zip",
-                bucket=_placed(destination["bucketName"]),
-                key=_placed(destination["objectKey"]),
-            )
-
-
-def _placed(name: str) -> str:
-    for placeholder, value in (("AccountId", ACCOUNT_ID), ("Region", REGION), ("Partition", "aws")):
-        name = name.replace(f"${{AWS::{placeholder}}}", value)
-    return name
 
 
 def zipped(folder: Path) -> bytes:
@@ -154,24 +112,19 @@ def deploy(assembly: Assembly, endpoint_url: str, *, say: Say = lambda _: None) 
     client("ssm", endpoint_url).put_parameter(
         Name=BOOTSTRAP_PARAMETER, Value=BOOTSTRAP_VERSION, Type="String", Overwrite=True
     )
-    assets = list(assembly.needed())
+    assets = assembly.needed()
     say(f"Uploading {len(assets)} assets")
-    for bucket in {asset.bucket for asset in assets} | {_template_bucket(assembly)}:
+    for bucket in {bucket for bucket, _ in assets} | {TEMPLATE_BUCKET}:
         s3.create_bucket(Bucket=bucket)
-    for asset in assets:
-        s3.put_object(Bucket=asset.bucket, Key=asset.key, Body=asset.body())
+    for (bucket, key), source in assets.items():
+        s3.put_object(Bucket=bucket, Key=key, Body=zipped(source) if source.is_dir() else source.read_bytes())
     # By URL, as the CDK's command does: a template may be larger than a request may carry.
     key = f"{assembly.fingerprint()}.template.json"
-    s3.put_object(Bucket=_template_bucket(assembly), Key=key, Body=json.dumps(assembly.template).encode())
-    url = f"{endpoint_url}/{_template_bucket(assembly)}/{key}"
+    s3.put_object(Bucket=TEMPLATE_BUCKET, Key=key, Body=json.dumps(assembly.template).encode())
     say(f"Deploying stack {assembly.stack} ({len(assembly.template['Resources'])} resources)")
-    _apply(cloudformation, assembly.stack, url)
+    _apply(cloudformation, assembly.stack, f"{endpoint_url}/{TEMPLATE_BUCKET}/{key}")
     outputs = _described(cloudformation, assembly.stack).get("Outputs", [])
     return {output["OutputKey"]: output["OutputValue"] for output in outputs}
-
-
-def _template_bucket(assembly: Assembly) -> str:
-    return assembly.assets[0].bucket if assembly.assets else f"cdk-hnb659fds-assets-{ACCOUNT_ID}-{REGION}"
 
 
 def _apply(cloudformation: Any, stack: str, template_url: str) -> None:

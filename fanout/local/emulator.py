@@ -1,9 +1,9 @@
 """The server process of the embedded AWS: ministack with its gaps closed.
 
-`main` with the arguments FD TOKEN [LIFELINE] serves on the listening socket FD. `TOKEN` marks the process in
-the process table as one of ours. If the file descriptor LIFELINE is given, the server ends when the process that
-holds its other end does. It is started with `python -c`: a main module that is a file would be imported into every
-process that the fork server makes. server.py builds the environment that this module and ministack read.
+`main` with the arguments FD TOKEN LIFELINE serves on the listening socket FD. `TOKEN` marks the process in the process
+table as one of ours. The server ends when the other end of the pipe LIFELINE is closed before a byte comes. It is
+started with `python -c`: a main module that is a file would be imported into every process that the fork server makes.
+server.py builds the environment that this module and ministack read.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def local_only(app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> Callab
             await app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        host = headers.get(b"host", b"").decode("latin-1").rpartition(":")[0]
+        # Without a port if that is the scheme's own, 80.
+        host = headers.get(b"host", b"").decode("latin-1").partition(":")[0]
         if b"origin" in headers or not (host in ("127.0.0.1", "localhost") or host.endswith(".localhost")):
             await send({"type": "http.response.start", "status": 403, "headers": [(b"content-length", b"0")]})
             await send({"type": "http.response.body", "body": b""})
@@ -45,12 +46,8 @@ def local_only(app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> Callab
 
         async def without_cors(message: Any) -> None:
             if message["type"] == "http.response.start":
-                wildcard = [
-                    (name, value)
-                    for name, value in message["headers"]
-                    if not name.lower().startswith(b"access-control-")
-                ]
-                message = {**message, "headers": wildcard}
+                kept = [each for each in message["headers"] if not each[0].lower().startswith(b"access-control-")]
+                message = {**message, "headers": kept}
             await send(message)
 
         await app(scope, receive, without_cors)
@@ -59,13 +56,14 @@ def local_only(app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> Callab
 
 
 def _end_with(lifeline: int) -> None:
-    """Wait for the other end of `lifeline` to close, then end the server and all that it started."""
-    os.read(lifeline, 1)
-    os.killpg(0, signal.SIGKILL)
+    """End the server and all that it started when the other end of `lifeline` is closed before a byte comes."""
+    if not os.read(lifeline, 1):
+        os.killpg(0, signal.SIGKILL)
 
 
 def main() -> NoReturn:
-    listener, _token, *rest = sys.argv[1:]
+    listener, _token, lifeline = sys.argv[1:]
+    threading.Thread(target=_end_with, args=(int(lifeline),), daemon=True).start()
     # Nothing is written to where the project is.
     sys.path[0] = str(Path.cwd())
     os.chdir(tempfile.gettempdir())
@@ -74,8 +72,6 @@ def main() -> NoReturn:
     # macOS names a hard limit that it then refuses.
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    if rest:
-        threading.Thread(target=_end_with, args=(int(rest[0]),), daemon=True).start()
     try:
         close_all()
     except IncompatibleMinistackError as error:

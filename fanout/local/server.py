@@ -63,9 +63,8 @@ class Server:
 
     def is_alive(self) -> bool:
         """Whether the process exists, answering or not."""
-        popen = _started.get(self.pid)
-        if popen is not None and popen.poll() is not None:
-            return False
+        if popen := _started.get(self.pid):
+            return popen.poll() is None
         return self.token in _command_line(self.pid)
 
     def answers(self, seconds: float = ANSWER_SECONDS) -> bool:
@@ -93,12 +92,7 @@ def find(home: Path) -> Server | None:
 
 
 def start(
-    home: Path,
-    *,
-    port: int | None = None,
-    tied: bool = False,
-    wait_scale: float = 1.0,
-    say: Say = lambda _: None,
+    home: Path, *, port: int | None = None, tied: bool = False, wait_scale: float = 1.0, say: Say = lambda _: None
 ) -> Server:
     """Start the home's server and wait until it answers; the running one, if there is one.
 
@@ -131,11 +125,12 @@ def stop(home: Path) -> bool:
     """
     home = home.resolve()
     server = find(home)
-    if server is not None and server.is_alive():
-        # There is nothing to save: its state is in its memory. The whole group goes at once, so that no function
-        # runs on without its server.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGKILL)
+    if server is not None:
+        if server.is_alive():
+            # There is nothing to save: its state is in its memory. The whole group goes at once, so that no function
+            # runs on without its server.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGKILL)
         _await_end(server)
     for name in ("server.json", "local.json", "map-runs.jsonl"):
         (home / name).unlink(missing_ok=True)
@@ -176,32 +171,34 @@ def _listener(port: int | None) -> Iterator[socket.socket]:
 
 
 @contextlib.contextmanager
-def _lifeline(tied: bool) -> Iterator[int | None]:
-    """The end of a pipe whose other end stays open exactly as long as this process lives."""
-    if not tied:
-        yield None
-        return
+def _lifeline(tied: bool) -> Iterator[int]:
+    """The end of a pipe that a server watches: it ends when the other end is closed before a byte comes.
+
+    So it does if this process is interrupted or killed while it starts the server; if `tied`, also later.
+    """
     ours, theirs = os.pipe()
-    os.set_inheritable(theirs, False)
-    _lifelines.append(theirs)
     try:
         yield ours
+        if tied:
+            _lifelines.append(os.dup(theirs))
+        else:
+            os.write(theirs, b"1")
     finally:
+        os.close(theirs)
         os.close(ours)
 
 
 _lifelines: list[int] = []
 
 
-def _launch(home: Path, listener: socket.socket, lifeline: int | None, wait_scale: float) -> Server:
+def _launch(home: Path, listener: socket.socket, lifeline: int, wait_scale: float) -> Server:
     tmp = home / "tmp"
     _remove(tmp)
     tmp.mkdir(parents=True)
     port = listener.getsockname()[1]
     token = f"fanout-{secrets.token_hex(8)}"
-    fds = [listener.fileno()] + ([] if lifeline is None else [lifeline])
     program = "from fanout.local.emulator import main; main()"
-    command = [sys.executable, "-c", program, str(fds[0]), token, *map(str, fds[1:])]
+    command = [sys.executable, "-c", program, str(listener.fileno()), token, str(lifeline)]
     # Not the file of an earlier start, which others may be able to read.
     (home / "server.log").unlink(missing_ok=True)
     with (home / "server.log").open("wb") as log:
@@ -213,7 +210,7 @@ def _launch(home: Path, listener: socket.socket, lifeline: int | None, wait_scal
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            pass_fds=fds,
+            pass_fds=(listener.fileno(), lifeline),
         )
     _started[popen.pid] = popen
     server = Server(pid=popen.pid, port=port, token=token)

@@ -189,12 +189,7 @@ class DistributedMap:
             return
         child["input"] = json.dumps(data)
         # A child is an execution of its own: $$.Execution is the child's, and there is no $$.Map.
-        own = {
-            "Id": child["executionArn"],
-            "Name": child["name"],
-            "Input": data,
-            "StartTime": child["startDate"],
-        }
+        own = {"Id": child["executionArn"], "Name": child["name"], "Input": data, "StartTime": child["startDate"]}
         ctx = {
             "QueryLanguage": self.ctx.get("QueryLanguage", "JSONPath"),
             "Execution": self.ctx["Execution"] | own,

@@ -12,17 +12,7 @@ from typing import Any
 from ministack.services import stepfunctions as sf
 
 from . import replace
-from .execution_history import (
-    Control,
-    Data,
-    HaltedError,
-    add_event,
-    controls,
-    current,
-    error,
-    fail_execution,
-    finish,
-)
+from .execution_history import Control, Data, HaltedError, add_event, controls, current, error, fail_execution, finish
 from .paths import require_path
 from .payload_limit import limited
 

@@ -177,13 +177,7 @@ class Worker:
     def _invoke(self, event: object, request_id: str, arn: str, trace_id: str | None) -> dict[str, Any]:
         timeout = float(self.config.get("Timeout", 3))
         deadline = time.time() + timeout
-        call = {
-            "event": event,
-            "requestId": request_id,
-            "arn": arn,
-            "deadline": deadline,
-            "traceId": trace_id,
-        }
+        call = {"event": event, "requestId": request_id, "arn": arn, "deadline": deadline, "traceId": trace_id}
         with contextlib.suppress(OSError):
             os.truncate(self._log, 0)
         answer = self._ask(request_id, deadline, json.dumps(call).encode() + b"\n")

@@ -24,8 +24,7 @@ def number(state: Data, name: str, data: Any, ctx: Data) -> Any:
     if path is not None and (isinstance(value, bool) or not isinstance(value, types)):
         shown = value if isinstance(value, str) else json.dumps(value)
         raise error(
-            "States.Runtime",
-            f'The {name}Path field refers to value "{shown}" which is not a valid {kind}: {path}',
+            "States.Runtime", f'The {name}Path field refers to value "{shown}" which is not a valid {kind}: {path}'
         )
     if value is not None and value < 0:
         raise error("States.Runtime", f"{name} cannot be negative.")

@@ -4,10 +4,12 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from fanout import cli
+from fanout import cli, local
 from fanout.check import KindError, check_kinds
 
 ROOT = Path(__file__).parents[3]
@@ -69,3 +71,35 @@ def test_up_refuses_a_broken_kind_before_it_starts_anything(
     assert not (tmp_path / "home").exists()
     assert cli.main(["up", "--lambdas", str(lambdas), "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["error"]["name"] == "KindError"
+
+
+def test_up_deploys_the_given_kinds_beside_the_shipped_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FANOUT_HOME", str(tmp_path / "home"))
+    staged: list[Path] = []
+
+    def up(home: Path, *, lambdas: Path, **_: Any) -> Any:
+        staged.append(lambdas)
+        return SimpleNamespace(endpoint_url="http://127.0.0.1:1")
+
+    monkeypatch.setattr(local, "up", up)
+    shipped = {path.name for path in (ROOT / "lambdas/kinds").glob("*.py")}
+    mine, other = tmp_path / "mine.py", tmp_path / "other.py"
+    for kind in (mine, other):
+        code = (ROOT / "fanout/demo_kinds/reminders_fixed.py").read_text()
+        kind.write_text(code.replace('name = "reminders"', f'name = "{kind.stem}"'))
+    for kinds in ([mine, other], [mine]):
+        assert cli.main(["up", *(word for kind in kinds for word in ("--kind", str(kind)))]) == 0
+        assert {path.name for path in (staged[-1] / "kinds").glob("*.py")} == shipped | {kind.name for kind in kinds}
+    assert (staged[-1] / "fan_out/worker.py").is_file()
+    assert (tmp_path / "home").stat().st_mode & 0o777 == 0o700
+
+
+def test_up_names_a_broken_kind_by_the_file_that_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FANOUT_HOME", str(tmp_path / "home"))
+    kind = tmp_path / "mine.py"
+    kind.write_text("x = 1\ndef f(:\n")
+    assert cli.main(["up", "--kind", str(kind)]) == 1
+    assert f"{kind}, line 2: SyntaxError" in capsys.readouterr().err
+    assert not (tmp_path / "home/server.json").exists()

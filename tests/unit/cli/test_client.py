@@ -200,6 +200,13 @@ def test_a_filter_is_sent_as_the_api_spells_it(api: FakeApi, there: FanOut) -> N
         assert request.query["dueBefore"] == "2026-11-23T00:00:00+01:00"
 
 
+@pytest.mark.parametrize("time", ["2026-11-23 10:15", "a+b c:d/e~f%g&h=é", ""])
+def test_a_query_is_signed_as_it_is_sent(api: FakeApi, there: FanOut, time: str) -> None:
+    list(there.tasks({"dueBefore": time}))
+    assert api.requests[0].is_signed
+    assert api.requests[0].query["dueBefore"] == time
+
+
 # -- links -----------------------------------------------------------------------------------------------
 
 
@@ -376,7 +383,7 @@ def test_a_refused_part_ends_the_upload(api: FakeApi, there: FanOut, tmp_path: P
 
 
 def test_a_file_that_shrinks_meanwhile_is_refused(
-    api: FakeApi, there: FanOut, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    there: FanOut, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with csv(tmp_path, b"x" * 7000) as file:
         monkeypatch.setattr("os.pread", lambda *_: b"")
@@ -458,7 +465,7 @@ def test_a_local_server_that_is_gone_says_what_to_do() -> None:
 @pytest.fixture
 def own_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDOWN")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     monkeypatch.setenv("AWS_SESSION_TOKEN", "a-token")
     monkeypatch.delenv("AWS_PROFILE", raising=False)
 
