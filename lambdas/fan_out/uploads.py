@@ -101,10 +101,7 @@ class Uploads:
         """Links for up to 100 parts. Raises UploadNotFoundError for what is no id of an upload."""
         name, s3_id = _parsed(upload_id)
         last = min(asked.first + LINKS - 1, MOST_PARTS)
-        return {
-            "urls": self._part_links(name, s3_id, asked.first, last),
-            "expiresIn": LINK_SECONDS,
-        }
+        return {"urls": self._part_links(name, s3_id, asked.first, last), "expiresIn": LINK_SECONDS}
 
     def complete(self, upload_id: str, asked: Completion) -> dict[str, Any]:
         """Join the parts into the object; safe to repeat. Raises UploadNotFoundError, InvalidRequestError."""

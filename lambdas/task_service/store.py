@@ -45,8 +45,7 @@ Fields = Mapping[str, str | bool | None]
 class Stored:
     """A task with the idempotency keys of its effects, which are internal.
 
-    `create_key` is the key of the internal write that created it, `effect_key` that of the last one that
-    changed it.
+    `create_key` is the key of the internal write that created it, `effect_key` that of the last one that changed it.
     """
 
     task: Task
@@ -180,20 +179,13 @@ class TaskStore:
             raise TaskNotFoundError(task_id)
 
     def page(
-        self,
-        listing: Listing,
-        *,
-        after: str | None,
-        limit: int,
-        has_time: Callable[[], bool],
-        consistent: bool,
+        self, listing: Listing, *, after: str | None, limit: int, has_time: Callable[[], bool], consistent: bool
     ) -> Page:
         """Up to `limit` tasks of the listing, from behind the task `after` on.
 
-        One call reads at most MOST_SCANS scan pages, stops when `has_time` says no, and answers at most
-        MOST_PAGE_BYTES of tasks; so fewer tasks than `limit`, even none, do not mean that the listing has
-        ended: only `last_id` None means that. A task that exists throughout a listing is in exactly one of
-        its pages.
+        One call reads at most MOST_SCANS scan pages, stops when `has_time` says no, and answers at most MOST_PAGE_BYTES
+        of tasks; so fewer tasks than `limit`, even none, do not mean that the listing has ended: only `last_id` None
+        means that. A task that exists throughout a listing is in exactly one of its pages.
         """
         tasks: list[Task] = []
         size = 0
@@ -223,8 +215,7 @@ class TaskStore:
             if last_key is None:
                 return Page(tasks, None)
             after = last_key
-            # A filter that lets little through makes for many empty pages: read more at once the longer it
-            # takes.
+            # A filter that lets little through makes for many empty pages: read more at once the longer it takes.
             if listing.filter != EVERYTHING:
                 growth *= _SCAN_GROWTH
         return Page(tasks, after)
@@ -234,10 +225,7 @@ class TaskStore:
         with translated():
             answer = self._client.batch_get_item(
                 RequestItems={
-                    self._table: {
-                        "Keys": [{"id": {"S": task_id}} for task_id in task_ids],
-                        "ConsistentRead": True,
-                    }
+                    self._table: {"Keys": [{"id": {"S": task_id}} for task_id in task_ids], "ConsistentRead": True}
                 }
             )
         found = [_stored(item) for item in answer["Responses"].get(self._table, [])]
@@ -249,8 +237,7 @@ class TaskStore:
     def commit(self, effects: Sequence[Creation | Change]) -> list[Refusal]:
         """Apply at most MOST_ITEMS effects on different tasks, all or none.
 
-        Returns nothing if all are applied, else what stands against each. ThrottledError leaves open whether
-        they are.
+        Returns nothing if all are applied, else what stands against each. ThrottledError leaves open whether they are.
         """
         with translated():
             try:

@@ -62,11 +62,7 @@ def list_tasks(request: Request) -> Answer:
     faults.raise_any()
     after = _tokens().read(query["pageToken"], listing) if "pageToken" in query else None
     page = _store().page(
-        listing,
-        after=after,
-        limit=limit,
-        has_time=aws.time_for_one_more_call(request.context),
-        consistent=False,
+        listing, after=after, limit=limit, has_time=aws.time_for_one_more_call(request.context), consistent=False
     )
     answer: dict[str, Any] = {"tasks": [task.to_json() for task in page.tasks]}
     if page.last_id is not None:

@@ -38,11 +38,7 @@ def _not_blank(text: str) -> str:
 
 Title = Annotated[
     str,
-    Field(
-        min_length=1,
-        max_length=TITLE_CHARACTERS,
-        description=f"a text of 1 to {TITLE_CHARACTERS} characters",
-    ),
+    Field(min_length=1, max_length=TITLE_CHARACTERS, description=f"a text of 1 to {TITLE_CHARACTERS} characters"),
     AfterValidator(_not_blank),
     AfterValidator(_without_controls),
 ]

@@ -64,9 +64,8 @@ _DONE: Final = {Create: "created", Update: "updated"}
 class Outcome:
     """The outcome of one write.
 
-    `outcome` is created, updated, unchanged, invalid, conflict, missing or throttled. `repeated` says of an
-    unchanged one that this same write had taken effect before, so that its sender can count it as done by
-    itself.
+    `outcome` is created, updated, unchanged, invalid, conflict, missing or throttled. `repeated` says of an unchanged
+    one that this same write had taken effect before, so that its sender can count it as done by itself.
     """
 
     task_id: str | None
