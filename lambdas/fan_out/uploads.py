@@ -11,8 +11,8 @@ from typing import Annotated, Any, Final
 from botocore.exceptions import ClientError
 from pydantic import Field
 
-from common.errors import Fault, FaultyError, InvalidRequestError
-from common.models import M, Sent, parse
+from common.errors import Fault, InvalidRequestError
+from common.models import Sent
 from fan_out.aws import clients as aws
 from fan_out.aws.storage import Bucket
 from fan_out.errors import UploadNotFoundError
@@ -48,13 +48,6 @@ class Completion(Sent):
     etags: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(
         min_length=1, max_length=MOST_PARTS, description=_ETAGS_RULE
     )
-
-
-def read(model: type[M], document: Any, error: type[FaultyError] = InvalidRequestError) -> M:
-    parsed = parse(model, document)
-    if isinstance(parsed, list):
-        raise error(parsed)
-    return parsed
 
 
 def named_id(key: str) -> str | None:
