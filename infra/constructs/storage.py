@@ -19,12 +19,7 @@ class Storage(Construct):
     """
 
     def __init__(
-        self,
-        scope: Construct,
-        id_: str,
-        *,
-        removal_policy: cdk.RemovalPolicy,
-        jobs_kept: cdk.Duration | None,
+        self, scope: Construct, id_: str, *, removal_policy: cdk.RemovalPolicy, jobs_kept: cdk.Duration | None
     ) -> None:
         super().__init__(scope, id_)
         self.table = dynamodb.Table(

@@ -68,11 +68,7 @@ class Workflow(Construct):
             enforce_ssl=True,
             retention_period=cdk.Duration.days(14),
         )
-        acknowledge(
-            self.dead_letters,
-            "SQS3",
-            "It is itself the dead-letter queue, of the rule and of the Finalizer.",
-        )
+        acknowledge(self.dead_letters, "SQS3", "It is itself the dead-letter queue, of the rule and of the Finalizer.")
         self.functions["Finalizer"] = add_function(
             self,
             FUNCTIONS["Finalizer"],
@@ -163,10 +159,7 @@ class Workflow(Construct):
             event_pattern=events.EventPattern(
                 source=["aws.states"],
                 detail_type=["Step Functions Execution Status Change"],
-                detail={
-                    "stateMachineArn": [self.machine.state_machine_arn],
-                    "status": ENDED_EARLY,
-                },
+                detail={"stateMachineArn": [self.machine.state_machine_arn], "status": ENDED_EARLY},
             ),
         )
         rule.add_target(

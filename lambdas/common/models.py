@@ -5,7 +5,7 @@ The description of a field is its rule, as the sentence `FIELD is VALUE, but mus
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -29,19 +29,26 @@ def narrowed(addition: str) -> PydanticCustomError:
     return PydanticCustomError(_NARROWED, "{addition}", {"addition": addition})
 
 
-def parse(model: type[M], value: object, *, whole: str = "body", prefix: str = "") -> M | list[Fault]:
-    """The parsed model, or every fault; `whole` names a value that is no object, `prefix` stands before its fields."""
-    if not isinstance(value, Mapping):
-        return [Fault(whole, value, f"an object with {', '.join(_fields(model))}")]
-    # Unknown names are found here: pydantic cannot carry every name that JSON can spell.
+def parse(
+    model: type[M], value: object, error: Callable[[list[Fault]], Exception], *, whole: str = "body", prefix: str = ""
+) -> M:
+    """The parsed model. Raises `error` with every fault.
+
+    `whole` names a value that is no object, `prefix` stands before its fields.
+    """
     known = _fields(model)
-    unknown = [UnknownField(f"{prefix}{key}", value[key], known) for key in value if key not in known]
+    if not isinstance(value, Mapping):
+        raise error([Fault(whole, value, f"an object with {', '.join(known)}")])
+    # Unknown names are found here: pydantic cannot carry every name that JSON can spell.
+    unknown: list[Fault] = [UnknownField(f"{prefix}{key}", value[key], known) for key in value if key not in known]
     try:
         parsed = model.model_validate({key: value[key] for key in value if key in known}, by_alias=True, by_name=False)
-    except ValidationError as error:
-        found = (_fault(model, detail, prefix) for detail in error.errors(include_url=False))
-        return [*{fault.field: fault for fault in found}.values(), *unknown]
-    return list(unknown) or parsed
+    except ValidationError as invalid:
+        found = (_fault(model, detail, prefix) for detail in invalid.errors(include_url=False))
+        raise error([*{fault.field: fault for fault in found}.values(), *unknown]) from None
+    if unknown:
+        raise error(unknown)
+    return parsed
 
 
 def _fault(model: type[BaseModel], detail: Any, prefix: str) -> Fault:

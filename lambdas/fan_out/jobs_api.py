@@ -10,11 +10,12 @@ from aws_lambda_powertools.logging import Logger, correlation_paths
 from aws_lambda_powertools.metrics import Metrics
 
 from common.errors import Fault, Faults, InvalidRequestError, UnsupportedMediaTypeError
+from common.models import parse
 from common.rest import JSON, Answer, Api, Request
 from fan_out.aws.settings import settings
 from fan_out.aws.storage import Bucket
 from fan_out.jobs import STATUSES, Jobs
-from fan_out.uploads import Completion, NewUpload, PartsAsked, Uploads, read
+from fan_out.uploads import Completion, NewUpload, PartsAsked, Uploads
 
 # Bytes. API Gateway and Lambda carry 6 MB with all that is around the body, and a binary one is a third longer.
 LARGEST_CSV: Final = 4_000_000
@@ -91,18 +92,19 @@ def stop(request: Request) -> Answer:
 
 @api.route("POST /uploads")
 def open_upload(request: Request) -> Answer:
-    return Answer(201, uploads().open(read(NewUpload, _document(request))))
+    return Answer(201, uploads().open(parse(NewUpload, _document(request), InvalidRequestError)))
 
 
 @api.route("POST /uploads/{id}/parts")
 def more_parts(request: Request) -> Answer:
-    return Answer(200, uploads().parts(request.parameters["id"], read(PartsAsked, _document(request))))
+    asked = parse(PartsAsked, _document(request), InvalidRequestError)
+    return Answer(200, uploads().parts(request.parameters["id"], asked))
 
 
 @api.route("POST /uploads/{id}/complete")
 def complete_upload(request: Request) -> Answer:
-    document = request.json(LARGEST_COMPLETION, is_optional=True)
-    return Answer(200, uploads().complete(request.parameters["id"], read(Completion, document)))
+    asked = parse(Completion, request.json(LARGEST_COMPLETION, is_optional=True), InvalidRequestError)
+    return Answer(200, uploads().complete(request.parameters["id"], asked))
 
 
 @api.route("POST /tasks/upload")

@@ -32,10 +32,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         # Step Functions forgets names after 90 days; what is left of the job would pass for this one's work.
         allowed = "a name that no job has whose objects are still kept"
         raise InvalidJobError(
-            f'jobId is "{plan.job_id}", but must be {allowed}.',
-            field="jobId",
-            value=plan.job_id,
-            allowed=allowed,
+            f'jobId is "{plan.job_id}", but must be {allowed}.', field="jobId", value=plan.job_id, allowed=allowed
         )
     return {"jobId": plan.job_id, "segments": list(range(plan.segments)), "error": None}
 

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Final
 from botocore.exceptions import ClientError
 from pydantic import Field
 
-from common.errors import Fault, FaultyError, InvalidRequestError
-from common.models import M, Sent, parse
+from common.errors import Fault, InvalidRequestError
+from common.models import Sent
 from fan_out.aws import clients as aws
 from fan_out.aws.storage import Bucket
 from fan_out.errors import UploadNotFoundError
@@ -48,13 +48,6 @@ class Completion(Sent):
     etags: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(
         min_length=1, max_length=MOST_PARTS, description=_ETAGS_RULE
     )
-
-
-def read(model: type[M], document: Any, error: type[FaultyError] = InvalidRequestError) -> M:
-    parsed = parse(model, document)
-    if isinstance(parsed, list):
-        raise error(parsed)
-    return parsed
 
 
 def named_id(key: str) -> str | None:
@@ -101,10 +94,7 @@ class Uploads:
         """Links for up to 100 parts. Raises UploadNotFoundError for what is no id of an upload."""
         name, s3_id = _parsed(upload_id)
         last = min(asked.first + LINKS - 1, MOST_PARTS)
-        return {
-            "urls": self._part_links(name, s3_id, asked.first, last),
-            "expiresIn": LINK_SECONDS,
-        }
+        return {"urls": self._part_links(name, s3_id, asked.first, last), "expiresIn": LINK_SECONDS}
 
     def complete(self, upload_id: str, asked: Completion) -> dict[str, Any]:
         """Join the parts into the object; safe to repeat. Raises UploadNotFoundError, InvalidRequestError."""

@@ -33,9 +33,7 @@ class DayParams(Params):
     """Parameters of a kind that looks at a day; without `asOf` it is the day of the job's start."""
 
     as_of: Annotated[Timestamp, AfterValidator(_has_a_week_around)] | None = Field(
-        None,
-        alias="asOf",
-        description='an ISO 8601 timestamp with a zone, such as "2026-11-23T09:00:00+01:00"',
+        None, alias="asOf", description='an ISO 8601 timestamp with a zone, such as "2026-11-23T09:00:00+01:00"'
     )
     time_zone: Annotated[str, AfterValidator(_zone)] = Field(
         "UTC", alias="timeZone", description='the IANA name of a time zone, such as "Europe/Berlin"'

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools.logging import Logger
 from aws_lambda_powertools.metrics import Metrics, MetricUnit
 
-from task_service import aws, listing, settings
-from task_service.store import TaskStore
-from task_service.tokens import PageTokens
+from task_service import aws, listing
+from task_service.resources import page_tokens, store
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
 logger = Logger()
 metrics = Metrics()
-
-
-@cache
-def _parts() -> tuple[TaskStore, PageTokens]:
-    own = settings.load(page_tokens=True)
-    return TaskStore(aws.dynamodb(), own.task_table_name), PageTokens(aws.secret(own.page_token_secret_arn))
 
 
 @metrics.log_metrics
@@ -35,7 +27,6 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """
     metrics.add_metric(name="Requests", unit=MetricUnit.Count, value=1)
     request = listing.parse(event)
-    store, tokens = _parts()
-    answer = listing.answer(request, store, tokens, has_time=aws.time_for_one_more_call(context))
+    answer = listing.answer(request, store(), page_tokens(), has_time=aws.time_for_one_more_call(context))
     metrics.add_metric(name="TasksListed", unit=MetricUnit.Count, value=len(answer["tasks"]))
     return answer

@@ -61,11 +61,7 @@ def parse(event: object) -> ListRequest | LookupRequest:
 
 
 def answer(
-    request: ListRequest | LookupRequest,
-    store: TaskStore,
-    tokens: PageTokens,
-    *,
-    has_time: Callable[[], bool],
+    request: ListRequest | LookupRequest, store: TaskStore, tokens: PageTokens, *, has_time: Callable[[], bool]
 ) -> dict[str, Any]:
     """`{tasks, cursor}` for a listing, `{tasks}` for a look-up: those that exist and match, in the ids' order.
 

@@ -45,8 +45,7 @@ Fields = Mapping[str, str | bool | None]
 class Stored:
     """A task with the idempotency keys of its effects, which are internal.
 
-    `create_key` is the key of the internal write that created it, `effect_key` that of the last one that
-    changed it.
+    `create_key` is the key of the internal write that created it, `effect_key` that of the last one that changed it.
     """
 
     task: Task
@@ -63,22 +62,25 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
-class Creation:
-    """Write the task if there is none with its id."""
+class Create:
+    """Write the task, once, if there is none with its id. `key` is the idempotency key of the effect."""
 
     task: Task
     key: str
 
+    @property
+    def task_id(self) -> str:
+        return self.task.id
+
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """Give the task these fields if it is at this version."""
+class Update:
+    """Give the task these fields, once, if it is at `version`."""
 
     task_id: str
     key: str
     version: int
     fields: Fields
-    now: str
 
 
 class Refusal(Enum):
@@ -132,13 +134,13 @@ class TaskStore:
 
         Raises TaskNotFoundError, VersionConflictError.
         """
-        change = Change(task_id=task_id, key="", version=version, fields=fields, now=now)
+        update = _update(Update(task_id, "", version, fields), now)
         try:
             with translated():
                 try:
                     answer = self._client.update_item(
                         TableName=self._table,
-                        **_update(change),
+                        **update,
                         ReturnValues="ALL_NEW",
                         ReturnValuesOnConditionCheckFailure="ALL_OLD",
                     )
@@ -180,20 +182,13 @@ class TaskStore:
             raise TaskNotFoundError(task_id)
 
     def page(
-        self,
-        listing: Listing,
-        *,
-        after: str | None,
-        limit: int,
-        has_time: Callable[[], bool],
-        consistent: bool,
+        self, listing: Listing, *, after: str | None, limit: int, has_time: Callable[[], bool], consistent: bool
     ) -> Page:
         """Up to `limit` tasks of the listing, from behind the task `after` on.
 
-        One call reads at most MOST_SCANS scan pages, stops when `has_time` says no, and answers at most
-        MOST_PAGE_BYTES of tasks; so fewer tasks than `limit`, even none, do not mean that the listing has
-        ended: only `last_id` None means that. A task that exists throughout a listing is in exactly one of
-        its pages.
+        One call reads at most MOST_SCANS scan pages, stops when `has_time` says no, and answers at most MOST_PAGE_BYTES
+        of tasks; so fewer tasks than `limit`, even none, do not mean that the listing has ended: only `last_id` None
+        means that. A task that exists throughout a listing is in exactly one of its pages.
         """
         tasks: list[Task] = []
         size = 0
@@ -223,8 +218,7 @@ class TaskStore:
             if last_key is None:
                 return Page(tasks, None)
             after = last_key
-            # A filter that lets little through makes for many empty pages: read more at once the longer it
-            # takes.
+            # A filter that lets little through makes for many empty pages: read more at once the longer it takes.
             if listing.filter != EVERYTHING:
                 growth *= _SCAN_GROWTH
         return Page(tasks, after)
@@ -234,10 +228,7 @@ class TaskStore:
         with translated():
             answer = self._client.batch_get_item(
                 RequestItems={
-                    self._table: {
-                        "Keys": [{"id": {"S": task_id}} for task_id in task_ids],
-                        "ConsistentRead": True,
-                    }
+                    self._table: {"Keys": [{"id": {"S": task_id}} for task_id in task_ids], "ConsistentRead": True}
                 }
             )
         found = [_stored(item) for item in answer["Responses"].get(self._table, [])]
@@ -246,15 +237,14 @@ class TaskStore:
         unread = {key["id"]["S"] for key in left["Keys"]} if left else set()
         return {stored.task.id: stored for stored in found}, unread
 
-    def commit(self, effects: Sequence[Creation | Change]) -> list[Refusal]:
+    def commit(self, effects: Sequence[Create | Update], now: str) -> list[Refusal]:
         """Apply at most MOST_ITEMS effects on different tasks, all or none.
 
-        Returns nothing if all are applied, else what stands against each. ThrottledError leaves open whether
-        they are.
+        Returns nothing if all are applied, else what stands against each. ThrottledError leaves open whether they are.
         """
         with translated():
             try:
-                self._client.transact_write_items(TransactItems=[self._item_of(effect) for effect in effects])
+                self._client.transact_write_items(TransactItems=[self._item_of(effect, now) for effect in effects])
             except self._client.exceptions.TransactionCanceledException as cancelled:
                 reasons: list[dict[str, Any]] = cast("Any", cancelled.response).get("CancellationReasons", [])
                 if len(reasons) != len(effects):
@@ -284,9 +274,9 @@ class TaskStore:
         last_id = last_key["id"]["S"] if last_key else None
         return cast("list[dict[str, Any]]", answer["Items"]), last_id
 
-    def _item_of(self, effect: Creation | Change) -> TransactWriteItemTypeDef:
-        if isinstance(effect, Change):
-            return {"Update": cast("Any", {"TableName": self._table, **_update(effect)})}
+    def _item_of(self, effect: Create | Update, now: str) -> TransactWriteItemTypeDef:
+        if isinstance(effect, Update):
+            return {"Update": cast("Any", {"TableName": self._table, **_update(effect, now)})}
         return {
             "Put": {
                 "TableName": self._table,
@@ -329,12 +319,8 @@ def _filter_expression(wanted: TaskFilter) -> dict[str, Any]:
     }
 
 
-def _update(change: Change) -> dict[str, Any]:
-    fields: dict[str, str | bool | int | None] = {
-        **change.fields,
-        "updatedAt": change.now,
-        "version": change.version + 1,
-    }
+def _update(change: Update, now: str) -> dict[str, Any]:
+    fields: dict[str, str | bool | int | None] = {**change.fields, "updatedAt": now, "version": change.version + 1}
     if change.key:
         fields["effectKey"] = change.key
     kept = {name: value for name, value in fields.items() if value is not None}

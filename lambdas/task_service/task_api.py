@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from aws_lambda_powertools.logging import Logger, correlation_paths
@@ -14,9 +13,9 @@ from common import timestamps
 from common.errors import Faults
 from common.rest import Answer, Api, Request
 from common.task import ID_ALLOWED, Task, is_id
-from task_service import aws, filters, settings, validation
-from task_service.store import TaskStore
-from task_service.tokens import Listing, PageTokens
+from task_service import aws, filters, validation
+from task_service.resources import page_tokens, store
+from task_service.tokens import Listing
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -33,21 +32,11 @@ tracer = Tracer()
 api = Api(logger, metrics)
 
 
-@cache
-def _store() -> TaskStore:
-    return TaskStore(aws.dynamodb(), settings.load(page_tokens=True).task_table_name)
-
-
-@cache
-def _tokens() -> PageTokens:
-    return PageTokens(aws.secret(settings.load(page_tokens=True).page_token_secret_arn))
-
-
 @api.route("POST /tasks")
 def create(request: Request) -> Answer:
     content = validation.new_task(request.json(LARGEST_BODY))
     task = Task.new(str(uuid.uuid4()), content.model_dump(by_alias=True), timestamps.now())
-    _store().create(task)
+    store().create(task)
     return Answer(201, task.to_json(), {"Location": request.location(f"/tasks/{task.id}")})
 
 
@@ -60,24 +49,20 @@ def list_tasks(request: Request) -> Answer:
     listing = Listing(filters.read(wanted, faults, prefix=""))
     limit = faults.read_whole("limit", query.get("limit", str(DEFAULT_LIMIT)), 1, LARGEST_LIMIT)
     faults.raise_any()
-    after = _tokens().read(query["pageToken"], listing) if "pageToken" in query else None
-    page = _store().page(
-        listing,
-        after=after,
-        limit=limit,
-        has_time=aws.time_for_one_more_call(request.context),
-        consistent=False,
+    after = page_tokens().read(query["pageToken"], listing) if "pageToken" in query else None
+    page = store().page(
+        listing, after=after, limit=limit, has_time=aws.time_for_one_more_call(request.context), consistent=False
     )
     answer: dict[str, Any] = {"tasks": [task.to_json() for task in page.tasks]}
     if page.last_id is not None:
-        answer["nextPageToken"] = _tokens().issue(page.last_id, listing)
+        answer["nextPageToken"] = page_tokens().issue(page.last_id, listing)
     return Answer(200, answer)
 
 
 @api.route("GET /tasks/{id}")
 def read(request: Request) -> Answer:
     task_id = _id(request)
-    return Answer(200, _store().get(task_id).to_json())
+    return Answer(200, store().get(task_id).to_json())
 
 
 @api.route("PUT /tasks/{id}")
@@ -85,13 +70,13 @@ def replace(request: Request) -> Answer:
     task_id = _id(request)
     content = validation.replacement(request.json(LARGEST_BODY))
     fields = content.model_dump(by_alias=True, exclude={"version"})
-    task = _store().replace(task_id, version=content.version, fields=fields, now=timestamps.now())
+    task = store().replace(task_id, version=content.version, fields=fields, now=timestamps.now())
     return Answer(200, task.to_json())
 
 
 @api.route("DELETE /tasks/{id}")
 def delete(request: Request) -> Answer:
-    _store().delete(_id(request))
+    store().delete(_id(request))
     return Answer(204)
 
 

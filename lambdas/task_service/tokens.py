@@ -54,8 +54,7 @@ class PageTokens:
             raw = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
         except ValueError:
             raise refusal from None
-        # The decoder skips foreign characters and ignores spare bits: only the one canonical spelling is a
-        # token.
+        # The decoder skips foreign characters and ignores spare bits: only the one canonical spelling is a token.
         if _encode(raw) != token:
             raise refusal
         signed, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field
 
@@ -38,11 +38,7 @@ def _not_blank(text: str) -> str:
 
 Title = Annotated[
     str,
-    Field(
-        min_length=1,
-        max_length=TITLE_CHARACTERS,
-        description=f"a text of 1 to {TITLE_CHARACTERS} characters",
-    ),
+    Field(min_length=1, max_length=TITLE_CHARACTERS, description=f"a text of 1 to {TITLE_CHARACTERS} characters"),
     AfterValidator(_not_blank),
     AfterValidator(_without_controls),
 ]
@@ -87,33 +83,23 @@ class _Versioned(Sent):
     version: Version
 
 
-M = TypeVar("M", bound=Sent)
-
-
 def new_task(value: object) -> NewTask:
     """Raises InvalidTaskError with every fault."""
-    return _parsed(NewTask, value, "task")
+    return parse(NewTask, value, InvalidTaskError, whole="task")
 
 
 def replacement(value: object) -> Replacement:
     """Raises InvalidTaskError with every fault."""
-    return _parsed(Replacement, value, "task")
+    return parse(Replacement, value, InvalidTaskError, whole="task")
 
 
 def changes(value: object) -> Changes:
     """Raises InvalidTaskError with every fault; no field at all is one."""
     if value == {}:
         raise InvalidTaskError([Fault("changes", value, "an object with a field of a task")])
-    return _parsed(Changes, value, "changes")
+    return parse(Changes, value, InvalidTaskError, whole="changes")
 
 
 def version(value: object) -> int:
     """A version that a task can have. Raises InvalidTaskError."""
-    return _parsed(_Versioned, {"version": value}, "version").version
-
-
-def _parsed(model: type[M], value: object, whole: str) -> M:
-    parsed = parse(model, value, whole=whole)
-    if isinstance(parsed, list):
-        raise InvalidTaskError(parsed)
-    return parsed
+    return parse(_Versioned, {"version": value}, InvalidTaskError).version

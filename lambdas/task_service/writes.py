@@ -25,7 +25,7 @@ from task_service.errors import (
     ThrottledError,
     VersionConflictError,
 )
-from task_service.store import MOST_ITEMS, Change, Creation, Fields, Refusal, Stored, TaskStore
+from task_service.store import MOST_ITEMS, Create, Refusal, Stored, TaskStore, Update
 
 MOST_WRITES: Final = 100
 LONGEST_KEY: Final = 256
@@ -35,28 +35,6 @@ _KEY: Final = re.compile(rf"[!-~]{{1,{LONGEST_KEY}}}")
 _KEY_ALLOWED: Final = f"a text of 1 to {LONGEST_KEY} characters out of ASCII, from ! to ~"
 
 
-@dataclass(frozen=True, slots=True)
-class Create:
-    """Make this task, once."""
-
-    task: Task
-    key: str
-
-    @property
-    def task_id(self) -> str:
-        return self.task.id
-
-
-@dataclass(frozen=True, slots=True)
-class Update:
-    """Give the task these fields, once, if it is at `version`."""
-
-    task_id: str
-    key: str
-    version: int
-    fields: Fields
-
-
 _DONE: Final = {Create: "created", Update: "updated"}
 
 
@@ -64,9 +42,8 @@ _DONE: Final = {Create: "created", Update: "updated"}
 class Outcome:
     """The outcome of one write.
 
-    `outcome` is created, updated, unchanged, invalid, conflict, missing or throttled. `repeated` says of an
-    unchanged one that this same write had taken effect before, so that its sender can count it as done by
-    itself.
+    `outcome` is created, updated, unchanged, invalid, conflict, missing or throttled. `repeated` says of an unchanged
+    one that this same write had taken effect before, so that its sender can count it as done by itself.
     """
 
     task_id: str | None
@@ -191,7 +168,7 @@ class _Wave:
         """Send a transaction; whether a pause is needed before the next round."""
         group = list(self._pending.values())[: self._size]
         try:
-            refusals = self._store.commit([_effect(each, self._now) for each in group])
+            refusals = self._store.commit(group, self._now)
         except ThrottledError:
             refusals = [Refusal.BUSY] * len(group)
         if not refusals:
@@ -212,12 +189,6 @@ class _Wave:
             # One busy item cancels the whole transaction: a smaller one has the better chance.
             self._size = max(1, self._size // 2)
         return is_stuck
-
-
-def _effect(each: Create | Update, now: str) -> Creation | Change:
-    if isinstance(each, Create):
-        return Creation(each.task, each.key)
-    return Change(task_id=each.task_id, key=each.key, version=each.version, fields=each.fields, now=now)
 
 
 def _verdict(each: Create | Update, stored: Stored | None) -> Outcome | None:

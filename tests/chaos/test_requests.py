@@ -18,7 +18,7 @@ import pytest
 
 from fan_out import jobs_api
 from fan_out.aws import clients as aws
-from task_service import task_api
+from task_service import resources
 from tests.chaos.faults import Faults, Trouble, applies, at
 from tests.chaos.scenarios import Scenario, baseline, check_tally, disturb, finalize, read, undisturbed
 from tests.support import machine as machines
@@ -125,7 +125,7 @@ def test_a_request_for_tasks_takes_effect_whole_or_not_at_all(machine: Machine, 
         return [item if item["id"] == TASK["id"] else item | {"id": "new"} for item in items]
 
     def act() -> tuple[Reply, list[dict[str, Any]]]:
-        task_api._tokens.cache_clear()
+        resources.page_tokens.cache_clear()
         return send(machine, "TaskApi", *REQUESTS[name]), content()
 
     before = [TASK]

@@ -505,10 +505,11 @@ def deployed(**settings: Any) -> Iterator[Machine]:
 def forget_processes() -> None:
     """Drop what a function's next process would read anew. Clients are kept: making them is slow and calls nobody."""
     from fan_out import worker
-    from task_service import list_tasks
+    from task_service import resources
 
     worker._plan.cache_clear()
-    list_tasks._parts.cache_clear()
+    resources.store.cache_clear()
+    resources.page_tokens.cache_clear()
 
 
 def forget_warm_state() -> None:

@@ -20,10 +20,7 @@ if TYPE_CHECKING:
 
 # A sorted merge reads up to 64 objects at a time (reduction.FAN_IN), a few more calls go on beside it.
 _CONFIG = Config(
-    retries={"mode": "standard", "max_attempts": 5},
-    max_pool_connections=80,
-    connect_timeout=5,
-    read_timeout=60,
+    retries={"mode": "standard", "max_attempts": 5}, max_pool_connections=80, connect_timeout=5, read_timeout=60
 )
 
 
@@ -32,8 +29,7 @@ def s3() -> S3Client:
     # Left alone, the SDK still presigns by version 2 in some regions, and for the host of us-east-1 in all: buckets
     # of today refuse the one and redirect the other.
     return boto3.client(
-        "s3",
-        config=_CONFIG.merge(Config(signature_version="s3v4", s3={"addressing_style": "virtual"})),
+        "s3", config=_CONFIG.merge(Config(signature_version="s3v4", s3={"addressing_style": "virtual"}))
     )
 
 
@@ -42,8 +38,7 @@ def lambda_client() -> LambdaClient:
     # A synchronous call lasts as long as the called function, which ends before this time does; a call without any
     # answer is sent once more, and what it does is safe to repeat.
     return boto3.client(
-        "lambda",
-        config=_CONFIG.merge(Config(read_timeout=120, retries={"mode": "standard", "total_max_attempts": 2})),
+        "lambda", config=_CONFIG.merge(Config(read_timeout=120, retries={"mode": "standard", "total_max_attempts": 2}))
     )
 
 

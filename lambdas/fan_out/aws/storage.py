@@ -157,10 +157,7 @@ class Bucket:
             try:
                 with aws.translated():
                     answer = aws.s3().get_object(
-                        Bucket=self.name,
-                        Key=key,
-                        Range=f"bytes={position}-{position + step - 1}",
-                        **condition,
+                        Bucket=self.name, Key=key, Range=f"bytes={position}-{position + step - 1}", **condition
                     )
                     block = answer["Body"].read()
             except ClientError as error:

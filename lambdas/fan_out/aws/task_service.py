@@ -22,8 +22,7 @@ def list_page(
 ) -> Page:
     """One page of one segment of the listing; a page may be empty and still have a cursor."""
     answer = _invoke(
-        function,
-        {"filter": match, "segment": segment, "totalSegments": segments, "cursor": cursor, "limit": limit},
+        function, {"filter": match, "segment": segment, "totalSegments": segments, "cursor": cursor, "limit": limit}
     )
     return Page(tasks=answer["tasks"], cursor=answer["cursor"])
 

@@ -68,8 +68,5 @@ def check_time(plan: Plan, manifest: Manifest) -> None:
     least = math.ceil(manifest.listed / LONGEST_JOB * 10) / 10
     allowed = f"at least {least:g} for {manifest.listed} tasks, as a job ends after {LONGEST_JOB // 86400} days"
     raise InvalidJobError(
-        f"tasksPerSecond is {rate:g}, but must be {allowed}.",
-        field="tasksPerSecond",
-        value=rate,
-        allowed=allowed,
+        f"tasksPerSecond is {rate:g}, but must be {allowed}.", field="tasksPerSecond", value=rate, allowed=allowed
     )

@@ -157,7 +157,4 @@ def refusal(field: str, value: Any, allowed: str) -> InvalidJobError:
 
 
 def validate(model: type[M], document: Any, prefix: str) -> M:
-    parsed = parse(model, document, whole=prefix.rstrip("."), prefix=prefix)
-    if isinstance(parsed, list):
-        raise InvalidJobError.of(parsed[:5])
-    return parsed
+    return parse(model, document, lambda faults: InvalidJobError.of(faults[:5]), whole=prefix[:-1], prefix=prefix)

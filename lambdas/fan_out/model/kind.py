@@ -84,8 +84,7 @@ class Job(Generic[P]):
     started_at: str = "2026-01-01T00:00:00Z"
     effect_scope: str = "test"
     write: Callable[[Sequence[dict[str, Any]]], list[dict[str, Any]]] = field(
-        default=lambda writes: [{"id": each["id"], "outcome": f"{each['op']}d"} for each in writes],
-        repr=False,
+        default=lambda writes: [{"id": each["id"], "outcome": f"{each['op']}d"} for each in writes], repr=False
     )
 
     def effect_key(self, task: Task | Row) -> str:

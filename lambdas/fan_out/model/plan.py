@@ -10,16 +10,7 @@ from pydantic import Field
 
 from common.errors import shown
 from fan_out.model import kind as kinds
-from fan_out.model.job_input import (
-    CsvSource,
-    JobInput,
-    JobSettings,
-    Source,
-    TaskFilter,
-    TasksSource,
-    refusal,
-    validate,
-)
+from fan_out.model.job_input import CsvSource, JobInput, JobSettings, Source, TaskFilter, TasksSource, refusal, validate
 from fan_out.model.kind import Job, Params
 
 # How many slices a listing of the Task Service has. DynamoDB answers one segment of a scan with some

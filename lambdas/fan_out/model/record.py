@@ -90,13 +90,7 @@ def running_record(job_id: str, started_at: str, plan: Plan | None) -> dict[str,
 
 
 def not_listed_record(
-    job_id: str,
-    started_at: str,
-    ended_at: str,
-    plan: Plan | None,
-    *,
-    status: str,
-    error: dict[str, str] | None,
+    job_id: str, started_at: str, ended_at: str, plan: Plan | None, *, status: str, error: dict[str, str] | None
 ) -> dict[str, Any]:
     """The record of a job that ended before its manifest was written: no task was worked on."""
     record = running_record(job_id, started_at, plan) | {"status": status, "endedAt": ended_at}

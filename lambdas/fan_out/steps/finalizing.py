@@ -11,13 +11,7 @@ from fan_out.errors import AccountingError
 from fan_out.model.manifest import Manifest
 from fan_out.model.node import Node
 from fan_out.model.plan import Plan
-from fan_out.model.record import (
-    JobRecord,
-    final_record,
-    inconsistent_record,
-    not_listed_record,
-    running_record,
-)
+from fan_out.model.record import JobRecord, final_record, inconsistent_record, not_listed_record, running_record
 from fan_out.steps.reduction import DEADLY, Cursor, Reduction
 
 

@@ -87,12 +87,7 @@ class KindRunner:
     """Runs a kind in one call of the worker."""
 
     def __init__(
-        self,
-        kind: Kind[Any, Any],
-        job: Job[Any],
-        rate: float | None,
-        clock: Clock,
-        is_late: Callable[[float], bool],
+        self, kind: Kind[Any, Any], job: Job[Any], rate: float | None, clock: Clock, is_late: Callable[[float], bool]
     ):
         self._kind = kind
         self._job = job

@@ -15,15 +15,7 @@ import sys
 from typing import Any, NoReturn
 
 # What the worker's objects are made with, as it is before any kind is imported.
-_OWNERS: tuple[Any, ...] = (
-    builtins,
-    hashlib,
-    json,
-    json.encoder,
-    json.decoder,
-    json.JSONEncoder,
-    json.JSONDecoder,
-)
+_OWNERS: tuple[Any, ...] = (builtins, hashlib, json, json.encoder, json.decoder, json.JSONEncoder, json.JSONDecoder)
 _ORIGINALS = [(owner, dict(vars(owner))) for owner in _OWNERS]
 _STREAMS = (0, 1, 2)
 _exit = os._exit

@@ -76,8 +76,5 @@ def not_ended_error(job_id: str) -> InvalidJobError:
 
 def _refuse(job_id: str, allowed: str) -> InvalidJobError:
     return InvalidJobError(
-        f'source.failedIn is "{job_id}", but must be {allowed}.',
-        field="source.failedIn",
-        value=job_id,
-        allowed=allowed,
+        f'source.failedIn is "{job_id}", but must be {allowed}.', field="source.failedIn", value=job_id, allowed=allowed
     )

@@ -21,7 +21,7 @@ from botocore.awsrequest import AWSResponse
 from moto import mock_aws
 from moto.core.models import botocore_stubber
 
-from task_service import aws, list_tasks, task_api, write_tasks
+from task_service import aws, list_tasks, resources, task_api, write_tasks
 from tests.support.context import Context
 from tests.support.events import api_event
 
@@ -62,14 +62,7 @@ def make_table(client: Any) -> None:
 
 def forget() -> None:
     """Make the process cold again: no clients, no settings."""
-    for kept in (
-        aws.dynamodb,
-        aws.secrets_manager,
-        task_api._store,
-        task_api._tokens,
-        list_tasks._parts,
-        write_tasks._store,
-    ):
+    for kept in (aws.dynamodb, aws.secrets_manager, resources.store, resources.page_tokens):
         kept.cache_clear()
 
 
