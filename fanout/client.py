@@ -256,10 +256,10 @@ class FanOut:
 
     def jobs(self, limit: int, status: str | None = None) -> Iterator[dict[str, Any]]:
         """The newest `limit` jobs, newest first, of one status or of all: `{jobId, kind, status, startedAt, …}`."""
-        if status is None:
-            return self._pages("/jobs", "jobs", {}, limit, JOBS_PER_PAGE)
+        query = {} if status is None else {"status": status}
         # Most of a page may be of another status: the largest pages are the fewest requests.
-        return islice(self._pages("/jobs", "jobs", {"status": status}, None, JOBS_PER_PAGE), limit)
+        size = JOBS_PER_PAGE if status else min(limit, JOBS_PER_PAGE)
+        return islice(self._pages("/jobs", "jobs", query, size), limit)
 
     def stop(self, job_id: str) -> JobRecord:
         """Stop a running job and give its final record; a job that was stopped before stays so.
@@ -295,7 +295,7 @@ class FanOut:
         `matching` has the fields of a job's filter: isComplete, dueBefore, dueAfter.
         """
         query = {name: json.dumps(v) if isinstance(v, bool) else str(v) for name, v in matching.items()}
-        return self._pages("/tasks", "tasks", query, limit, TASKS_PER_PAGE)
+        return islice(self._pages("/tasks", "tasks", query, min(limit or TASKS_PER_PAGE, TASKS_PER_PAGE)), limit)
 
     # -- links -------------------------------------------------------------------------------------------
 
@@ -377,7 +377,7 @@ class FanOut:
 
     def _put_parts(self, upload: Mapping[str, Any], descriptor: int, start: int, size: int) -> list[str]:
         """Send the parts of a large upload, some at a time; the ETags of all, in order."""
-        path, each, stop = (f"/uploads/{quote(upload['uploadId'], safe='')}/parts", upload["partBytes"], Event())
+        path, each, stop = f"/uploads/{quote(upload['uploadId'], safe='')}/parts", upload["partBytes"], Event()
 
         def put(number: int, url: str) -> str:
             offset = (number - 1) * each
@@ -404,16 +404,11 @@ class FanOut:
 
     # -- requests ----------------------------------------------------------------------------------------
 
-    def _pages(
-        self, path: str, name: str, query: dict[str, str], limit: int | None, most: int
-    ) -> Iterator[dict[str, Any]]:
-        left = limit
-        while left is None or left > 0:
-            query["limit"] = str(most if left is None else min(left, most))
+    def _pages(self, path: str, name: str, query: dict[str, str], size: int) -> Iterator[dict[str, Any]]:
+        query = {**query, "limit": str(size)}
+        while True:
             page = self._call("GET", f"{path}?{urlencode(query, quote_via=quote, errors='replace')}")
-            entries = page[name] if left is None else page[name][:left]
-            yield from entries
-            left = None if left is None else left - len(entries)
+            yield from page[name]
             if not page.get("nextPageToken"):
                 return
             query["pageToken"] = page["nextPageToken"]
