@@ -108,6 +108,7 @@ class ProblemError(FanOutClientError):
         return self._name
 
 
+_SIGN_IN = "sign in again, then repeat the command."
 # What to do about a refusal, where the API's sentence cannot know how the request was made.
 _ADVICE = {
     "JobNotEndedError": "`fanout status --follow` waits for the job's end.",
@@ -533,25 +534,21 @@ def _check(answer: BaseHTTPResponse) -> BaseHTTPResponse:
 
 def _refusal(answer: BaseHTTPResponse, document: dict[str, Any], url: str) -> FanOutClientError:
     """What an answer means: a problem of the API, or the gateway that does not let the request in."""
-    status = answer.status
-    name = str(document.get("title") or answer.headers.get("x-amzn-errortype", "").partition(":")[0])
+    status, title = answer.status, document.get("title")
+    name = str(title or answer.headers.get("x-amzn-errortype", "").partition(":")[0])
     text = str(document.get("detail") or document.get("message") or document.get("Message") or "")
-    if status in {401, 403}:
-        return _denied(f"{name}: {text}".strip(": ") or f"HTTP {status}", url)
-    if not document.get("title") and status == 404:
+    said = f"{name}: {text}".strip(": ") or f"HTTP {status}"
+    is_denied = status in {401, 403}
+    if (is_denied and re.search("missing ?authentication", said, re.I)) or (status == 404 and not title):
         return NotUpError(f"Nothing answers at {url}: give the whole address of the API, with its stage.")
+    if is_denied and re.search("signature", said, re.I):
+        return AccessError(f"AWS does not accept the signature ({said}): check the keys and this clock.")
+    if is_denied and re.search("expired|invalid|unrecognized", said, re.I):
+        return AccessError(f"AWS does not accept the credentials ({said}): {_SIGN_IN}")
+    if is_denied:
+        return AccessError(f"The credentials may not call {url}: they need execute-api:Invoke on it ({said}).")
     sentence = " ".join(filter(None, (text or f"The API answered HTTP {status}.", _ADVICE.get(name))))
     return ProblemError(status, name or "ProblemError", sentence, document.get("errors"))
-
-
-def _denied(said: str, url: str) -> FanOutClientError:
-    if re.search("missing ?authentication", said, re.I):
-        return NotUpError(f"Nothing answers at {url}: give the whole address of the API, with its stage.")
-    if re.search("signature", said, re.I):
-        return AccessError(f"AWS does not accept the signature ({said}): check the keys and this clock.")
-    if re.search("expired|invalid|unrecognized", said, re.I):
-        return AccessError(f"AWS does not accept the credentials ({said}): sign in again, then repeat the command.")
-    return AccessError(f"The credentials may not call {url}: they need execute-api:Invoke on it ({said}).")
 
 
 def _session(region: str | None) -> Session:
@@ -570,9 +567,7 @@ def _explained() -> Iterator[None]:
     except ClientError as error:
         code = str(error.response.get("Error", {}).get("Code", ""))
         if re.search("Expired|InvalidClientToken|UnrecognizedClient", code):
-            raise AccessError(
-                f"AWS does not accept the credentials ({code}): sign in again, then repeat the command."
-            ) from None
+            raise AccessError(f"AWS does not accept the credentials ({code}): {_SIGN_IN}") from None
         raise AccessError(f"{error.operation_name} was refused: {error} With --api-url it is not needed.") from None
     except NoRegionError:
         raise AccessError("No region is chosen: give --region, or set AWS_REGION.") from None
