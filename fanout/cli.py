@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, reduce
 from io import StringIO
 from itertools import islice
 from pathlib import Path
@@ -82,10 +82,7 @@ class App:
     def started(self, start: Callable[[str], Mapping[str, Any]], job_id: str | None, detach: bool) -> int:
         """Start a job and, unless detached, follow it and show its record and result; the exit code."""
         record = self.followed(start, job_id, detach)
-        if record is None:
-            return SUCCESS
-        self.show(record)
-        return exit_code(record)
+        return SUCCESS if record is None else self.show(record)
 
     def followed(self, start: Callable[[str], Mapping[str, Any]], job_id: str | None, detach: bool) -> JobRecord | None:
         """The record of the job that `start` starts under an id, at its end; None if detached."""
@@ -122,10 +119,11 @@ class App:
         self.following = None
         return record
 
-    def show(self, record: JobRecord) -> None:
-        self.screen.json(record)
+    def show(self, record: JobRecord) -> int:
+        """Print a record and its result; the exit code."""
         self.screen.record(record)
         self.screen.result(record)
+        return exit_code(record)
 
     def goes_on(self) -> None:
         """Say how to get back to the job that this command leaves running."""
@@ -194,12 +192,7 @@ Decorator = Callable[[Any], Any]
 
 
 def _together(*decorators: Decorator) -> Decorator:
-    def decorate(function: Any) -> Any:
-        for decorator in reversed(decorators):
-            function = decorator(function)
-        return function
-
-    return decorate
+    return lambda function: reduce(lambda so_far, decorator: decorator(so_far), reversed(decorators), function)
 
 
 def option(*names: str, **more: Any) -> Decorator:
@@ -412,12 +405,9 @@ def tasks_import(app: App, file: str, job_id: str | None, detach: bool) -> int:
     found = client.failures(record["jobId"]) if "failuresUrl" in record else {}
     lines = client.lines(client.link(found, "failuresUrl", client.failures)) if found else ()
     rejected = [json.loads(line) for line in islice(lines, _ROWS_SHOWN)]
-    if app.is_json:
-        app.screen.json({**record, "rejected": rejected})
-    else:
-        app.screen.record(record, is_import=True)
-        if record["counts"]["listed"]:
-            app.screen.imported(record, rejected)
+    record |= {"rejected": rejected}
+    app.screen.record(record)
+    app.screen.imported(record)
     return exit_code(record)
 
 
@@ -494,10 +484,7 @@ def status(app: App, job: str, follow: bool) -> int:
     """
     record = app.client.record(job)
     if follow:
-        record = app.follow(job)
-        app.show(record)
-        return exit_code(record)
-    app.screen.json(record)
+        return app.show(app.follow(job))
     app.screen.record(record)
     return SUCCESS
 
@@ -520,7 +507,6 @@ def result(app: App, job: str, output: Path | None, whole: bool) -> int:
         raise click.UsageError("--output and --all exclude each other.")
     client, screen = app.client, app.screen
     found = client.result(job)
-
     if output is not None:
         client.download(client.link(found, "resultUrl", client.result), output)
         screen.json({"jobId": job, "output": str(output)})
@@ -586,9 +572,7 @@ def stop(app: App, job: str) -> int:
     \b
     $ fanout stop 20261123-101502-ab12cd
     """
-    record = app.client.stop(job)
-    app.screen.json(record)
-    app.screen.record(record)
+    app.screen.record(app.client.stop(job))
     return SUCCESS
 
 

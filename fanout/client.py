@@ -108,6 +108,7 @@ class ProblemError(FanOutClientError):
         return self._name
 
 
+_SIGN_IN = "sign in again, then repeat the command."
 # What to do about a refusal, where the API's sentence cannot know how the request was made.
 _ADVICE = {
     "JobNotEndedError": "`fanout status --follow` waits for the job's end.",
@@ -256,10 +257,10 @@ class FanOut:
 
     def jobs(self, limit: int, status: str | None = None) -> Iterator[dict[str, Any]]:
         """The newest `limit` jobs, newest first, of one status or of all: `{jobId, kind, status, startedAt, …}`."""
-        if status is None:
-            return self._pages("/jobs", "jobs", {}, limit, JOBS_PER_PAGE)
+        query = {} if status is None else {"status": status}
         # Most of a page may be of another status: the largest pages are the fewest requests.
-        return islice(self._pages("/jobs", "jobs", {"status": status}, None, JOBS_PER_PAGE), limit)
+        size = JOBS_PER_PAGE if status else min(limit, JOBS_PER_PAGE)
+        return islice(self._pages("/jobs", "jobs", query, size), limit)
 
     def stop(self, job_id: str) -> JobRecord:
         """Stop a running job and give its final record; a job that was stopped before stays so.
@@ -295,7 +296,7 @@ class FanOut:
         `matching` has the fields of a job's filter: isComplete, dueBefore, dueAfter.
         """
         query = {name: json.dumps(v) if isinstance(v, bool) else str(v) for name, v in matching.items()}
-        return self._pages("/tasks", "tasks", query, limit, TASKS_PER_PAGE)
+        return islice(self._pages("/tasks", "tasks", query, min(limit or TASKS_PER_PAGE, TASKS_PER_PAGE)), limit)
 
     # -- links -------------------------------------------------------------------------------------------
 
@@ -377,7 +378,7 @@ class FanOut:
 
     def _put_parts(self, upload: Mapping[str, Any], descriptor: int, start: int, size: int) -> list[str]:
         """Send the parts of a large upload, some at a time; the ETags of all, in order."""
-        path, each, stop = (f"/uploads/{quote(upload['uploadId'], safe='')}/parts", upload["partBytes"], Event())
+        path, each, stop = f"/uploads/{quote(upload['uploadId'], safe='')}/parts", upload["partBytes"], Event()
 
         def put(number: int, url: str) -> str:
             offset = (number - 1) * each
@@ -404,16 +405,11 @@ class FanOut:
 
     # -- requests ----------------------------------------------------------------------------------------
 
-    def _pages(
-        self, path: str, name: str, query: dict[str, str], limit: int | None, most: int
-    ) -> Iterator[dict[str, Any]]:
-        left = limit
-        while left is None or left > 0:
-            query["limit"] = str(most if left is None else min(left, most))
+    def _pages(self, path: str, name: str, query: dict[str, str], size: int) -> Iterator[dict[str, Any]]:
+        query = {**query, "limit": str(size)}
+        while True:
             page = self._call("GET", f"{path}?{urlencode(query, quote_via=quote, errors='replace')}")
-            entries = page[name] if left is None else page[name][:left]
-            yield from entries
-            left = None if left is None else left - len(entries)
+            yield from page[name]
             if not page.get("nextPageToken"):
                 return
             query["pageToken"] = page["nextPageToken"]
@@ -538,25 +534,21 @@ def _check(answer: BaseHTTPResponse) -> BaseHTTPResponse:
 
 def _refusal(answer: BaseHTTPResponse, document: dict[str, Any], url: str) -> FanOutClientError:
     """What an answer means: a problem of the API, or the gateway that does not let the request in."""
-    status = answer.status
-    name = str(document.get("title") or answer.headers.get("x-amzn-errortype", "").partition(":")[0])
+    status, title = answer.status, document.get("title")
+    name = str(title or answer.headers.get("x-amzn-errortype", "").partition(":")[0])
     text = str(document.get("detail") or document.get("message") or document.get("Message") or "")
-    if status in {401, 403}:
-        return _denied(f"{name}: {text}".strip(": ") or f"HTTP {status}", url)
-    if not document.get("title") and status == 404:
+    said = f"{name}: {text}".strip(": ") or f"HTTP {status}"
+    is_denied = status in {401, 403}
+    if (is_denied and re.search("missing ?authentication", said, re.I)) or (status == 404 and not title):
         return NotUpError(f"Nothing answers at {url}: give the whole address of the API, with its stage.")
+    if is_denied and re.search("signature", said, re.I):
+        return AccessError(f"AWS does not accept the signature ({said}): check the keys and this clock.")
+    if is_denied and re.search("expired|invalid|unrecognized", said, re.I):
+        return AccessError(f"AWS does not accept the credentials ({said}): {_SIGN_IN}")
+    if is_denied:
+        return AccessError(f"The credentials may not call {url}: they need execute-api:Invoke on it ({said}).")
     sentence = " ".join(filter(None, (text or f"The API answered HTTP {status}.", _ADVICE.get(name))))
     return ProblemError(status, name or "ProblemError", sentence, document.get("errors"))
-
-
-def _denied(said: str, url: str) -> FanOutClientError:
-    if re.search("missing ?authentication", said, re.I):
-        return NotUpError(f"Nothing answers at {url}: give the whole address of the API, with its stage.")
-    if re.search("signature", said, re.I):
-        return AccessError(f"AWS does not accept the signature ({said}): check the keys and this clock.")
-    if re.search("expired|invalid|unrecognized", said, re.I):
-        return AccessError(f"AWS does not accept the credentials ({said}): sign in again, then repeat the command.")
-    return AccessError(f"The credentials may not call {url}: they need execute-api:Invoke on it ({said}).")
 
 
 def _session(region: str | None) -> Session:
@@ -575,9 +567,7 @@ def _explained() -> Iterator[None]:
     except ClientError as error:
         code = str(error.response.get("Error", {}).get("Code", ""))
         if re.search("Expired|InvalidClientToken|UnrecognizedClient", code):
-            raise AccessError(
-                f"AWS does not accept the credentials ({code}): sign in again, then repeat the command."
-            ) from None
+            raise AccessError(f"AWS does not accept the credentials ({code}): {_SIGN_IN}") from None
         raise AccessError(f"{error.operation_name} was refused: {error} With --api-url it is not needed.") from None
     except NoRegionError:
         raise AccessError("No region is chosen: give --region, or set AWS_REGION.") from None

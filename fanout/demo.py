@@ -5,7 +5,6 @@ It runs on an embedded AWS in a temporary folder, shows the commands that it run
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 import signal
@@ -93,16 +92,18 @@ class Demo:
         self.screen.say(f"Fan Out is up on {at.endpoint_url}.")
 
     def add_up(self) -> None:
-        """Both jobs' results together: each task has its reminder once."""
-        client = FanOut(Deployment.of_home(self.home))
-        first, again = (client.record(job)["result"]["reminders"] for job in ("today", "today-again"))
-        listed = client.record("today")["counts"]["listed"]
-        self.tell(f"{first:,} reminders + {again:,} by the retry = {first + again:,}, of {listed:,} tasks due.")
+        """Both jobs together: each task has its reminder once."""
+        first, again = (self.client().record(job)["counts"] for job in ("today", "today-again"))
+        done, left = first["succeeded"], again["succeeded"]
+        self.tell(f"{done:,} reminders + {left:,} by the retry = {done + left:,}, of {first['listed']:,} tasks due.")
 
     def fanout(self, *words: str) -> int:
         """Run a command; what it would advise is left out, because the story goes on by itself."""
         self.show("fanout", *(word.removeprefix(f"{self.home}/") for word in words))
-        return cli.main(words, is_last=False, advises=False)
+        return cli.main(words, lambda _: self.client(), is_last=False, advises=False)
+
+    def client(self) -> FanOut:
+        return FanOut(Deployment.of_home(self.home))
 
     def show(self, *command: str) -> None:
         self.screen.say()
@@ -115,10 +116,8 @@ class Demo:
 
 @contextmanager
 def _home() -> Iterator[Path]:
-    """A temporary FANOUT_HOME; at the end what runs in it is taken down, and it is removed."""
+    """A temporary home folder; at the end what runs in it is taken down, and it is removed."""
     home = Path(tempfile.mkdtemp(prefix="fanout-demo-"))
-    before = os.environ.get("FANOUT_HOME")
-    os.environ["FANOUT_HOME"] = str(home)
     try:
         yield home
     finally:
@@ -126,10 +125,6 @@ def _home() -> Iterator[Path]:
         handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
         local.down(home)
         shutil.rmtree(home, ignore_errors=True)
-        if before is None:
-            del os.environ["FANOUT_HOME"]
-        else:
-            os.environ["FANOUT_HOME"] = before
         for number, handler in handlers.items():
             signal.signal(number, handler)
 

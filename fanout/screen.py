@@ -234,11 +234,9 @@ class Screen:
                     self.note(f"{line}; about {duration(left)} left" if left else line)
         return record
 
-    def record(self, record: JobRecord, *, is_import: bool = False) -> None:
-        """A job's record in a few lines, with the commands that go on from there.
-
-        `is_import`: its rejected rows are shown otherwise.
-        """
+    def record(self, record: JobRecord) -> None:
+        """A job's record in a few lines, with the commands that go on from there; of an import, `rejected` rows."""
+        self.json(record)
         job_id, status, counts = record["jobId"], record["status"], record["counts"]
         head = f"Job {job_id}" + (f" ({safe(record['kind'])})" if record["kind"] else "")
         took = f" after {duration(seconds(record))}" if "endedAt" in record else ""
@@ -260,7 +258,7 @@ class Screen:
         if status == "RUNNING":
             self.advise("  Follow it: ", "status", job_id, "--follow")
             self.advise("  Stop it:   ", "stop", job_id)
-        elif status != "SUCCEEDED" and record["kind"] and not is_import:
+        elif status != "SUCCEEDED" and record["kind"] and "rejected" not in record:
             self.advise("  What failed:   ", "failures", job_id)
             if "failuresUrl" in record:
                 self.advise("  Retry only it: ", "retry", job_id)
@@ -268,7 +266,7 @@ class Screen:
     def result(self, record: JobRecord) -> None:
         """The result of a job: a daily plan as a plan, anything else as it is."""
         result = record.get("result")
-        if result is None:
+        if not result:
             return
         if record["kind"] == "daily-plan" and "mostUrgent" in result:
             self._plan(result)
@@ -282,7 +280,7 @@ class Screen:
 
     def _plan(self, result: Mapping[str, Any]) -> None:
         zone = _zone(result["timeZone"])
-        moment = _instant(result["asOf"]).astimezone(zone)
+        moment = datetime.fromisoformat(result["asOf"]).astimezone(zone)
         today = datetime.fromisoformat(result["today"])
         self.say()
         day = f"{today:%A}, {today.day} {today:%B %Y}"
@@ -358,9 +356,11 @@ class Screen:
         if "retryRequest" in found:
             self.advise("Retry only these:            " if rows else "Retry all of it: ", "retry", job_id)
 
-    def imported(self, record: JobRecord, rejected: list[dict[str, Any]]) -> None:
-        """How many rows of a CSV were imported, and why the first rejected ones were not."""
-        counts = record["counts"]
+    def imported(self, record: JobRecord) -> None:
+        """How many rows of a CSV were imported, and why the first `rejected` ones were not."""
+        counts, rejected = record["counts"], record["rejected"]
+        if not counts["listed"]:
+            return
         taken, others = counts["succeeded"], counts["listed"] - counts["succeeded"]
         rejected_rows = f"{others:,}" if others else "none"
         self.say(f"Imported {count(taken, 'row')}, rejected {rejected_rows}.", style="bold")
@@ -407,17 +407,13 @@ def worked_on(record: JobRecord) -> int:
 
 def seconds(record: Mapping[str, Any]) -> float:
     """How long the job took, or has taken until now."""
-    ended = _instant(record["endedAt"]) if "endedAt" in record else datetime.now(UTC)
+    ended = datetime.fromisoformat(record["endedAt"]) if "endedAt" in record else datetime.now(UTC)
     # A start has milliseconds, an end whole seconds; and this machine's clock may be behind.
-    return max(0.0, (ended - _instant(record["startedAt"])).total_seconds())
+    return max(0.0, (ended - datetime.fromisoformat(record["startedAt"])).total_seconds())
 
 
 def _due(task: Mapping[str, Any], zone: tzinfo) -> str:
-    return f"{_instant(task['dueAt']).astimezone(zone):%Y-%m-%d %H:%M}" if task.get("dueAt") else "-"
-
-
-def _instant(stamp: str) -> datetime:
-    return datetime.fromisoformat(stamp)
+    return f"{datetime.fromisoformat(task['dueAt']).astimezone(zone):%Y-%m-%d %H:%M}" if task.get("dueAt") else "-"
 
 
 def _zone(name: str) -> tzinfo:

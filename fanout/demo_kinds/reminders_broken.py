@@ -23,17 +23,8 @@ class Reminders(Kind[Params, Task]):
             raise ValueError("a title that begins with = is taken for a formula")
         return f"{task.due_at}  {task.title}"
 
-    def zero(self) -> JSON:
-        return 0
-
-    def fold(self, partial: JSON, task: Task, result: JSON, job: Job[Params]) -> JSON:
-        return partial + 1
-
-    def merge(self, left: JSON, right: JSON, job: Job[Params]) -> JSON:
-        return left + right
-
-    def summary(self, partial: JSON, job: Job[Params]) -> dict[str, JSON]:
-        return {"reminders": partial}
+    def line(self, task: Task, result: JSON, job: Job[Params]) -> tuple[str, JSON]:
+        return f"{task.due_at} {task.id}", result
 
 
 KIND = Reminders()

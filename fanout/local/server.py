@@ -158,8 +158,6 @@ def _listener(port: int | None) -> Iterator[socket.socket]:
         try:
             listener.bind(("127.0.0.1", port or 0))
             listener.listen(1024)
-        except OverflowError:
-            raise ServerError(f"{port} is not a port: it must be between 1 and 65535.") from None
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise ServerError(

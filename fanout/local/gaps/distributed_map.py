@@ -53,8 +53,7 @@ class DistributedMap:
         label = self.state.get("Label") or re.sub(r"[^A-Za-z0-9]", "", self.ctx["State"]["Name"])[:40]
         self.child_machine = f"arn:aws:states:{region}:{account}:stateMachine:{machine}/{label}"
         self.child_prefix = f"arn:aws:states:{region}:{account}:execution:{machine}/{label}:"
-        counts = dict.fromkeys(COUNTS.split(), 0)
-        counts |= {"total": len(self.items), "pending": len(self.items)}
+        counts = dict.fromkeys(COUNTS.split(), 0) | {"total": len(self.items), "pending": len(self.items)}
         return {
             "mapRunArn": f"arn:aws:states:{region}:{account}:mapRun:{machine}/{label}:{sf.new_uuid()}",
             "executionArn": self.parent["executionArn"],
@@ -63,8 +62,9 @@ class DistributedMap:
             "maxConcurrency": self.bound,
             "toleratedFailurePercentage": float(self.tolerated_percentage or 0),
             "toleratedFailureCount": int(self.tolerated_count or 0),
-            "itemCounts": dict(counts),
-            "executionCounts": dict(counts),
+            # Without an ItemBatcher a child has one item: they are the same.
+            "itemCounts": counts,
+            "executionCounts": counts,
             "redriveCount": 0,
             "_stateMachineArn": self.child_machine,
             "_map": self,
@@ -126,7 +126,6 @@ class DistributedMap:
         return by_count or (percentage is not None and failed * 100 > percentage * len(self.items))
 
     def _count(self, name: str, change: int) -> None:
-        self.run["itemCounts"][name] += change
         self.run["executionCounts"][name] += change
 
     def _work(self) -> None:
@@ -167,8 +166,6 @@ class DistributedMap:
             "outputDetails": {"included": True},
             "mapRunArn": self.run["mapRunArn"],
             "events": [{"id": 1, "type": "ExecutionStarted", "timestamp": started}],
-            "testCase": self.parent.get("testCase"),
-            "mockAttempts": {},
             "_index": index,
         }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextvars
-import copy
 import json
 import logging
 import threading
@@ -59,11 +58,6 @@ def walk(states: Data, start: str | None, data: Any, execution: Data, ctx: Data)
         add_event(execution, f"{kind}StateExited", {"stateExitedEventDetails": exited})
         name = following
     return data
-
-
-def run_branch(states: Data, start: str, data: Any, execution: Data, ctx: Data) -> Any:
-    """One branch of a Parallel: its events are in the execution's history."""
-    return walk(states, start, copy.deepcopy(data), execution, ctx)
 
 
 def run_execution(arn: str) -> None:
@@ -125,4 +119,3 @@ def run_to_the_end(execution: Data, definition: Data, data: Any, ctx: Data) -> N
 
 def close() -> None:
     replace(sf, "_run_execution", run_execution)
-    replace(sf, "_run_sub_machine", run_branch)

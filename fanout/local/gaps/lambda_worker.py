@@ -49,28 +49,26 @@ class Context:
         return max(0, int((self._deadline - time.time()) * 1000))
 
 
-def _error(kind: str, message: str, trace: list[str], request_id: str = "") -> dict[str, Any]:
-    """The payload that Lambda's Python runtime reports for a failed invocation."""
-    payload: dict[str, Any] = {"errorMessage": message, "errorType": kind}
-    if request_id:
-        payload["requestId"] = request_id
-    return payload | {"stackTrace": trace}
+def _failure(kind: str, message: str, trace: list[str], request_id: str = "") -> bytes:
+    """An answer with the payload that Lambda's Python runtime reports for a failed invocation or init."""
+    named = {"requestId": request_id} if request_id else {}
+    return json.dumps({"error": {"errorMessage": message, "errorType": kind, **named, "stackTrace": trace}}).encode()
 
 
-def _load(handler: str) -> Callable[[Any, Context], Any] | dict[str, Any]:
-    """The function `package/module.name`, or what Lambda reports as a failed init."""
+def _load(handler: str) -> Callable[[Any, Context], Any] | bytes:
+    """The function `package/module.name`, or the answer of a failed init."""
     path, _, name = handler.rpartition(".")
     try:
         function: Callable[[Any, Context], Any] = getattr(importlib.import_module(path.replace("/", ".")), name)
         return function
     except ImportError as error:
-        return _error("Runtime.ImportModuleError", f"Unable to import module '{path}': {error}", [])
+        return _failure("Runtime.ImportModuleError", f"Unable to import module '{path}': {error}", [])
     except SyntaxError as error:
-        return _error("Runtime.UserCodeSyntaxError", f"Syntax error in module '{path}': {error}", [])
+        return _failure("Runtime.UserCodeSyntaxError", f"Syntax error in module '{path}': {error}", [])
     except Exception as error:
         if isinstance(error, AttributeError) and error.name == name:
-            return _error("Runtime.HandlerNotFound", f"Handler '{name}' missing on module '{path}'", [])
-        return _error(type(error).__name__, str(error), _trace(error))
+            return _failure("Runtime.HandlerNotFound", f"Handler '{name}' missing on module '{path}'", [])
+        return _failure(type(error).__name__, str(error), _trace(error))
 
 
 def _trace(error: BaseException) -> list[str]:
@@ -95,17 +93,14 @@ def _answer(handler: Callable[[Any, Context], Any], call: dict[str, Any]) -> byt
     except Exception as error:
         # As the Lambda runtime does: the trace goes to the log, the error to the caller.
         print(f"[ERROR] {type(error).__name__}: {error}", *_trace(error), sep="\n", end="")  # noqa: T201
-        failure = _error(type(error).__name__, str(error), _trace(error), request_id)
-        return json.dumps({"error": failure}).encode()
+        return _failure(type(error).__name__, str(error), _trace(error), request_id)
     try:
         answer = json.dumps({"result": result}, ensure_ascii=False, default=_plain).encode()
     except (TypeError, ValueError) as error:
-        failure = _error("Runtime.MarshalError", f"Unable to marshal response: {error}", [], request_id)
-        return json.dumps({"error": failure}).encode()
+        return _failure("Runtime.MarshalError", f"Unable to marshal response: {error}", [], request_id)
     if len(answer) > MAX_RESPONSE_BYTES:
         message = f"Response payload size exceeded maximum allowed payload size ({MAX_RESPONSE_BYTES} bytes)."
-        failure = _error("Function.ResponseSizeTooLarge", message, [], request_id)
-        return json.dumps({"error": failure}).encode()
+        return _failure("Function.ResponseSizeTooLarge", message, [], request_id)
     return answer
 
 
@@ -146,8 +141,8 @@ def serve(init: dict[str, Any], channel: socket.socket) -> NoReturn:
     os.set_inheritable(channel.fileno(), False)
     os.register_at_fork(after_in_child=lambda: os.dup2(null, channel.fileno(), inheritable=False))
     loaded = _load(init["handler"])
-    if isinstance(loaded, dict):
-        channel.sendall(b"init " + json.dumps({"error": loaded}).encode() + b"\n")
+    if isinstance(loaded, bytes):
+        channel.sendall(b"init " + loaded + b"\n")
         sys.exit(1)
     channel.sendall(b'init {"ready": true}\n')
     for line in channel.makefile("rb"):

@@ -22,11 +22,13 @@ def story(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> FakeApi:
 
     monkeypatch.setattr(demo.Demo, "deploy", deploy)
     monkeypatch.setattr(local, "down", lambda home: True)
-    failed = record_of("today", "PARTIAL", failed=31, kind="reminders", result={"reminders": 969})
+    failed = record_of("today", "PARTIAL", failed=31, kind="reminders", result={})
+    retried = record_of(kind="reminders", result={})
+    retried["counts"] |= {"listed": 31, "succeeded": 31}
     api.scripts = {
         "daily-plan": [running(), record_of(kind="daily-plan", result=PLAN)],
         "today": [running(), failed | {"failuresUrl": "https://x"}],
-        "today-again": [record_of(kind="reminders", result={"reminders": 31})],
+        "today-again": [retried],
     }
     api.digests["today"] = [{"outcome": "failed", "error": "E", "message": "m", "count": 31, "samples": []}]
     return api
@@ -50,5 +52,5 @@ def test_the_demo_advises_nothing_on_what_it_removes(story: FakeApi, capsys: pyt
 
 @pytest.mark.parametrize("job", ["daily-plan", "today-again"])
 def test_a_demo_that_goes_wrong_exits_1(job: str, story: FakeApi) -> None:
-    story.scripts[job] = [record_of(status="FAILED", result={"reminders": 0})]
+    story.scripts[job] = [record_of(status="FAILED", result={})]
     assert demo.main(50) == 1
