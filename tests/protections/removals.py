@@ -242,8 +242,8 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
         Removal(
             "any error has a text",
-            OUTCOMES,
-            (Cut("text-of-any-error", replace('text = f"{name}: {error}"')),),
+            KIND,
+            (Cut("any-exception-has-a-text", value("str(error)")),),
         ),
         Removal("and of summary", KIND_MERGER, (Cut("a-fault-of-summary", except_only("KeyboardInterrupt")),)),
     ),
@@ -524,13 +524,13 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         Removal(
             "counts add up to the shard",
             REDUCTION,
-            (Cut("counts-of-a-partial", never),),
+            (Cut("counts-of-an-object", never),),
             test="test_a_partial_of_too_few_tasks_is_lost",
         ),
         Removal(
             "a checkpoint's counts, too",
             REDUCTION,
-            (Cut("counts-of-a-checkpoint", never),),
+            (Cut("counts-of-an-object", never),),
             test="test_a_checkpoint_of_other_counts_is_lost",
         ),
         Removal(
