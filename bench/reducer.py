@@ -10,8 +10,7 @@ from bench import store
 from bench.run import Run, Table, ratio
 from fan_out.aws.storage import BLOCK
 from fan_out.model.documents import encode, seal
-from fan_out.model.manifest import Manifest
-from fan_out.model.node import Node
+from fan_out.model.shard import Manifest, Node
 from fan_out.steps.reduction import FAN_IN, Cursor, Reduction
 from kinds.daily_plan import GROUPS, KIND
 

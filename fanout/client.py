@@ -188,7 +188,7 @@ def new_job_id(now: datetime | None = None) -> str:
 
 def is_final(record: JobRecord) -> bool:
     """Whether the job has ended and its record is written; the record follows the end by a moment."""
-    pending = record.get("error", {}).get("name") == "AccountPendingError"
+    pending = record.get("error", {}).get("name") == "RecordPendingError"
     return record["status"] != "RUNNING" and not pending
 
 

@@ -23,8 +23,8 @@ class Function:
     name: str
     module: str
     purpose: str
-    timeout: int
-    memory: int
+    timeout: int = 60
+    memory: int = 512
     table: tuple[str, ...] = ()
     """DynamoDB actions on the task table."""
     signs_pages: bool = False
@@ -36,7 +36,11 @@ class Function:
     calls: tuple[str, ...] = ()
     """Names of the functions that it invokes."""
     machine: tuple[str, ...] = ()
-    """Step Functions actions on the state machine, its executions and their map runs."""
+    """Step Functions actions on the state machine."""
+    jobs: tuple[str, ...] = ()
+    """Step Functions actions on its executions."""
+    map_runs: tuple[str, ...] = ()
+    """Step Functions actions on the map runs of its executions."""
 
     @property
     def service(self) -> str:
@@ -54,7 +58,6 @@ _FUNCTIONS = (
         module="task_service.task_api",
         purpose="REST API of the tasks",
         timeout=29,
-        memory=512,
         table=("GetItem", "PutItem", "UpdateItem", "DeleteItem", "Scan"),
         signs_pages=True,
     ),
@@ -62,8 +65,6 @@ _FUNCTIONS = (
         name="ListTasks",
         module="task_service.list_tasks",
         purpose="Internal: a page of one segment of the tasks",
-        timeout=60,
-        memory=512,
         table=("Scan", "BatchGetItem"),
         signs_pages=True,
     ),
@@ -71,16 +72,12 @@ _FUNCTIONS = (
         name="WriteTasks",
         module="task_service.write_tasks",
         purpose="Internal: conditional creates and updates of tasks, safe to repeat",
-        timeout=60,
-        memory=512,
         table=("BatchGetItem", "PutItem", "UpdateItem"),
     ),
     Function(
         name="Planner",
         module="fan_out.planner",
         purpose="Checks a job's input, applies defaults, decides the segments",
-        timeout=60,
-        memory=512,
         reads=(JOB_OBJECTS, UPLOADS),
         writes=("jobs/*/job.json",),
     ),
@@ -127,17 +124,11 @@ _FUNCTIONS = (
         module="fan_out.jobs_api",
         purpose="REST API of the jobs, and the upload of tasks",
         timeout=29,
-        memory=512,
         reads=(JOB_OBJECTS, UPLOADS),
         writes=(UPLOADS,),
-        machine=(
-            "StartExecution",
-            "ListExecutions",
-            "DescribeExecution",
-            "StopExecution",
-            "ListMapRuns",
-            "DescribeMapRun",
-        ),
+        machine=("StartExecution", "ListExecutions"),
+        jobs=("DescribeExecution", "StopExecution", "ListMapRuns"),
+        map_runs=("DescribeMapRun",),
     ),
     Function(
         name="Finalizer",

@@ -6,11 +6,11 @@ import aws_cdk as cdk
 from constructs import Construct
 
 from infra.constructs.api import Api
-from infra.constructs.function import Runtime
+from infra.constructs.function import Runtime, add_function
 from infra.constructs.observability import PERIOD, Observability
 from infra.constructs.storage import Storage
-from infra.constructs.task_service import TaskService
 from infra.constructs.workflow import Workflow
+from infra.functions import TASK_SERVICE
 
 LAMBDAS = Path(__file__).resolve().parent.parent / "lambdas"
 
@@ -37,9 +37,11 @@ class FanOutStack(cdk.Stack):
         )
         storage = Storage(self, "Storage", removal_policy=_removal_policy(self), jobs_kept=_jobs_kept(self))
         runtime = Runtime(self, "Runtime", lambdas=lambdas)
-        tasks = TaskService(self, "TaskService", runtime=runtime, storage=storage)
-        workflow = Workflow(self, "Workflow", runtime=runtime, storage=storage, task_functions=tasks.functions)
-        functions = tasks.functions | workflow.functions
+        # The only functions that may touch the task table.
+        service = Construct(self, "TaskService")
+        tasks = {row.name: add_function(service, row, runtime=runtime, storage=storage) for row in TASK_SERVICE}
+        workflow = Workflow(self, "Workflow", runtime=runtime, storage=storage, task_functions=tasks)
+        functions = tasks | workflow.functions
         api = Api(self, "Api", functions=functions)
         Observability(
             self,
@@ -50,13 +52,10 @@ class FanOutStack(cdk.Stack):
             dead_letters=workflow.dead_letters,
             alarm_topic_arn=self.node.try_get_context("alarmTopicArn"),
         )
-        for output, value in (
-            ("ApiUrl", api.rest_api.url),
-            ("StateMachineArn", workflow.machine.state_machine_arn),
-            ("BucketName", storage.bucket.bucket_name),
-            ("TaskTableName", storage.table.table_name),
-        ):
-            cdk.CfnOutput(self, output, value=value)
+        cdk.CfnOutput(self, "ApiUrl", value=api.rest_api.url)
+        cdk.CfnOutput(self, "StateMachineArn", value=workflow.machine.state_machine_arn)
+        cdk.CfnOutput(self, "BucketName", value=storage.bucket.bucket_name)
+        cdk.CfnOutput(self, "TaskTableName", value=storage.table.table_name)
 
 
 def _removal_policy(stack: cdk.Stack) -> cdk.RemovalPolicy:

@@ -8,9 +8,9 @@ from aws_cdk import aws_s3 as s3
 from constructs import Construct, IConstruct
 
 
-def allow(role: iam.IRole, actions: Sequence[str], resources: Sequence[str]) -> None:
-    """Add one Allow statement to the role's own policy."""
-    role.add_to_principal_policy(iam.PolicyStatement(actions=actions, resources=resources))
+def allow(grantee: iam.IGrantable, actions: Sequence[str], resources: Sequence[str]) -> None:
+    """Add one Allow statement to the own policy of the role, or of the function's role."""
+    grantee.grant_principal.add_to_principal_policy(iam.PolicyStatement(actions=actions, resources=resources))
 
 
 def acknowledge(scope: IConstruct, finding: str, reason: str) -> None:

@@ -29,14 +29,6 @@ JOB = ("execution", ":*")
 MAP_RUN = ("mapRun", "/*:*")
 # protection: every-early-end
 ENDED_EARLY = ["ABORTED", "TIMED_OUT", "FAILED"]
-_ACTS_ON = {
-    "StartExecution": None,
-    "ListExecutions": None,
-    "DescribeExecution": JOB,
-    "StopExecution": JOB,
-    "ListMapRuns": JOB,
-    "DescribeMapRun": MAP_RUN,
-}
 
 
 class Workflow(Construct):
@@ -141,11 +133,9 @@ class Workflow(Construct):
         # The Distributed Map starts its children as executions of this same machine. In the role's own policy
         # the statement would be circular: the machine waits for that policy, which would name the machine.
         policy = iam.Policy(self, "MachineRunsItsOwnChildren", roles=[self.machine.role])
-        for actions, resource in (
-            (["StartExecution"], self.machine.state_machine_arn),
-            (["DescribeExecution", "StopExecution"], self._any(JOB, granted_to=policy)),
-        ):
-            policy.add_statements(iam.PolicyStatement(actions=[f"states:{a}" for a in actions], resources=[resource]))
+        own = self._any(JOB, granted_to=policy)
+        allow(policy, ["states:StartExecution"], [self.machine.state_machine_arn])
+        allow(policy, ["states:DescribeExecution", "states:StopExecution"], [own])
 
     def _finalize_jobs_that_end_early(self) -> None:
         """Have the Finalizer write the record of every job that was stopped, timed out or failed.
@@ -176,20 +166,18 @@ class Workflow(Construct):
             for callee in FUNCTIONS[name].calls:
                 called = task_functions[callee]
                 function.add_environment(f"{_upper_snake(callee)}_ARN", called.function_arn)
-                assert function.role is not None
-                allow(function.role, ["lambda:InvokeFunction"], [called.function_arn])
+                allow(function, ["lambda:InvokeFunction"], [called.function_arn])
 
     def _let_functions_drive_the_machine(self) -> None:
         for name, function in self.functions.items():
-            actions = FUNCTIONS[name].machine
-            if not actions:
-                continue
-            function.add_environment("STATE_MACHINE_ARN", self.machine.state_machine_arn)
-            assert function.role is not None
-            for action in actions:
-                pattern = _ACTS_ON[action]
-                resource = self._any(pattern, granted_to=function.role) if pattern else self.machine.state_machine_arn
-                allow(function.role, [f"states:{action}"], [resource])
+            row = FUNCTIONS[name]
+            if row.machine:
+                function.add_environment("STATE_MACHINE_ARN", self.machine.state_machine_arn)
+            for actions, pattern in ((row.machine, None), (row.jobs, JOB), (row.map_runs, MAP_RUN)):
+                if actions:
+                    assert function.role is not None
+                    arn = self._any(pattern, granted_to=function.role) if pattern else self.machine.state_machine_arn
+                    allow(function, [f"states:{action}" for action in actions], [arn])
 
     def _any(self, pattern: tuple[str, str], *, granted_to: IConstruct) -> str:
         """The ARN of all executions or map runs of the machine, to be granted and acknowledged."""

@@ -4,9 +4,6 @@ the machine's retriers and every job record use them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from common.errors import Fault, ServiceError
 
 
@@ -22,25 +19,14 @@ class InvalidJobError(FanOutError):
 
     status = 400
 
-    def __init__(self, message: str, *, field: str | None = None, value: Any = None, allowed: str | None = None):
+    def __init__(self, message: str, *faults: Fault):
         super().__init__(message)
-        if field is not None:
-            self.faults = (Fault(field, value, allowed or ""),)
+        self.faults = faults
 
     @classmethod
-    def of(cls, faults: Sequence[Fault]) -> InvalidJobError:
+    def of(cls, *faults: Fault) -> InvalidJobError:
         """The error with a sentence for each fault."""
-        error = cls(" ".join(fault.message for fault in faults))
-        error.faults = tuple(faults)
-        return error
-
-    @property
-    def field(self) -> str | None:
-        return self.faults[0].field if self.faults else None
-
-    @property
-    def allowed(self) -> str | None:
-        return self.faults[0].allowed if self.faults else None
+        return cls(" ".join(fault.message for fault in faults), *faults)
 
 
 class SourceNotFoundError(FanOutError):

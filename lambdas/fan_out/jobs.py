@@ -28,10 +28,10 @@ from fan_out.errors import (
     ThrottledError,
 )
 from fan_out.model.job_input import CsvSource, check_id, is_upload, new_id, read_input
-from fan_out.model.manifest import Manifest
 from fan_out.model.outcomes import Group
 from fan_out.model.plan import Plan, make_plan
 from fan_out.model.record import JobRecord, running_record
+from fan_out.model.shard import Manifest
 from fan_out.steps.retry_source import find_retry_source, not_ended_error
 
 # Seconds. DescribeMapRun and ListMapRuns refill at one call a second for the whole AWS account.
@@ -108,7 +108,7 @@ class Jobs:
         if (status := _status(execution)) == "RUNNING":
             return record | {"phase": "LISTING" if manifest is None else _phase(record["shards"])}
         message = "The execution has ended; its job record is being written."
-        return record | {"status": status, "error": {"name": "AccountPendingError", "message": message}}
+        return record | {"status": status, "error": {"name": "RecordPendingError", "message": message}}
 
     def list(self, limit: int, page_token: str | None = None, status: str | None = None) -> dict[str, Any]:
         """A page of jobs, the newest first: `{jobs, nextPageToken?}`.
@@ -168,18 +168,20 @@ class Jobs:
         if "resultUrl" not in record:
             raise ResultNotFoundError(f'The job "{job_id}" has ended without a result.')
         key = self._key(record["resultUrl"])
-        length = self._length(key)
-        if length is None:
+        found = self.bucket.head(key)
+        if found is None:
             raise ResultNotFoundError(f'The result of the job "{job_id}" has expired.')
         result = record.get("result")
         whole = store.key("result.json")
-        if result == {"resultKey": whole} and (self._length(whole) or LARGEST_RESULT + 1) <= LARGEST_RESULT:
-            result = store.require("result.json")
+        if result == {"resultKey": whole}:
+            stored = self.bucket.head(whole)
+            if stored is not None and 0 < stored.length <= LARGEST_RESULT:
+                result = store.require("result.json")
         return {
             "jobId": job_id,
             "result": result,
-            "resultUrl": self._link(key),
-            "contentLength": length,
+            "resultUrl": self.bucket.link("get_object", key),
+            "contentLength": found.length,
             "fileName": key.rpartition("/")[2],
         }
 
@@ -210,7 +212,7 @@ class Jobs:
             raise not_ended_error(job_id)
         if "source" in changes:
             rule = "left out: a retry works on what did not succeed in the job"
-            raise InvalidJobError.of([Fault("source", changes["source"], rule)])
+            raise InvalidJobError.of(Fault("source", changes["source"], rule))
         return self.start({**changes, "source": {"failedIn": job_id}}) | {"origin": job_id}
 
     def stop(self, job_id: str) -> dict[str, Any]:
@@ -236,7 +238,7 @@ class Jobs:
         An upload that this service has named is imported by the job of that name, and so once.
         """
         if not isinstance(key, str) or not is_upload(key):
-            raise InvalidJobError.of([Fault("source.csv", key, _UPLOADED)])
+            raise InvalidJobError.of(Fault("source.csv", key, _UPLOADED))
         return self.start(
             {
                 "jobId": uploads.named_id(key) or new_id(),
@@ -293,27 +295,11 @@ class Jobs:
         return shards
 
     def _linked(self, record: dict[str, Any]) -> dict[str, Any]:
-        return record | {
-            name: self._link(self._key(record[name])) for name in ("resultUrl", "failuresUrl") if name in record
-        }
+        addresses = {name: record[name] for name in ("resultUrl", "failuresUrl") if name in record}
+        return record | {name: self.bucket.link("get_object", self._key(at)) for name, at in addresses.items()}
 
     def _key(self, address: str) -> str:
         return address.removeprefix(f"s3://{self.bucket.name}/")
-
-    def _link(self, key: str) -> str:
-        return aws.s3().generate_presigned_url(
-            "get_object", Params={"Bucket": self.bucket.name, "Key": key}, ExpiresIn=uploads.LINK_SECONDS
-        )
-
-    def _length(self, key: str) -> int | None:
-        """The object's bytes; None if there is no such object."""
-        try:
-            with aws.translated():
-                return aws.s3().head_object(Bucket=self.bucket.name, Key=key)["ContentLength"]
-        except ClientError as error:
-            if aws.error_code(error) == "404":
-                return None
-            raise
 
 
 def _status(execution: Any) -> str:

@@ -6,8 +6,8 @@ from typing import Any
 
 from fan_out.aws.runtime import job_store, state
 from fan_out.aws.storage import RECORD, Bucket
-from fan_out.errors import InvalidJobError, SourceNotFoundError
-from fan_out.model.job_input import CsvSource, check_id, read_input
+from fan_out.errors import SourceNotFoundError
+from fan_out.model.job_input import CsvSource, check_id, read_input, refusal
 from fan_out.model.plan import Plan, make_plan
 from fan_out.model.record import JobRecord
 from fan_out.model.task import utc
@@ -30,15 +30,12 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         started_at = store.put_once("job.json", plan.to_json(), Plan).started_at
     if started_at != plan.started_at:
         # Step Functions forgets names after 90 days; what is left of the job would pass for this one's work.
-        allowed = "a name that no job has whose objects are still kept"
-        raise InvalidJobError(
-            f'jobId is "{plan.job_id}", but must be {allowed}.', field="jobId", value=plan.job_id, allowed=allowed
-        )
+        raise refusal("jobId", plan.job_id, "a name that no job has whose objects are still kept")
     return {"jobId": plan.job_id, "segments": list(range(plan.segments)), "error": None}
 
 
 def _with_etag(bucket: Bucket, source: CsvSource) -> CsvSource:
-    etag = bucket.etag(source.key)
-    if etag is None:
+    found = bucket.head(source.key)
+    if found is None:
         raise SourceNotFoundError(f'source.csv is "{source.key}", but the job bucket has no such object.')
-    return source.model_copy(update={"etag": etag})
+    return source.model_copy(update={"etag": found.etag})

@@ -14,12 +14,10 @@ from pydantic import Field
 from common.errors import Fault, InvalidRequestError
 from common.models import Sent
 from fan_out.aws import clients as aws
-from fan_out.aws.storage import Bucket
+from fan_out.aws.storage import LINK_SECONDS, Bucket
 from fan_out.errors import UploadNotFoundError
 from fan_out.model.job_input import UPLOADS, new_id
 
-# Seconds. The credentials of the function that signs a link can expire before that.
-LINK_SECONDS: Final = 3600
 # A larger object is uploaded in parts, of which a failed one is sent again alone.
 LARGEST_PUT: Final = 64 << 20
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
@@ -69,7 +67,7 @@ class Uploads:
     def link(self) -> dict[str, Any]:
         """Where to PUT one CSV of up to 5 GiB, and the source that it is then."""
         key = key_of(new_id())
-        url = self._presigned("put_object", {"Key": key})
+        url = self.bucket.link("put_object", key)
         return {"source": {"csv": key}, "url": url, "method": "PUT", "expiresIn": LINK_SECONDS}
 
     def open(self, asked: NewUpload) -> dict[str, Any]:
@@ -120,14 +118,9 @@ class Uploads:
 
     def _part_links(self, name: str, s3_id: str, first: int, last: int) -> list[str]:
         return [
-            self._presigned("upload_part", {"Key": key_of(name), "UploadId": s3_id, "PartNumber": number})
+            self.bucket.link("upload_part", key_of(name), UploadId=s3_id, PartNumber=number)
             for number in range(first, last + 1)
         ]
-
-    def _presigned(self, operation: str, parameters: dict[str, Any]) -> str:
-        return aws.s3().generate_presigned_url(
-            operation, Params={"Bucket": self.bucket.name, **parameters}, ExpiresIn=LINK_SECONDS
-        )
 
 
 def _parsed(upload_id: str) -> tuple[str, str]:

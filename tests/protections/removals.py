@@ -262,8 +262,8 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
         Removal(
             "any error has a text",
-            OUTCOMES,
-            (Cut("text-of-any-error", replace('text = f"{name}: {error}"')),),
+            KIND,
+            (Cut("any-exception-has-a-text", value("str(error)")),),
             tests=("test_a_kinds_fault_costs_the_result_not_the_tally",),
         ),
         Removal(
@@ -621,13 +621,13 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         Removal(
             "counts add up to the shard",
             REDUCTION,
-            (Cut("counts-of-a-partial", never),),
+            (Cut("counts-of-an-object", never),),
             tests=("test_a_partial_of_too_few_tasks_is_lost",),
         ),
         Removal(
             "a checkpoint's counts, too",
             REDUCTION,
-            (Cut("counts-of-a-checkpoint", never),),
+            (Cut("counts-of-an-object", never),),
             tests=("test_a_checkpoint_of_other_counts_is_lost",),
         ),
         Removal(

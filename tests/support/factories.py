@@ -11,9 +11,8 @@ from botocore.exceptions import ClientError
 from fan_out.aws.storage import JobStore
 from fan_out.model.documents import digest, encode
 from fan_out.model.job_input import read_input
-from fan_out.model.manifest import Manifest
 from fan_out.model.plan import Plan, make_plan
-from fan_out.model.shard import Progress, Shard
+from fan_out.model.shard import Manifest, Progress, Shard
 from fan_out.steps.folding import make_partial
 from tests.support.machine import STARTED_AT
 

@@ -6,6 +6,7 @@ A stream of any size takes one block of memory.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from typing_extensions import TypeVar
 from fan_out.aws import clients as aws
 from fan_out.errors import AccountingError, InvalidJobError, ServiceUnavailableError
 from fan_out.model.documents import decode, encode, named_digest, seal
+from fan_out.model.shard import Shard
+from fan_out.model.task import Row, Task, from_json
 
 T = TypeVar("T", default=Any)
 
@@ -27,6 +30,9 @@ BLOCK = 1 << 20
 PART = 8 << 20
 # No line of a job's own objects comes near it; an uploaded object may be anything.
 LONGEST_LINE = 16 << 20
+
+# Seconds. The credentials of the function that signs a link can expire before that.
+LINK_SECONDS = 3600
 
 # The job record: written once, when the job has ended.
 RECORD = "record.json"
@@ -42,6 +48,14 @@ class Line:
 
     text: bytes
     end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The ETag, which names this version of the object's content, and its length in bytes."""
+
+    etag: str
+    length: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,18 +120,34 @@ class Bucket:
             return False
         return True
 
-    def etag(self, key: str) -> str | None:
-        """What names this version of the object's content, or None if there is no such object."""
+    def head(self, key: str) -> Head | None:
+        """What S3 tells of the object, or None if there is no such object."""
         try:
             with aws.translated():
-                return aws.s3().head_object(Bucket=self.name, Key=key)["ETag"]
+                answer = aws.s3().head_object(Bucket=self.name, Key=key)
         except ClientError as error:
             if aws.error_code(error) in {"NoSuchKey", "404"}:
                 return None
             raise
+        return Head(answer["ETag"], answer["ContentLength"])
 
     def has(self, key: str) -> bool:
-        return self.etag(key) is not None
+        return self.head(key) is not None
+
+    def link(self, operation: str, key: str, **parameters: Any) -> str:
+        """A presigned link, for LINK_SECONDS: whoever has it may do this one operation on this one object."""
+        place = {"Bucket": self.name, "Key": key, **parameters}
+        return aws.s3().generate_presigned_url(operation, Params=place, ExpiresIn=LINK_SECONDS)
+
+    def tasks(self, shard: Shard) -> list[Task | Row]:
+        """The shard's tasks. Raises AccountingError if they cannot be read or are not all there."""
+        try:
+            tasks = [from_json(json.loads(line.text)) for line in self.lines(shard.key)]
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise AccountingError(f"The object {shard.key} cannot be read: {error}.") from error
+        if len(tasks) != shard.count:
+            raise AccountingError(f"The object {shard.key} has {len(tasks)} of {shard.count} tasks.")
+        return tasks
 
     def keys(self, prefix: str) -> Iterator[str]:
         """The keys that begin with this prefix, a page of a thousand at a time."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
+from common.errors import Fault
 from fan_out.errors import CostLimitError, InvalidJobError
 from fan_out.model import kind as kinds
-from fan_out.model.manifest import Manifest
 from fan_out.model.plan import Plan
+from fan_out.model.shard import Manifest
 
 # Prices of us-east-1 in US dollars, per unit: https://aws.amazon.com/step-functions/pricing/,
 # https://aws.amazon.com/lambda/pricing/ (arm64), https://aws.amazon.com/s3/pricing/
@@ -67,6 +68,5 @@ def check_time(plan: Plan, manifest: Manifest) -> None:
         return
     least = math.ceil(manifest.listed / LONGEST_JOB * 10) / 10
     allowed = f"at least {least:g} for {manifest.listed} tasks, as a job ends after {LONGEST_JOB // 86400} days"
-    raise InvalidJobError(
-        f"tasksPerSecond is {rate:g}, but must be {allowed}.", field="tasksPerSecond", value=rate, allowed=allowed
-    )
+    sentence = f"tasksPerSecond is {rate:g}, but must be {allowed}."
+    raise InvalidJobError(sentence, Fault("tasksPerSecond", rate, allowed))

@@ -60,16 +60,17 @@ def decode(body: bytes, shape: Any = Any, *, key: str | None = None) -> Any:
         if key is not None and (named := document.pop("object", None)) != key:
             raise ValueError(f"it is a copy of {named}")
         return to_shape(document, shape)
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        raise ValueError(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}".removeprefix(": ")) from None
     except RecursionError:
         raise ValueError("it is nested too deep") from None
 
 
 def to_shape(document: Any, shape: Any) -> Any:
-    """A JSON document as an instance of its type. Raises pydantic's ValidationError."""
-    return _adapter(shape).validate_python(document)
+    """A JSON document as an instance of its type. Raises ValueError with the reason."""
+    try:
+        return _adapter(shape).validate_python(document)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        raise ValueError(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}".removeprefix(": ")) from None
 
 
 @cache

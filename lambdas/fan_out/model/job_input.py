@@ -142,19 +142,15 @@ def new_id() -> str:
 def read_input(document: Any) -> JobInput:
     """Check a job's input. Raises InvalidJobError naming the field, its value and what is allowed."""
     if not isinstance(document, dict):
-        raise InvalidJobError(
-            f"The job's input is {shown(document)}, but must be an object such as {{}}.",
-            value=document,
-            allowed="an object",
-        )
+        raise InvalidJobError(f"The job's input is {shown(document)}, but must be an object such as {{}}.")
     return validate(JobInput, document, "")
 
 
 def refusal(field: str, value: Any, allowed: str) -> InvalidJobError:
     if isinstance(value, BaseModel):
         value = value.model_dump(by_alias=True, exclude_none=True)
-    return InvalidJobError.of([Fault(field, value, allowed)])
+    return InvalidJobError.of(Fault(field, value, allowed))
 
 
 def validate(model: type[M], document: Any, prefix: str) -> M:
-    return parse(model, document, lambda faults: InvalidJobError.of(faults[:5]), whole=prefix[:-1], prefix=prefix)
+    return parse(model, document, lambda faults: InvalidJobError.of(*faults[:5]), whole=prefix[:-1], prefix=prefix)

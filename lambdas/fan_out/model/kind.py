@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Generic, TypeVar, cast
 from pydantic import BaseModel, ConfigDict
 
 import kinds
+from common.errors import Fault
 from fan_out.errors import InvalidJobError, RetryableError
 from fan_out.model.documents import encode_value
 from fan_out.model.task import Row, Task
@@ -173,6 +174,12 @@ def failure_of(error: BaseException) -> Failure:
         return Failure(type(error).__name__, text_of(error) or "no message")
 
 
+def reason_of(error: BaseException) -> str:
+    """The name and the text of what a kind's code raised, in at most 1,000 characters."""
+    failure = failure_of(error)
+    return f"{failure.name}: {failure.message}"[:1000]
+
+
 def plain_json(value: Any) -> tuple[bytes, Any]:
     """A value of a kind as it is stored, and as it comes back.
 
@@ -199,17 +206,16 @@ def find(name: str) -> Kind[Any, Any]:
     Raises InvalidJobError if there is none, or if its file cannot be imported or breaks a rule of RULES.
     """
     if name not in names():
-        raise _refusal(name, "must be one of " + ", ".join(names()))
+        raise refusal(name, "must be one of " + ", ".join(names()))
     file = f"kinds/{name.replace('-', '_')}.py"
     try:
         kind = importlib.import_module(file.removesuffix(".py").replace("/", ".")).KIND
         broken = next((rule for rule, holds in RULES.items() if not holds(kind, name)), None)
     except FAULTS as error:
-        failure = failure_of(error)
-        raise _refusal(name, f"{file} cannot be used: {failure.name}: {failure.message}") from None
+        raise refusal(name, f"{file} cannot be used: {reason_of(error)}") from None
     # protection: rules-of-a-kind
     if broken is not None:
-        raise _refusal(name, f"in {file} {broken}")
+        raise refusal(name, f"in {file} {broken}")
     return cast(Kind[Any, Any], kind)
 
 
@@ -239,6 +245,7 @@ RULES: dict[str, Callable[[Kind[Any, Any], str], bool]] = {
 }
 
 
-def _refusal(name: str, why: str) -> InvalidJobError:
-    allowed = why.removeprefix("must be ")
-    return InvalidJobError(f'kind is "{name[:100]}", but {why}.', field="kind", value=name[:100], allowed=allowed)
+def refusal(name: str, why: str) -> InvalidJobError:
+    """The error that names a kind, and why no job of it can start."""
+    fault = Fault("kind", name[:100], why.removeprefix("must be "))
+    return InvalidJobError(f'kind is "{name[:100]}", but {why}.', fault)

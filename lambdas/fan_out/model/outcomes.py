@@ -75,17 +75,6 @@ def failure(
     }
 
 
-def error_text(error: BaseException) -> str:
-    """The name and the text of any exception, even of one that has no text; always fit for UTF-8, never long."""
-    name = type(error).__name__
-    # protection: text-of-any-error
-    try:
-        text = f"{name}: {error}"
-    except (Exception, SystemExit) as fault:
-        text = f"{name} (its text raised {type(fault).__name__})"
-    return text.encode("utf-8", "replace").decode()[: 2 * LONGEST_MESSAGE]
-
-
 class Sample(TypedDict):
     """One of the failures of a group."""
 

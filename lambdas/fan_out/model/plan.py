@@ -10,8 +10,9 @@ from pydantic import Field
 
 from common.errors import shown
 from fan_out.model import kind as kinds
+from fan_out.model.documents import to_shape
 from fan_out.model.job_input import CsvSource, JobInput, JobSettings, Source, TaskFilter, TasksSource, refusal, validate
-from fan_out.model.kind import Job, Params
+from fan_out.model.kind import Job, Kind, Params
 
 # How many slices a listing of the Task Service has. DynamoDB answers one segment of a scan with some
 # 10 MB/s; four of them list ten million tasks in minutes, and few enough stay cheap for a small job.
@@ -105,7 +106,7 @@ def make_plan(job_id: str, started_at: str, asked: JobInput, retried: RetrySourc
     effect_scope = f"{job_id}@{started_at}"
     settings = {name: getattr(asked, name) for name in JobSettings.model_fields}
     return Plan(
-        **settings | {"filter": _narrow(kind.filter(params, started_at), asked.filter, asked.kind)},
+        **settings | {"filter": _narrow(_filter_of(kind, params, started_at), asked.filter, asked.kind)},
         job_id=job_id,
         source=asked.source,
         started_at=started_at,
@@ -134,6 +135,15 @@ def _retry_plan(job_id: str, started_at: str, asked: JobInput, retried: RetrySou
         changes |= {"source": asked.source, "expected_count": retried.expected_count}
     # protection: scope-of-the-chain
     return earlier.model_copy(update=changes)
+
+
+def _filter_of(kind: Kind[Any, Any], params: Params, started_at: str) -> dict[str, Any]:
+    """The kind's filter. Raises InvalidJobError that names the kind if its code fails or gives no filter."""
+    try:
+        needed: TaskFilter = to_shape(kind.filter(params, started_at), TaskFilter)
+    except kinds.FAULTS as error:
+        raise kinds.refusal(kind.name, f"its filter cannot be used: {kinds.reason_of(error)}") from None
+    return needed.to_json()
 
 
 def _narrow(needed: dict[str, Any], asked: TaskFilter, kind: str) -> TaskFilter:

@@ -11,10 +11,9 @@ from typing_extensions import TypedDict
 
 from fan_out.errors import AccountingError, KindFailedError, ShardStuckError, ToleranceExceededError
 from fan_out.model.documents import encode
-from fan_out.model.manifest import Manifest
-from fan_out.model.node import Node
 from fan_out.model.outcomes import Count, Counts, exceeds
 from fan_out.model.plan import Plan
+from fan_out.model.shard import Manifest, Node
 
 # A record travels through the state machine: a larger result stays in result.json alone.
 LARGEST_RESULT = 16 * 1024
@@ -89,32 +88,29 @@ def running_record(job_id: str, started_at: str, plan: Plan | None) -> dict[str,
     return record
 
 
-def not_listed_record(
-    job_id: str, started_at: str, ended_at: str, plan: Plan | None, *, status: str, error: dict[str, str] | None
+def untallied_record(
+    job_id: str,
+    started_at: str,
+    ended_at: str,
+    plan: Plan | None,
+    manifest: Manifest | None = None,
+    *,
+    status: str | None,
+    error: dict[str, str] | None,
 ) -> dict[str, Any]:
-    """The record of a job that ended before its manifest was written: no task was worked on."""
-    record = running_record(job_id, started_at, plan) | {"status": status, "endedAt": ended_at}
-    if error is not None:
-        record["error"] = error
-    return record
+    """The record of a job without a tally: it ended before its manifest was written, or lost objects.
 
-
-def inconsistent_record(
-    record: dict[str, Any], manifest: Manifest | None, ended_at: str, *, status: str, message: str
-) -> dict[str, Any]:
-    """The record, made from a running one, of a job that lost objects without which there is no tally.
-
-    It has neither a result nor a list of failures, so that a retry lists the source anew; the keys of the
-    effects are kept, and none is applied twice.
+    Whatever was listed is unprocessed. There is neither a result nor a list of failures, so that a retry lists the
+    source anew; the keys of the effects are kept, and none is applied twice.
     """
     listed, shards = (manifest.listed, manifest.shards) if manifest is not None else (0, 0)
-    return record | {
-        "status": status,
+    record = running_record(job_id, started_at, plan) | {
+        "status": status or "FAILED",
         "counts": {"listed": listed} | asdict(Counts(unprocessed=listed)),
         "shards": {"planned": shards, "done": 0, "failed": shards},
         "endedAt": ended_at,
-        "error": {"name": AccountingError.__name__, "message": message[:LONGEST_MESSAGE]},
     }
+    return record if error is None else record | {"error": error}
 
 
 def final_record(

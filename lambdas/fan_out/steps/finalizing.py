@@ -8,10 +8,9 @@ from typing import Any
 from common.timestamps import now
 from fan_out.aws.storage import RECORD, JobStore
 from fan_out.errors import AccountingError
-from fan_out.model.manifest import Manifest
-from fan_out.model.node import Node
 from fan_out.model.plan import Plan
-from fan_out.model.record import JobRecord, final_record, inconsistent_record, not_listed_record, running_record
+from fan_out.model.record import LONGEST_MESSAGE, JobRecord, final_record, untallied_record
+from fan_out.model.shard import Manifest, Node
 from fan_out.steps.reduction import DEADLY, Cursor, Reduction
 
 
@@ -35,18 +34,16 @@ def finalize(
         if committed["startedAt"] == started_at:
             return {**committed}
         # An earlier job's, for whose sake this one was refused: that record stays.
-        return not_listed_record(store.job_id, started_at, now(), None, status=status or "FAILED", error=error)
+        return untallied_record(store.job_id, started_at, now(), None, status=status, error=error)
     plan: Plan | None = None
     manifest: Manifest | None = None
     try:
         plan = store.get("job.json", Plan)
         manifest = store.get("manifest.json", Manifest)
-        if manifest is None or plan is None:
-            if manifest is not None:
-                plan = store.require("job.json", Plan)
-            if status is None and error is None:
-                manifest = store.require("manifest.json", Manifest)
-            record = not_listed_record(store.job_id, started_at, now(), plan, status=status or "FAILED", error=error)
+        if manifest is None and (status is not None or error is not None):
+            record = untallied_record(store.job_id, started_at, now(), plan, status=status, error=error)
+        elif manifest is None or plan is None:
+            raise AccountingError(f"The object {store.key('job.json' if manifest else 'manifest.json')} is missing.")
         else:
             reached = Reduction(store, plan, manifest, deadly=deadly).run(cursor, is_late)
             if not isinstance(reached, Node):
@@ -54,12 +51,8 @@ def finalize(
             record = final_record(plan, reached, manifest, now(), bucket=store.bucket.name, status=status, error=error)
     except AccountingError as lost:
         # No further attempt will find an object that is lost: the record says so, once.
-        record = inconsistent_record(
-            running_record(store.job_id, started_at, plan),
-            manifest or store.find("manifest.json", Manifest),
-            now(),
-            status=status or "FAILED",
-            message=str(lost),
-        )
+        error = {"name": AccountingError.__name__, "message": str(lost)[:LONGEST_MESSAGE]}
+        manifest = manifest or store.find("manifest.json", Manifest)
+        record = untallied_record(store.job_id, started_at, now(), plan, manifest, status=status, error=error)
     # protection: first-record-counts
     return dict(store.put_once(RECORD, record, JobRecord))

@@ -9,7 +9,6 @@ throttled request or a call that was never begun (429) is no death.
 from __future__ import annotations
 
 import json
-from asyncio import CancelledError
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -18,14 +17,12 @@ from typing import Any
 from fan_out.aws.storage import JobStore
 from fan_out.model import kind as kinds
 from fan_out.model.documents import encode_value
-from fan_out.model.kind import Job, Kind
-from fan_out.model.node import Node
-from fan_out.model.outcomes import Count, error_text
+from fan_out.model.kind import FAULTS, Job, Kind, reason_of
+from fan_out.model.outcomes import Count
 from fan_out.model.plan import Plan
+from fan_out.model.shard import Node
 
 MARKER = "reduce/marker.json"
-# Exceptions of the kind's code that are its fault; anything else ends the process.
-FAULTS = (Exception, SystemExit, CancelledError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +87,7 @@ class KindMerger:
             # What cannot be stored is no value.
             return json.loads(encode_value(merged)), None
         except FAULTS as error:
-            return None, error_text(error)
+            return None, reason_of(error)
 
     def summarize(self, nodes: Iterable[Node]) -> tuple[dict[str, Any] | None, str | None]:
         """The kind's small result of all nodes together, or None and the fault."""
@@ -105,7 +102,7 @@ class KindMerger:
                 raise TypeError(f"summary gave a {type(summary).__name__} instead of an object")
             return dict(json.loads(encode_value(summary))), None
         except FAULTS as error:
-            return None, error_text(error)
+            return None, reason_of(error)
 
     def _load(self) -> tuple[Kind[Any, Any], Job[Any]]:
         if self._kind is None or self._job is None:

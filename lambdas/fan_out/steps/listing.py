@@ -15,9 +15,8 @@ from fan_out import sources
 from fan_out.aws.storage import JobStore
 from fan_out.errors import AccountingError, RetryableError
 from fan_out.model.documents import digest, encode
-from fan_out.model.manifest import Manifest, Part
 from fan_out.model.plan import Plan
-from fan_out.model.shard import Shard
+from fan_out.model.shard import Manifest, Part, Shard
 
 # A worker reads its whole shard into memory, and a failed one is written out again: keep it small.
 SHARD_BYTES = 4 << 20

@@ -15,16 +15,14 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
-from typing import Any
+from typing import Any, TypeVar
 
 from fan_out.aws.storage import FAILURES, JobStore
 from fan_out.errors import AccountingError
 from fan_out.model.documents import decode, digest, encode, to_shape
-from fan_out.model.manifest import Manifest
-from fan_out.model.node import Node, Partial
 from fan_out.model.outcomes import Digest, Group, failure
 from fan_out.model.plan import Plan
-from fan_out.model.shard import Progress, Shard
+from fan_out.model.shard import Manifest, Node, Partial, Progress, Shard
 from fan_out.steps.folding import make_partial
 from fan_out.steps.kind_merger import KindMerger
 
@@ -41,6 +39,9 @@ ROOT = "reduce/root.json"
 # Calls that the kind's own code may end at one step before the reduction goes on without it. The state machine retries
 # a reducer more often.
 DEADLY = 3
+
+
+F = TypeVar("F", Partial, Progress)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +121,11 @@ class Reduction:
     def _shard(self, shard: Shard) -> Node:
         """One shard's partial as a node; a shard without one counts as far as its checkpoint tells."""
         problems: list[str] = []
-        found = self._read(problems, shard, self._partial)
+        found = self._read(problems, shard, self._find, shard.partial, Partial)
         if found is not None:
             return Node(**vars(found), done=1)
-        progress = self._read(problems, shard, self._checkpoint) or Progress()
-        tasks = self._read(problems, shard, self._tasks)
+        progress = self._read(problems, shard, self._find, shard.checkpoint, Progress) or Progress()
+        tasks = self._read(problems, shard, self._store.bucket.tasks)
         # protection: what-is-left
         left = shard.count - progress.next
         progress.counts.unprocessed += left
@@ -132,49 +133,31 @@ class Reduction:
         for task in (tasks or [])[progress.next :]:
             message = "No worker finished this task before the job ended."
             progress.failures.append(
-                failure(task, "unprocessed", "UnprocessedError", message, shard=shard.index, attempts=0)
+                failure(task.to_json(), "unprocessed", "UnprocessedError", message, shard=shard.index, attempts=0)
             )
         made = to_shape(make_partial(self._store, shard, progress), Partial)
         if tasks is None and left:
             made.digest.append(_unnamed_group(left))
         return Node(**vars(made), failed=1, problems=problems)
 
-    def _read(self, problems: list[str], shard: Shard, read: Callable[[Shard], Any]) -> Any:
+    def _read(self, problems: list[str], shard: Shard, read: Callable[..., Any], *arguments: Any) -> Any:
         """What is read of a shard; None, and a problem that names the object, if it is lost."""
         try:
-            return read(shard)
+            return read(shard, *arguments)
         except AccountingError as lost:
             # protection: a-lost-object-is-named
             problems.append(f"Shard {shard.index} is lost: {lost}")
             return None
 
-    def _partial(self, shard: Shard) -> Partial | None:
-        found = self._store.get(shard.partial, Partial)
-        # protection: counts-of-a-partial
-        if found is not None and found.counts.total != shard.count:
+    def _find(self, shard: Shard, name: str, shape: type[F]) -> F | None:
+        """The shard's partial or checkpoint. Raises AccountingError if it is lost or cannot be of this shard."""
+        found = self._store.get(name, shape)
+        # protection: counts-of-an-object
+        if found is not None and not found.fits(shard):
             raise AccountingError(
-                f"The object {self._store.key(shard.partial)} has {found.counts.total} of {shard.count} tasks."
+                f"The object {self._store.key(name)} has {found.counts.total} of {shard.count} tasks."
             )
         return found
-
-    def _checkpoint(self, shard: Shard) -> Progress | None:
-        saved = self._store.get(shard.checkpoint, Progress)
-        # protection: counts-of-a-checkpoint
-        if saved is not None and not saved.counts.total == saved.next <= shard.count:
-            raise AccountingError(
-                f"The object {self._store.key(shard.checkpoint)} has {saved.counts.total} of {shard.count} tasks."
-            )
-        return saved
-
-    def _tasks(self, shard: Shard) -> list[dict[str, Any]]:
-        """The shard's tasks. Raises AccountingError if they are not all there."""
-        try:
-            tasks = [decode(line.text, dict[str, Any]) for line in self._store.bucket.lines(shard.key)]
-        except ValueError as error:
-            raise AccountingError(f"The object {shard.key} cannot be read: {error}.") from error
-        if len(tasks) != shard.count:
-            raise AccountingError(f"The object {shard.key} has {len(tasks)} of {shard.count} tasks.")
-        return tasks
 
     def _inner(self, level: int, number: int) -> int:
         if not self._has(level, number):
@@ -239,7 +222,8 @@ class Reduction:
         if root.counts.not_succeeded:
             root.failures = FAILURES
             self._store.put_lines(FAILURES, self._failures(children))
-            root.failures_etag = self._store.bucket.etag(self._store.key(FAILURES))
+            written = self._store.bucket.head(self._store.key(FAILURES))
+            root.failures_etag = written.etag if written is not None else None
             self._store.put("digest.json", root.digest)
         if root.summary is not None:
             self._store.put("result.json", root.summary)
@@ -249,11 +233,11 @@ class Reduction:
         """Every listed task has one outcome and every shard is in the tally. Raises AccountingError."""
         if root.counts.total != self._manifest.listed:
             raise AccountingError(
-                f"{self._manifest.listed} tasks were listed, but {root.counts.total} are accounted for."
+                f"{self._manifest.listed} tasks were listed, but {root.counts.total} have an outcome."
             )
         if root.done + root.failed != self._manifest.shards:
             raise AccountingError(
-                f"{self._manifest.shards} shards were planned, but {root.done + root.failed} are accounted for."
+                f"{self._manifest.shards} shards were planned, but {root.done + root.failed} are in the tally."
             )
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from fan_out.aws.storage import FAILURES, RECORD, Bucket, JobStore
 from fan_out.errors import AccountingError, InvalidJobError, SourceNotFoundError
-from fan_out.model.job_input import FailedSource, Source
-from fan_out.model.node import Node
+from fan_out.model.job_input import FailedSource, Source, refusal
 from fan_out.model.plan import Plan, RetrySource
 from fan_out.model.record import JobRecord
+from fan_out.model.shard import Node
 from fan_out.steps.reduction import ROOT
 
 
@@ -55,9 +55,9 @@ def _read_plan(store: JobStore, *, is_off: bool = False) -> Plan | None:
 def _has_failures(store: JobStore) -> bool:
     """Whether the job's list of failures is the one that its reducer wrote."""
     root = store.find(ROOT, Node)
-    etag = root.failures_etag if root is not None else None
+    found = store.bucket.head(store.key(FAILURES))
     # protection: version-of-the-failures
-    return etag is not None and etag == store.bucket.etag(store.key(FAILURES))
+    return root is not None and found is not None and root.failures_etag == found.etag
 
 
 def _with_source_that_exists(bucket: Bucket, plan: Plan) -> Plan:
@@ -75,6 +75,4 @@ def not_ended_error(job_id: str) -> InvalidJobError:
 
 
 def _refuse(job_id: str, allowed: str) -> InvalidJobError:
-    return InvalidJobError(
-        f'source.failedIn is "{job_id}", but must be {allowed}.', field="source.failedIn", value=job_id, allowed=allowed
-    )
+    return refusal("source.failedIn", job_id, allowed)

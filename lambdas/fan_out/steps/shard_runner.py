@@ -8,7 +8,6 @@ without trouble needs. `run_shard` is a call whatever earlier ones left: after a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -16,10 +15,9 @@ from typing import Any
 from fan_out.aws.storage import RECORD, JobStore
 from fan_out.errors import AccountingError, JobEndedError, ShardStuckError
 from fan_out.model import kind as kinds
-from fan_out.model.node import Partial
 from fan_out.model.plan import Plan
-from fan_out.model.shard import Progress, Shard
-from fan_out.model.task import Row, Task, from_json
+from fan_out.model.shard import Partial, Progress, Shard
+from fan_out.model.task import Row, Task
 from fan_out.steps.folding import Folding, make_partial
 from fan_out.steps.kind_runner import Clock, KindRunner, OutOfTime, task_rate
 from fan_out.steps.process_guard import ProcessGuard
@@ -55,22 +53,10 @@ class ShardRunner:
 
     def run(self) -> dict[str, Any] | None:
         """Work until the shard is done: its committed partial; or until the call should end and be repeated: None."""
-        if self.work(self.read(), self.shard.count):
+        if self.work(self.store.bucket.tasks(self.shard), self.shard.count):
             return self.commit()
         self.save()
         return None
-
-    def read(self) -> list[Task | Row]:
-        """The shard's tasks."""
-        try:
-            tasks = [from_json(json.loads(line.text)) for line in self.store.bucket.lines(self.shard.key)]
-        except (KeyError, TypeError, ValueError) as error:
-            raise AccountingError(f"The object {self.shard.key} cannot be read: {error}.") from error
-        if len(tasks) != self.shard.count:
-            raise AccountingError(
-                f"Shard {self.shard.index} has {len(tasks)} tasks, but the manifest says {self.shard.count}."
-            )
-        return tasks
 
     def work(self, tasks: list[Task | Row], end: int) -> bool:
         """Give the tasks before `end` their outcomes, in calls of the kind's size; False if the call should end."""
@@ -136,10 +122,10 @@ def run_shard(runner: ShardRunner, *, attempt: int, is_resumed: bool) -> dict[st
             return runner.run()
         # An object that is lost is as good as none: its work is done anew.
         committed = store.find(shard.partial, Partial)
-        if committed is not None and committed.counts.total == shard.count:
+        if committed is not None and committed.fits(shard):
             return asdict(committed)
         saved = store.find(shard.checkpoint, Progress)
-        if saved is not None and saved.counts.total == saved.next <= shard.count:
+        if saved is not None and saved.fits(shard):
             runner.folding.resume(saved)
         found = store.find(shard.marker, Marker)
         if found is None and not attempt:
@@ -163,7 +149,7 @@ def _run_carefully(runner: ShardRunner, search: Search) -> dict[str, Any] | None
     for action in search.actions(progress.next, shard.count, progress.counts.quarantined):
         match action:
             case Read():
-                tasks = runner.read()
+                tasks = store.bucket.tasks(shard)
             case Mark(marker):
                 store.put(shard.marker, asdict(marker))
             case Work(end):

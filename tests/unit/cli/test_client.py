@@ -99,14 +99,14 @@ def test_following_gives_each_record_and_ends_with_the_final(api: FakeApi, there
 
 
 def test_following_waits_until_the_record_is_written(api: FakeApi, there: FanOut) -> None:
-    pending = record_of(status="STOPPED", error={"name": "AccountPendingError", "message": "Wait."})
+    pending = record_of(status="STOPPED", error={"name": "RecordPendingError", "message": "Wait."})
     api.jobs["j"] = [pending, pending, record_of(status="STOPPED", failed=2)]
     *_, last = there.follow("j")
     assert last == record_of(status="STOPPED", failed=2)
 
 
 def test_following_gives_up_on_a_record_that_never_comes(api: FakeApi, there: FanOut) -> None:
-    api.jobs["j"] = [record_of(status="FAILED", error={"name": "AccountPendingError", "message": "Wait."})]
+    api.jobs["j"] = [record_of(status="FAILED", error={"name": "RecordPendingError", "message": "Wait."})]
     there._patience = 0.05
     *_, last = there.follow("j")
     assert last["status"] == "FAILED"

@@ -35,7 +35,10 @@ class Process:
 
     def __init__(self) -> None:
         self._values = [
-            (owner, name, getattr(owner, name)) for owner in self._OWNERS for name in self._NAMES if hasattr(owner, name)
+            (owner, name, getattr(owner, name))
+            for owner in self._OWNERS
+            for name in self._NAMES
+            if hasattr(owner, name)
         ]
         self._environment = dict(os.environ)
         self._limit, self._folder = sys.getrecursionlimit(), Path.cwd()

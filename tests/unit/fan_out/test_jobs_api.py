@@ -17,11 +17,10 @@ from moto.core.botocore_stubber import MockRawResponse
 
 from fan_out import jobs, jobs_api
 from fan_out.aws import clients as aws
-from fan_out.aws.storage import Bucket, JobStore
+from fan_out.aws.storage import LINK_SECONDS, Bucket, JobStore
 from fan_out.errors import ServiceUnavailableError, ThrottledError
 from fan_out.jobs import Jobs
 from fan_out.model.job_input import check_id, new_id
-from fan_out.uploads import LINK_SECONDS
 from tests.support.context import Context
 from tests.support.events import api_event
 from tests.support.factories import put_plan
@@ -508,7 +507,7 @@ def test_a_stopped_job_says_so_before_its_account_is_written(bucket: Bucket) -> 
     send("POST", "/jobs", '{"jobId": "mine"}')
     send("DELETE", "/jobs/mine")
     _, record = send("GET", "/jobs/mine")
-    assert (record["status"], record["error"]["name"]) == ("STOPPED", "AccountPendingError")
+    assert (record["status"], record["error"]["name"]) == ("STOPPED", "RecordPendingError")
 
 
 # --- results

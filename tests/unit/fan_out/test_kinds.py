@@ -239,7 +239,7 @@ def test_a_kind_that_breaks_a_rule_is_refused(added: Callable[[str], Kind[Any, A
     text = GOOD.format(line="pass", zero="{}", kind="Added()")
     with pytest.raises(InvalidJobError, match=re.escape(rule)) as refused:
         added(text.replace("KIND =", f"Added.{line}\nKIND ="))
-    assert refused.value.field == "kind"
+    assert refused.value.faults[0].field == "kind"
 
 
 @pytest.mark.parametrize("zero", ["{1}", "{1: 2}", "float('nan')", "1 / 0", "exit(3)", "[0]"], ids=repr)
@@ -271,7 +271,28 @@ def test_a_file_that_is_no_kind_is_refused_by_a_sentence(
     with pytest.raises(InvalidJobError, match=re.escape(said)) as refused:
         added(text)
     assert str(refused.value).startswith('kind is "added", but ')
-    assert refused.value.field == "kind"
+    assert refused.value.faults[0].field == "kind"
+
+
+@pytest.mark.parametrize(
+    ("gives", "said"),
+    [
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("exit(3)", "SystemExit: 3"),
+        ("None", "ValueError: Input should be"),
+        ("[]", "ValueError: Input should be"),
+        ("{'colour': 'red'}", "ValueError: colour: "),
+        ("{'isComplete': 'no'}", "ValueError: isComplete: "),
+        ("{'dueBefore': 'soon'}", "ValueError: dueBefore: "),
+    ],
+)
+def test_a_kind_whose_filter_fails_is_refused(added: Callable[[str], Kind[Any, Any]], gives: str, said: str) -> None:
+    added(GOOD.format(line=f"filter = lambda *_: {gives}", zero="{}", kind="Added()"))
+    for document in ({"kind": "added"}, {"kind": "added", "filter": {"dueBefore": STARTED_AT, "isComplete": True}}):
+        with pytest.raises(InvalidJobError, match=re.escape(f"its filter cannot be used: {said}")) as refused:
+            make_plan("job-1", STARTED_AT, read_input(document))
+        assert str(refused.value).startswith('kind is "added", but ')
+        assert (refused.value.status, refused.value.faults[0].field) == (400, "kind")
 
 
 def test_a_kinds_file_has_no_name_of_a_jobs_own_objects(machine: Machine, trial: Any) -> None:

@@ -10,8 +10,8 @@ from fan_out.aws.storage import JobStore
 from fan_out.errors import AccountingError, CostLimitError, InvalidJobError
 from fan_out.model import costs
 from fan_out.model.documents import digest
-from fan_out.model.manifest import Manifest
 from fan_out.model.plan import SEGMENTS
+from fan_out.model.shard import Manifest
 from fan_out.steps.listing import part_name
 from tests.support.context import Context
 from tests.support.factories import plan, put_plan

@@ -12,8 +12,8 @@ from fan_out.aws.storage import JobStore
 from fan_out.errors import InvalidJobError, SourceNotFoundError
 from fan_out.model import kind
 from fan_out.model.job_input import read_input
-from fan_out.model.node import Node
 from fan_out.model.plan import SEGMENTS, Plan, make_plan
+from fan_out.model.shard import Node
 from fan_out.steps.reduction import ROOT
 from tests.support.context import Context
 from tests.support.factories import plan, put_plan
@@ -189,7 +189,7 @@ def refused(document: Any) -> InvalidJobError:
 def test_a_wrong_field_is_refused_with_what_is_allowed(field: str, value: Any, allowed: str) -> None:
     error = refused({field: value})
     assert str(error) == f"{field} is {shown(value)}, but must be {allowed}."
-    assert (error.field, error.allowed) == (field, allowed)
+    assert (error.faults[0].field, error.faults[0].allowed) == (field, allowed)
 
 
 @pytest.mark.parametrize(("document", "field", "value", "allowed"), WRONG_NESTED, ids=lambda value: str(value)[:40])
@@ -199,7 +199,7 @@ def test_a_wrong_nested_field_is_refused_by_its_path(
     error = refused(document)
     assert str(error).startswith(f"{field} is {shown(value)}, but ")
     assert allowed in str(error)
-    assert (error.field, error.allowed) == (field, allowed)
+    assert (error.faults[0].field, error.faults[0].allowed) == (field, allowed)
 
 
 @pytest.mark.parametrize("document", [[], "daily-plan", 5, None, True, NAN, [{}]])
@@ -220,7 +220,7 @@ def test_a_value_of_any_length_is_cut_in_the_sentence() -> None:
 def test_a_time_that_has_no_day_is_refused() -> None:
     for as_of in ("9999-12-31T12:00:00Z", "0001-01-01T12:00:00Z"):
         for name in ("daily-plan", "reschedule-overdue"):
-            assert refused({"kind": name, "params": {"asOf": as_of}}).field == "params.asOf"
+            assert refused({"kind": name, "params": {"asOf": as_of}}).faults[0].field == "params.asOf"
 
 
 def test_an_empty_input_is_todays_plan_with_every_default(machine: Machine, store: JobStore) -> None:
@@ -301,7 +301,7 @@ def test_a_csv_object_is_one_segment_of_rows(machine: Machine, store: JobStore) 
 
 def test_a_filter_over_rows_is_refused_rather_than_ignored() -> None:
     error = refused({"kind": "import-tasks", "source": {"csv": "uploads/x.csv"}, "filter": {"isComplete": True}})
-    assert error.field == "filter"
+    assert error.faults[0].field == "filter"
 
 
 def test_a_csv_object_that_does_not_exist_is_named(machine: Machine) -> None:
@@ -323,7 +323,9 @@ def end(store: JobStore, record: dict[str, Any]) -> None:
     store.put("record.json", {"jobId": store.job_id} | record)
     if "failuresUrl" in record:
         store.put_lines("failures.jsonl", [b"{}"])
-        etag = store.bucket.etag(store.key("failures.jsonl"))
+        written = store.bucket.head(store.key("failures.jsonl"))
+        assert written is not None
+        etag = written.etag
         store.put(ROOT, asdict(Node(failures="failures.jsonl", failures_etag=etag)))
 
 
@@ -402,7 +404,7 @@ def test_a_job_with_nothing_to_retry_is_refused(
     assert str(caught.value) == f'source.failedIn is "job-0", but must be {allowed}.'
 
 
-@pytest.mark.parametrize("lost", ["the list of its failures", "objects that its account is made of"])
+@pytest.mark.parametrize("lost", ["the list of its failures", "objects that its tally is made of"])
 def test_a_retry_after_lost_objects_lists_its_source_anew(machine: Machine, store: JobStore, lost: str) -> None:
     is_off = lost.startswith("objects")
     earlier = origin(store, FAILED | ({"error": {"name": "AccountingError"}} if is_off else {}))

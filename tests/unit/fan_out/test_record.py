@@ -7,9 +7,8 @@ import pytest
 
 from fan_out.model import record
 from fan_out.model.documents import encode
-from fan_out.model.manifest import Manifest
-from fan_out.model.node import Node
 from fan_out.model.outcomes import Counts
+from fan_out.model.shard import Manifest, Node
 from tests.support.factories import plan
 
 

@@ -14,10 +14,8 @@ from hypothesis import strategies as st
 from fan_out.aws import clients as aws
 from fan_out.aws import storage
 from fan_out.aws.storage import Bucket, JobStore
-from fan_out.model.manifest import Manifest
-from fan_out.model.node import Node
 from fan_out.model.outcomes import Counts, failure
-from fan_out.model.shard import Progress, Shard
+from fan_out.model.shard import Manifest, Node, Progress, Shard
 from fan_out.steps import reduction
 from fan_out.steps.finalizing import finalize
 from fan_out.steps.reduction import Cursor, Reduction

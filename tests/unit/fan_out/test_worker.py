@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fan_out.aws.storage import JobStore
+from fan_out.aws.storage import Bucket, JobStore
 from fan_out.errors import AccountingError, JobEndedError, ShardFailedError, ShardStuckError, ThrottledError
 from fan_out.model.kind import Failure, TaskError
 from fan_out.model.shard import Shard
@@ -651,7 +651,7 @@ def test_an_error_that_the_worker_raised_itself_is_nobodys_death(
 def test_a_shard_is_given_up_after_deaths_outside_of_tasks(
     machine: Machine, shard: Shard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ShardRunner, "read", lambda self: kill())
+    monkeypatch.setattr(Bucket, "tasks", lambda self, shard: kill())
     for attempt in range(STALLS + 1):
         with pytest.raises(KilledError):
             machine.call("Worker", event(shard, attempt=attempt))
