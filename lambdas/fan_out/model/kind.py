@@ -26,6 +26,8 @@ T = TypeVar("T", Task, Row)
 
 # What a kind's code may raise to fail a task. Any other BaseException ends the worker, as a crash does.
 FAULTS = (Exception, SystemExit, KeyboardInterrupt, GeneratorExit, CancelledError)
+# Characters of what an exception says that go into a refusal.
+LONGEST_REASON = 500
 # Names that a job's own objects have; a kind's file is beside them.
 RESERVED = frozenset(
     {"job.json", "manifest.json", "manifest.jsonl", "failures.jsonl", "digest.json"}
@@ -206,8 +208,7 @@ def find(name: str) -> Kind[Any, Any]:
         kind = importlib.import_module(file.removesuffix(".py").replace("/", ".")).KIND
         broken = next((rule for rule, holds in RULES.items() if not holds(kind, name)), None)
     except FAULTS as error:
-        failure = failure_of(error)
-        raise _refusal(name, f"{file} cannot be used: {failure.name}: {failure.message}") from None
+        raise unusable(name, file, error) from None
     # protection: rules-of-a-kind
     if broken is not None:
         raise _refusal(name, f"in {file} {broken}")
@@ -238,6 +239,14 @@ RULES: dict[str, Callable[[Kind[Any, Any], str], bool]] = {
     ),
     "zero must give a value that JSON gives back as it was": lambda kind, name: bool(plain_json(kind.zero())),
 }
+
+
+def unusable(name: str, what: str, error: BaseException) -> InvalidJobError:
+    """The refusal of a job whose kind's code raised this before it started."""
+    if isinstance(error, InvalidJobError):
+        return error
+    failure = failure_of(error)
+    return _refusal(name, f"{what} cannot be used: {failure.name}: {failure.message[:LONGEST_REASON]}")
 
 
 def _refusal(name: str, why: str) -> InvalidJobError:

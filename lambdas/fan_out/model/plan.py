@@ -113,8 +113,13 @@ def make_plan(job_id: str, started_at: str, asked: JobInput, retried: RetrySourc
     # protection: scope-has-the-start
     effect_scope = f"{job_id}@{started_at}"
     settings = {name: getattr(asked, name) for name in JobSettings.model_fields}
+    # protection: a-fault-of-filter
+    try:
+        narrowed = _narrow(kind.filter(params, started_at), asked.filter, asked.kind)
+    except kinds.FAULTS as error:
+        raise kinds.unusable(asked.kind, "its filter", error) from None
     return Plan(
-        **settings | {"filter": _narrow(kind.filter(params, started_at), asked.filter, asked.kind)},
+        **settings | {"filter": narrowed},
         job_id=job_id,
         source=asked.source,
         started_at=started_at,
