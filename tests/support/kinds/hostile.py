@@ -333,8 +333,9 @@ def spoil_partial(call: Call) -> NoReturn:
 
 def change_job(call: Call) -> Any:
     usual, job = call.usual(), first(call, Job)
-    for name in ("id", "effect_scope", "write"):
-        object.__setattr__(job, name, "another")
+    # Still the first of its chain, as far as acts go.
+    for name, value in (("id", "another"), ("effect_scope", "another@now"), ("started_at", ""), ("write", None)):
+        object.__setattr__(job, name, value)
     return usual
 
 
@@ -563,7 +564,7 @@ class Hostile(Kind[Script, Task]):
                 plain_json(partial)
                 before = {}
             before["tasks"] = _whole(before.get("tasks")) + 1
-            if type(result) is not int:
+            if type(result) is not int or result > 10**9:
                 before["odd"] = result
             return before
 
