@@ -32,6 +32,7 @@ from fan_out.model.outcomes import Group
 from fan_out.model.plan import Plan, make_plan
 from fan_out.model.record import JobRecord, running_record
 from fan_out.model.shard import Manifest
+from fan_out.steps.process_guard import ProcessGuard
 from fan_out.steps.retry_source import find_retry_source, not_ended_error
 
 # Seconds. DescribeMapRun and ListMapRuns refill at one call a second for the whole AWS account.
@@ -85,7 +86,10 @@ class Jobs:
     def _check(self, job_id: str, document: Mapping[str, Any]) -> None:
         """Refuse what the planner would refuse, before an execution starts."""
         asked = read_input(document)
-        make_plan(job_id, "2000-01-01T00:00:00Z", asked, find_retry_source(self.bucket, asked.source))
+        retried = find_retry_source(self.bucket, asked.source)
+        # protection: a-damaged-api-ends
+        with ProcessGuard():
+            make_plan(job_id, "2000-01-01T00:00:00Z", asked, retried)
         if isinstance(asked.source, CsvSource) and not self.bucket.has(asked.source.key):
             error = SourceNotFoundError(Fault("source.csv", asked.source.key, _UPLOADED).message)
             error.faults = (Fault("source.csv", asked.source.key, _UPLOADED),)

@@ -11,6 +11,7 @@ from fan_out.model.job_input import CsvSource, check_id, read_input, refusal
 from fan_out.model.plan import Plan, make_plan
 from fan_out.model.record import JobRecord
 from fan_out.model.task import utc
+from fan_out.steps.process_guard import ProcessGuard
 from fan_out.steps.retry_source import find_retry_source
 
 
@@ -22,7 +23,10 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     retried = find_retry_source(store.bucket, asked.source)
     if isinstance(asked.source, CsvSource):
         asked = asked.model_copy(update={"source": _with_etag(store.bucket, asked.source)})
-    plan = make_plan(event["jobId"], utc(event["startedAt"]), asked, retried)
+    # The kind is loaded, and its filter asked.
+    # protection: a-damaged-planner-ends
+    with ProcessGuard():
+        plan = make_plan(event["jobId"], utc(event["startedAt"]), asked, retried)
     record = store.find(RECORD, JobRecord)
     started_at = record["startedAt"] if record is not None else None
     if started_at is None:

@@ -12,6 +12,7 @@ from fan_out.errors import ShardFailedError
 from fan_out.model.plan import Plan
 from fan_out.model.shard import Shard
 from fan_out.steps.early_stop import counts_as_failed, failures
+from fan_out.steps.process_guard import ProcessGuard
 from fan_out.steps.shard_runner import ShardRunner, run_shard
 
 
@@ -21,6 +22,13 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
 
     Raises ShardFailedError when the shard's failures should count towards ending the job early.
     """
+    # However the call ends: also by a shard that is given up, or a zero that raises.
+    # protection: a-damaged-worker-ends
+    with ProcessGuard():
+        return _work(event, context)
+
+
+def _work(event: dict[str, Any], context: Any) -> dict[str, Any]:
     plan, shard = _plan(event["jobId"]), Shard(**event["shard"])
     store = job_store(plan.job_id)
     runner = ShardRunner(

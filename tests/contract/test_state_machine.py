@@ -17,7 +17,7 @@ from fan_out import errors
 from fan_out.model.costs import LONGEST_JOB
 from fan_out.model.job_input import JobInput
 from fan_out.model.plan import SEGMENTS
-from fan_out.steps import quarantine
+from fan_out.steps import quarantine, reduction
 from infra.functions import FUNCTIONS, STATES
 from tests.contract.asl.definition import FILE, Definition, Fields, following, read, write
 from tests.contract.asl.language import LAMBDA_ERRORS, RESERVED_ERRORS, StateMachine
@@ -247,6 +247,11 @@ def test_an_error_is_retried_if_its_class_says_so() -> None:
         name for name, each in vars(errors).items() if inspect.isclass(each) and "Never retried" in (each.__doc__ or "")
     }
     assert said == {error for named in PERMANENT.values() for error in named}
+
+
+def test_a_reducer_is_retried_beyond_a_kind_that_kills(machine: Definition) -> None:
+    (retrier,) = (each for each in machine.states()["Reducer"]["Retry"] if each["ErrorEquals"] == ["States.ALL"])
+    assert retrier["MaxAttempts"] >= reduction.DEADLY + 1
 
 
 def deaths_to_quarantine(tasks: int) -> int:

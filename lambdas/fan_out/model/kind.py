@@ -27,6 +27,8 @@ T = TypeVar("T", Task, Row)
 
 # What a kind's code may raise to fail a task. Any other BaseException ends the worker, as a crash does.
 FAULTS = (Exception, SystemExit, KeyboardInterrupt, GeneratorExit, CancelledError)
+# Characters of what an exception says that go into a refusal.
+LONGEST_REASON = 500
 # Names that a job's own objects have; a kind's file is beside them.
 RESERVED = frozenset(
     {"job.json", "manifest.json", "manifest.jsonl", "failures.jsonl", "digest.json"}
@@ -212,7 +214,7 @@ def find(name: str) -> Kind[Any, Any]:
         kind = importlib.import_module(file.removesuffix(".py").replace("/", ".")).KIND
         broken = next((rule for rule, holds in RULES.items() if not holds(kind, name)), None)
     except FAULTS as error:
-        raise refusal(name, f"{file} cannot be used: {reason_of(error)}") from None
+        raise unusable(name, file, error) from None
     # protection: rules-of-a-kind
     if broken is not None:
         raise refusal(name, f"in {file} {broken}")
@@ -243,6 +245,13 @@ RULES: dict[str, Callable[[Kind[Any, Any], str], bool]] = {
     ),
     "zero must give a value that JSON gives back as it was": lambda kind, name: bool(plain_json(kind.zero())),
 }
+
+
+def unusable(name: str, what: str, error: BaseException) -> InvalidJobError:
+    """The refusal of a job whose kind's code raised this before it started."""
+    if isinstance(error, InvalidJobError):
+        return error
+    return refusal(name, f"{what} cannot be used: {reason_of(error)[:LONGEST_REASON]}")
 
 
 def refusal(name: str, why: str) -> InvalidJobError:

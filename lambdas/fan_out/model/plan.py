@@ -139,10 +139,11 @@ def _retry_plan(job_id: str, started_at: str, asked: JobInput, retried: RetrySou
 
 def _filter_of(kind: Kind[Any, Any], params: Params, started_at: str) -> dict[str, Any]:
     """The kind's filter. Raises InvalidJobError that names the kind if its code fails or gives no filter."""
+    # protection: a-fault-of-filter
     try:
         needed: TaskFilter = to_shape(kind.filter(params, started_at), TaskFilter)
     except kinds.FAULTS as error:
-        raise kinds.refusal(kind.name, f"its filter cannot be used: {kinds.reason_of(error)}") from None
+        raise kinds.unusable(kind.name, "its filter", error) from None
     return needed.to_json()
 
 

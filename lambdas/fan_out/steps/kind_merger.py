@@ -9,7 +9,7 @@ throttled request or a call that was never begun (429) is no death.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -21,6 +21,7 @@ from fan_out.model.kind import FAULTS, Job, Kind, reason_of
 from fan_out.model.outcomes import Count
 from fan_out.model.plan import Plan
 from fan_out.model.shard import Node
+from fan_out.steps.process_guard import ProcessGuard
 
 MARKER = "reduce/marker.json"
 
@@ -42,6 +43,7 @@ class KindMerger:
         self._kind: Kind[Any, Any] | None = None
         self._job: Job[Any] | None = None
         self._marker = store.find(MARKER, Marker) or Marker()
+        self._guard = ProcessGuard()
         self._fault: str | None = None
         # protection: deaths-of-a-reducer
         if self._marker.deaths >= deadly:
@@ -59,8 +61,9 @@ class KindMerger:
             yield
             return
         before = Marker(name, self._marker.deaths if self._marker.step == name else 0)
-        self._mark(Marker(name, before.deaths + 1))
         try:
+            # A marker whose acknowledgement is lost is taken back like any other.
+            self._mark(Marker(name, before.deaths + 1))
             yield
         except Exception:
             # protection: an-exception-is-no-death
@@ -76,33 +79,43 @@ class KindMerger:
         nodes = list(nodes)
         if (fault := next((node.fault for node in nodes if node.fault), self._fault)) is not None:
             return None, fault
-        # protection: a-fault-of-merge
-        try:
-            kind, job = self._load()
+
+        def make(kind: Kind[Any, Any], job: Job[Any]) -> Any:
             merged = kind.zero()
             for node in nodes:
                 # Where no task succeeded nothing was folded: the value is zero.
                 if node.counts.succeeded:
                     merged = kind.merge(merged, node.value, job)
             # What cannot be stored is no value.
-            return json.loads(encode_value(merged)), None
-        except FAULTS as error:
-            return None, reason_of(error)
+            return json.loads(encode_value(merged))
+
+        return self._make(make)
 
     def summarize(self, nodes: Iterable[Node]) -> tuple[dict[str, Any] | None, str | None]:
         """The kind's small result of all nodes together, or None and the fault."""
         value, fault = self.merge(nodes)
         if fault is not None:
             return None, fault
-        # protection: a-fault-of-summary
-        try:
-            kind, job = self._load()
+
+        def make(kind: Kind[Any, Any], job: Job[Any]) -> dict[str, Any]:
             summary = kind.summary(value, job)
             if not isinstance(summary, dict):
                 raise TypeError(f"summary gave a {type(summary).__name__} instead of an object")
-            return dict(json.loads(encode_value(summary))), None
+            return dict(json.loads(encode_value(summary)))
+
+        return self._make(make)
+
+    def _make(self, make: Callable[[Kind[Any, Any], Job[Any]], Any]) -> tuple[Any, str | None]:
+        """What the kind's code makes, or None and the fault; a process that it has damaged ends."""
+        made: tuple[Any, str | None]
+        # protection: a-fault-of-the-result
+        try:
+            made = make(*self._load()), None
         except FAULTS as error:
-            return None, reason_of(error)
+            made = None, reason_of(error)
+        # protection: a-damaged-reducer-ends
+        self._guard.check()
+        return made
 
     def _load(self) -> tuple[Kind[Any, Any], Job[Any]]:
         if self._kind is None or self._job is None:

@@ -30,6 +30,13 @@ class ProcessGuard:
         self._streams = _streams()
         self._limit = sys.getrecursionlimit()
 
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        """Check, whether the block raised or not."""
+        self.check()
+
     def check(self) -> None:
         """Return if the process is as it was; else end it. Variables and modules may be added."""
         end_fork(self._pid)

@@ -36,9 +36,9 @@ MANIFEST_BLOCK = 32 << 10
 PROBLEMS = 20
 # The node over all shards.
 ROOT = "reduce/root.json"
-# Calls that the kind's own code may end at one step before the reduction goes on without it. The state machine retries
-# a reducer more often.
-DEADLY = 3
+# Calls that may end at one step before the reduction goes on without the kind's code. A crash of another reason counts
+# here too, and so does a call that a duplicate finds at work. The state machine retries a reducer more often.
+DEADLY = 5
 
 
 F = TypeVar("F", Partial, Progress)

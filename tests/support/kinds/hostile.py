@@ -31,6 +31,7 @@ from pydantic import BaseModel
 
 from fan_out import JSON, Failure, Job, Kind, Params, RetryableError, Task, TaskError
 from fan_out.errors import AccountingError, JobEndedError, ShardStuckError
+from fan_out.model.kind import plain_json
 
 OF_A_TASK = ("process", "process_many", "fold", "line")
 OF_A_JOB = ("filter", "zero", "reduction", "merge", "summary")
@@ -104,6 +105,10 @@ class ExitError(SystemExit):
     pass
 
 
+class CancelledError(asyncio.CancelledError):
+    pass
+
+
 class InterruptError(KeyboardInterrupt):
     pass
 
@@ -121,7 +126,10 @@ class OddGroupError(BaseExceptionGroup[BaseException]):
 
 
 # What the in-process machine takes for the end of the process, as Lambda's runtime does.
-ODD = (InterruptError, EndOfGeneratorError, OddError, OddGroupError)
+ODD = (ExitError, CancelledError, InterruptError, EndOfGeneratorError, OddError, OddGroupError)
+
+
+WITHOUT_TEXT = (NoTextError, NoneTextError, NoTextThrottleError, ExitInTextError)
 
 
 class NoText:
@@ -175,7 +183,7 @@ RAISES: dict[str, Deed] = {
     "memory": raising(MemoryError),
     "recursion": lambda _: recurse(),
     "end of an iterator": raising(StopIteration),
-    "cancelled": raising(asyncio.CancelledError),
+    "cancelled": raising(CancelledError),
     "exit 0": raising(lambda: ExitError(0)),
     "exit with an object": raising(lambda: ExitError(NoText())),
     "group": raising(lambda: ExceptionGroup("many", [NoTextError()])),
@@ -210,7 +218,7 @@ def cyclic() -> Any:
     return value
 
 
-# JSON gives these back as they were.
+# These come back from JSON as they were.
 PLAIN: dict[str, Deed] = {
     "None": lambda _: None,
     "a text": lambda _: "text",
@@ -325,8 +333,9 @@ def spoil_partial(call: Call) -> NoReturn:
 
 def change_job(call: Call) -> Any:
     usual, job = call.usual(), first(call, Job)
-    for name in ("id", "effect_scope", "write"):
-        object.__setattr__(job, name, "another")
+    # Still the first of its chain, as far as acts go.
+    for name, value in (("id", "another"), ("effect_scope", "another@now"), ("started_at", ""), ("write", None)):
+        object.__setattr__(job, name, value)
     return usual
 
 
@@ -426,14 +435,13 @@ DAMAGES: dict[str, Deed] = {
     "patch open": damaging(lambda: patch(builtins, "open")),
     "patch sha256": damaging(lambda: patch(hashlib, "sha256", hashlib.sha512)),
     "lower the recursion limit": damaging(lambda: sys.setrecursionlimit(sys.getrecursionlimit() - 1)),
-    "raise the recursion limit": damaging(lambda: sys.setrecursionlimit(sys.getrecursionlimit() + 1)),
+    "raise the recursion limit": damaging(lambda: sys.setrecursionlimit(sys.getrecursionlimit() + 50)),
 }
 # They harm nothing that a later call needs.
 PRANKS: dict[str, Deed] = {
     "change the directory": damaging(lambda: os.chdir("/")),
     "add a variable": damaging(lambda: os.environ.update(ADDED_BY_A_KIND="1")),
     "leave a thread": damaging(lambda: start_thread(lambda: time.sleep(0.2))),
-    "exit in a thread": damaging(lambda: start_thread(sys.exit)),
     "register an exit": damaging(lambda: atexit.register(str)),
     "ignore signals": damaging(lambda: signal.signal(signal.SIGUSR1, signal.SIG_IGN)),
     "no garbage collection": damaging(gc.disable),
@@ -461,8 +469,9 @@ HARMS: dict[str, Deed] = {
     "patch time.sleep": damaging(lambda: patch(time, "sleep")),
     "forget modules": damaging(forget_modules),
     "an alarm": damaging(lambda: signal.alarm(1)),
+    "exit in a thread": damaging(lambda: start_thread(sys.exit)),
     "raise in a thread": damaging(lambda: start_thread(no)),
-    "hold many descriptors": damaging(lambda: KIND.kept.extend(Path(os.devnull).open() for _ in range(200))),
+    "hold many descriptors": damaging(lambda: KIND.kept.extend(os.dup(2) for _ in range(200))),
     "remove temporary files": damaging(lambda: [each.unlink() for each in Path("/tmp").glob("fan-out-nothing-*")]),
     "count 1000": damaging(collect_everything),
 }
@@ -520,7 +529,7 @@ def number_of(task: Task) -> int:
 
 
 class Hostile(Kind[Script, Task]):
-    """Without acts: counts tasks and keeps the largest number."""
+    """Without acts: counts tasks."""
 
     name = "hostile"
     params = Script
@@ -545,13 +554,18 @@ class Hostile(Kind[Script, Task]):
     def zero(self) -> JSON:
         caller = sys._getframe(1).f_globals["__name__"]
         method = {"fan_out.steps.kind_merger": "reduction", "fan_out.steps.folding": "zero"}.get(caller, "rules")
-        return self._act(method, None, (), (), lambda: {"tasks": 0, "seen": None})
+        return self._act(method, None, (), (), lambda: {"tasks": 0})
 
     def fold(self, partial: JSON, task: Task, result: JSON, job: Job[Script]) -> JSON:
         def usual() -> Any:
-            before = partial if isinstance(partial, dict) else {}
+            before = partial
+            if not isinstance(partial, dict):
+                # An odd answer of an earlier call: such that JSON cannot hold are not folded on.
+                plain_json(partial)
+                before = {}
             before["tasks"] = _whole(before.get("tasks")) + 1
-            before["seen"] = result
+            if type(result) is not int or result > 10**9:
+                before["odd"] = result
             return before
 
         return self._act("fold", job, [task], (partial, task, result, job), usual)

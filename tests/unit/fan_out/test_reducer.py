@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from fan_out.aws import clients as aws
 from fan_out.aws import storage
 from fan_out.aws.storage import Bucket, JobStore
+from fan_out.errors import ServiceUnavailableError
 from fan_out.model.outcomes import Counts, failure
 from fan_out.model.shard import Manifest, Node, Progress, Shard
 from fan_out.steps import reduction
 from fan_out.steps.finalizing import finalize
+from fan_out.steps.kind_merger import KindMerger
 from fan_out.steps.reduction import Cursor, Reduction
 from infra.functions import FUNCTIONS
 from tests.support.context import Context
@@ -531,8 +533,24 @@ def test_a_kind_that_kills_the_reducer_costs_the_result(
     assert ended.error == "KindFailedError"
     record = json.loads(str(ended.cause))
     assert record["counts"]["succeeded"] == record["counts"]["listed"] == 20
-    assert "ended the reducer's process 3 times" in record["error"]["message"]
+    assert f"ended the reducer's process {reduction.DEADLY} times" in record["error"]["message"]
     assert len([each for each in machine.calls if each.function == "Reducer"]) == reduction.DEADLY + 1
+
+
+def test_a_marker_with_a_lost_answer_counts_no_death(store: JobStore, trial: Any) -> None:
+    merger = KindMerger(store, put_plan(store, kind="trial"), deadly=2)
+    put, lost = JobStore.put, iter([True])
+
+    def lose(self: JobStore, name: str, document: Any) -> None:
+        put(self, name, document)
+        if next(lost, False):
+            raise ServiceUnavailableError("the answer is lost")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JobStore, "put", lose)
+        with pytest.raises(ServiceUnavailableError), merger.step("root"):
+            pytest.fail("the step was begun")
+    assert store.require("reduce/marker.json")["deaths"] == 0
 
 
 def test_a_throttled_reducer_is_not_taken_for_a_dead_one(machine: Machine, trial: Any) -> None:
