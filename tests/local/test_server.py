@@ -139,6 +139,14 @@ def test_the_functions_of_a_crashed_server_end_with_it(home: Path) -> None:
     assert said == [f"The embedded AWS has died (its log: {home / 'server.log'}). Starting it anew, empty."]
 
 
+def test_a_server_that_died_is_waited_for_when_stopped(home: Path) -> None:
+    running = server.start(home)
+    os.killpg(running.pid, signal.SIGKILL)
+    assert eventually(lambda: not running.is_alive())
+    assert server.stop(home) is True
+    assert running.pid not in server._started
+
+
 def test_a_server_that_does_not_answer_is_replaced(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "ANSWER_SECONDS", 0.5)
     first = server.start(home)

@@ -22,16 +22,13 @@ GAPS = (
     "execution_history",
     "payload_limit",
     "error_names",
-    "stop_execution",
-    "start_execution",
+    "start_and_stop",
     "retries",
     "paths",
     "lambda_environments",
     "table_scan",
-    "request_signatures",
-    "tls_policies",
+    "iam",
     "secret_ref",
-    "map_run_policies",
 )
 
 

@@ -265,15 +265,15 @@ class Worker:
         process, self._proc = self._proc, None
         if process is not None:
             process.kill()
-        self._discard_tmpdir()
-
-    def _discard_tmpdir(self) -> None:
         channel, self._channel = self._channel, None
         if channel is not None:
             channel.close()
         folder, self._folder = self._folder, None
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+
+    # ministack calls it so, when it has ended the process.
+    _discard_tmpdir = _retire
 
 
 def _failed(kind: str, message: str, log: str = "") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""StartExecution: a repeated start of a running execution answers with it; names and inputs are checked."""
+"""StartExecution checks names and inputs and answers a repeated start; StopExecution reaches the children for good."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from ministack.services import stepfunctions as sf
 
 from . import replace
-from .execution_history import Data
+from .execution_history import Data, finish
 from .payload_limit import MAX_PAYLOAD_BYTES
 
 NAME = re.compile(r"[^\s<>{}\[\]?*\"#%\\^|~`$&,;:/\x00-\x1f\x7f-\x9f]{1,80}")
@@ -44,5 +44,20 @@ def start_execution(original: Callable[[Data], Any], data: Data) -> Any:
     return original(data)
 
 
+def stop_execution(data: Data) -> Any:
+    """StopExecution: the execution is ABORTED for good, its children are ABORTED, and none of them starts new
+    work. A Lambda invocation under way runs to its end, unheard, as on AWS."""
+    execution = sf._executions.get(data.get("executionArn"))
+    if execution is None:
+        cause = f"Execution Does Not Exist: '{data.get('executionArn')}'"
+        return sf.error_response_json("ExecutionDoesNotExist", cause, 400)
+    reason = {"error": data.get("error"), "cause": data.get("cause")}
+    details = {key: value or "" for key, value in reason.items()}
+    finish(execution, "ABORTED", "ExecutionAborted", details, **reason)
+    # Stopping what has ended is no error and changes nothing.
+    return sf.json_response({"stopDate": execution["stopDate"]})
+
+
 def close() -> None:
+    replace(sf, "_stop_execution", stop_execution)
     replace(sf, "_start_execution", start_execution, wraps=True)

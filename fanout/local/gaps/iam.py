@@ -1,0 +1,49 @@
+"""IAM: root's signatures are verified, a request about a map run is about that map run, plain HTTP is secure here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ministack import app
+from ministack.core import iam_actions, iam_evaluator
+
+from . import rebound, replace
+
+
+def is_unverified(access_key_id: str) -> bool:
+    """ministack verifies every signature but root's."""
+    return not access_key_id
+
+
+def enforce(original: Callable[..., Any], access_key_id: str, action: str, *rest: Any, **options: Any) -> Any:
+    """A request to a REST API must be signed for the service execute-api."""
+    request = iam_evaluator._signed_request.get()
+    authorization = request.headers.get("authorization", "") if request else ""
+    if action == "execute-api:Invoke" and authorization and "/execute-api/aws4_request" not in authorization:
+        message = "Credential should be scoped to correct service: 'execute-api'. "
+        return iam_evaluator.AuthError("SignatureDoesNotMatch", message)
+    return original(access_key_id, action, *rest, **options)
+
+
+def resource_arn(
+    original: Callable[..., str], service: str, method: str, path: str, headers: Any, body: bytes, *rest: Any
+) -> str:
+    """The resource of a request; ministack takes one about a map run to be about everything."""
+    arn = original(service, method, path, headers, body, *rest)
+    if service == "states" and arn == "*":
+        return str(iam_actions._safe_json_field(body, "mapRunArn") or arn)
+    return arn
+
+
+def pin(original: Callable[[str, bool], None], source_ip: str, secure: bool) -> None:
+    """On the loopback interface plain HTTP counts as secure, or a bucket's TLS-only policy would refuse everything."""
+    original(source_ip, True)
+
+
+def close() -> None:
+    replace(app, "pin_signed_request", rebound(app.pin_signed_request, _is_root_key=is_unverified))
+    replace(app, "pin_request_origin", pin, wraps=True)
+    replace(iam_evaluator, "enforce", enforce, wraps=True)
+    # Its callers import it at each request, so that this one place is enough.
+    replace(iam_actions, "extract_resource_arn", resource_arn, wraps=True)
