@@ -1,7 +1,5 @@
 """AWS's errors, told apart once: what asks to slow down, what failed on the way, and what no retry will change."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final

@@ -3,8 +3,6 @@
 The description of a field is its rule, as the sentence `FIELD is VALUE, but must be RULE.` has it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 

@@ -11,9 +11,8 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from common import strict_json
 from common.errors import (
     MISSING,
     Fault,
@@ -102,7 +101,7 @@ class Request:
                 return {}
             raise InvalidRequestError([Fault("body", MISSING, _OBJECT)])
         try:
-            document = strict_json.loads(data)
+            document = _loads(data)
         except ValueError:
             text = data.decode("utf-8", "replace")
             raise InvalidRequestError([Fault("body", text, _OBJECT)]) from None
@@ -132,25 +131,18 @@ class Request:
 Operation = Callable[[Request], Answer]
 
 
-@dataclass(frozen=True)
-class Route:
-    """An operation, and the names that its query may have."""
-
-    operation: Operation
-    query: tuple[str, ...]
-
-
 class Api:
     """Routes of one function by method and resource, such as `GET /tasks/{id}`."""
 
     def __init__(self, logger: Logger, metrics: Metrics) -> None:
-        self.routes: dict[str, Route] = {}
+        # Each with the names that its query may have.
+        self.routes: dict[str, tuple[Operation, tuple[str, ...]]] = {}
         self._logger = logger
         self._metrics = metrics
 
     def route(self, name: str, query: tuple[str, ...] = ()) -> Callable[[Operation], Operation]:
         def add(operation: Operation) -> Operation:
-            self.routes[name] = Route(operation, query)
+            self.routes[name] = operation, query
             return operation
 
         return add
@@ -160,8 +152,8 @@ class Api:
         self._count("Requests")
         request = Request(event if isinstance(event, Mapping) else {}, context)
         try:
-            route = self._find(request)
-            return route.operation(replace(request, query=_query(request.event, route.query))).to_event()
+            operation, known = self._find(request)
+            return operation(replace(request, query=_query(request.event, known))).to_event()
         except ServiceError as error:
             if error.status < 500 or error.status == 503:
                 self._count("RequestsRefused")
@@ -170,7 +162,7 @@ class Api:
         except Exception as error:
             return self._failed(error, request)
 
-    def _find(self, request: Request) -> Route:
+    def _find(self, request: Request) -> tuple[Operation, tuple[str, ...]]:
         method, resource = request.event.get("httpMethod"), request.event.get("resource")
         if (route := self.routes.get(f"{method} {resource}")) is not None:
             return route
@@ -184,6 +176,24 @@ class Api:
 
     def _count(self, name: str) -> None:
         self._metrics.add_metric(name=name, unit="Count", value=1)
+
+
+def _loads(data: bytes) -> Any:
+    """The value of a JSON text (RFC 8259) in UTF-8, with or without a byte order mark.
+
+    Raises ValueError for what is none, and for what neither an execution's input nor an answer could repeat: NaN,
+    a number beyond the range of a double, a lone surrogate, objects nested too deep, an integer of thousands of digits.
+    """
+    try:
+        value = json.loads(data.decode("utf-8-sig"), parse_constant=_refuse)
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    return value
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _query(event: Mapping[str, Any], known: tuple[str, ...]) -> dict[str, str]:

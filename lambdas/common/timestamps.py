@@ -1,7 +1,5 @@
 """Times as both services keep them: UTC, whole seconds, fixed width, so that they compare as strings."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from typing import Final
 

@@ -3,8 +3,6 @@
 An execution that is stopped runs no further state, so EventBridge calls this function on its status change.
 """
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from typing import Any
 

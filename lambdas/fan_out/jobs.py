@@ -1,7 +1,5 @@
 """Jobs as the API has them: start, look at, stop and retry them."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections import OrderedDict

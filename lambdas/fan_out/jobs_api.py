@@ -1,7 +1,5 @@
 """JobsApi: the REST API of jobs and of uploads."""
 
-from __future__ import annotations
-
 import os
 from functools import cache
 from typing import Any, Final
@@ -9,10 +7,10 @@ from typing import Any, Final
 from aws_lambda_powertools.logging import Logger, correlation_paths
 from aws_lambda_powertools.metrics import Metrics
 
+from common.environment import variable
 from common.errors import Fault, Faults, InvalidRequestError, UnsupportedMediaTypeError
 from common.models import parse
 from common.rest import JSON, Answer, Api, Request
-from fan_out.aws.settings import settings
 from fan_out.aws.storage import Bucket
 from fan_out.jobs import STATUSES, Jobs
 from fan_out.uploads import Completion, NewUpload, PartsAsked, Uploads
@@ -31,16 +29,15 @@ api = Api(logger, metrics)
 
 @cache
 def jobs() -> Jobs:
-    own = settings()
     # On an embedded AWS, the terminal's commands need no options.
     is_embedded = "AWS_ENDPOINT_URL" in os.environ
-    stack = () if is_embedded else ("--stack", own.stack_name, "--region", os.environ["AWS_DEFAULT_REGION"])
-    return Jobs(Bucket(own.bucket_name), own.state_machine_arn, stack)
+    stack = () if is_embedded else ("--stack", variable("STACK_NAME"), "--region", os.environ["AWS_DEFAULT_REGION"])
+    return Jobs(Bucket(variable("BUCKET_NAME")), variable("STATE_MACHINE_ARN"), stack)
 
 
 @cache
 def uploads() -> Uploads:
-    return Uploads(Bucket(settings().bucket_name))
+    return Uploads(Bucket(variable("BUCKET_NAME")))
 
 
 @logger.inject_lambda_context(correlation_id_path=correlation_paths.API_GATEWAY_REST, clear_state=True)

@@ -1,11 +1,9 @@
 """Lister: lists one segment of the source into shards, step by step."""
 
-from __future__ import annotations
-
 from typing import Any
 
+from common.environment import variable
 from fan_out.aws.runtime import Deadline, job_store, state
-from fan_out.aws.settings import settings
 from fan_out.model.plan import Plan
 from fan_out.steps.listing import list_step
 
@@ -20,7 +18,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         segment=event["segment"],
         step=event["step"],
         cursor=event["cursor"],
-        list_function=settings().list_tasks_arn,
+        list_function=variable("LIST_TASKS_ARN"),
         is_late=Deadline(context).is_late,
     )
     # protection: states-carry-no-tasks

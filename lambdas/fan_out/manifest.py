@@ -1,7 +1,5 @@
 """Manifest: joins the parts that the listing committed and sets the bounds of the work."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import asdict
 from typing import Any

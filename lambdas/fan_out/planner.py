@@ -1,7 +1,5 @@
 """Planner: turns an execution's input into the job's plan, or refuses it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from fan_out.aws.runtime import job_store, state

@@ -1,7 +1,5 @@
 """Reducer: folds the partials, checks the tally and writes the record; it runs however the job's way ended."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Uploads of CSV objects by presigned links: one PUT for a small one, parts for a large one."""
 
-from __future__ import annotations
-
 import base64
 import binascii
 import re

@@ -1,13 +1,11 @@
 """Worker: works on one shard."""
 
-from __future__ import annotations
-
 from functools import lru_cache, partial
 from typing import Any
 
+from common.environment import variable
 from fan_out.aws import task_service
 from fan_out.aws.runtime import Deadline, job_store, state
-from fan_out.aws.settings import settings
 from fan_out.errors import ShardFailedError
 from fan_out.model.plan import Plan
 from fan_out.model.shard import Shard
@@ -36,7 +34,7 @@ def _work(event: dict[str, Any], context: Any) -> dict[str, Any]:
         plan,
         shard,
         workers=event["workers"],
-        write=partial(task_service.write, settings().write_tasks_arn),
+        write=partial(task_service.write, variable("WRITE_TASKS_ARN")),
         is_late=Deadline(context).is_late,
     )
     committed = run_shard(runner, attempt=event["attempt"], is_resumed=event["resume"])

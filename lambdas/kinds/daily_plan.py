@@ -1,7 +1,5 @@
 """daily-plan: every open task, ordered into the day's plan. Reads only."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """import-tasks: the rows of a CSV object become tasks. A row is imported once, however often its job is retried."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID, uuid5

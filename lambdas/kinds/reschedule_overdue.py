@@ -1,7 +1,5 @@
 """reschedule-overdue: moves every overdue open task to a new due time. A task that someone changed since stays."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any

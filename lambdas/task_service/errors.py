@@ -1,7 +1,5 @@
 """The Task Service's own errors."""
 
-from __future__ import annotations
-
 from common.errors import FaultyError, ServiceError, shown
 
 

@@ -1,7 +1,5 @@
 """Which tasks a listing is about."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final

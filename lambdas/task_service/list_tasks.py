@@ -26,7 +26,6 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     Raises InvalidRequestError and, when the same call can succeed later, ThrottledError.
     """
     metrics.add_metric(name="Requests", unit=MetricUnit.Count, value=1)
-    request = listing.parse(event)
-    answer = listing.answer(request, store(), page_tokens(), has_time=aws.time_for_one_more_call(context))
+    answer = listing.answer(event, store(), page_tokens(), has_time=aws.time_for_one_more_call(context))
     metrics.add_metric(name="TasksListed", unit=MetricUnit.Count, value=len(answer["tasks"]))
     return answer

@@ -1,9 +1,6 @@
 """The internal listing: its two events — a page of a segment, or tasks by their ids — and their answers."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 from common.errors import Fault, Faults, InvalidRequestError
@@ -20,23 +17,12 @@ _FIELDS: Final = ("filter", "segment", "totalSegments", "cursor", "limit")
 _LOOKUP_FIELDS: Final = ("filter", "ids")
 
 
-@dataclass(frozen=True)
-class ListRequest:
-    listing: Listing
-    cursor: str | None
-    limit: int
+def answer(event: object, store: TaskStore, tokens: PageTokens, *, has_time: Callable[[], bool]) -> dict[str, Any]:
+    """The answer to an event: tasks by their ids if it has `ids`, else a listing, whose every field has a default.
 
-
-@dataclass(frozen=True)
-class LookupRequest:
-    wanted: filters.TaskFilter
-    ids: list[str]
-
-
-def parse(event: object) -> ListRequest | LookupRequest:
-    """The request of an event: a look-up if it has `ids`, else a listing, whose every field has a default.
-
-    Without pydantic, which would double this function's cold start. Raises InvalidRequestError with every fault.
+    `{tasks, cursor}` for a listing, `{tasks}` for a look-up: those that exist and match, in the ids' order. Parsed
+    without pydantic, which would double this function's cold start. Raises InvalidRequestError with every fault, or
+    for a cursor of another listing, and ThrottledError.
     """
     faults = Faults()
     if not isinstance(event, dict):
@@ -48,7 +34,7 @@ def parse(event: object) -> ListRequest | LookupRequest:
         are_ids = isinstance(ids, list) and len(ids) <= MOST_ITEMS and all(map(is_id, ids))
         faults.check(are_ids, "ids", ids, f"a list of at most {MOST_ITEMS} ids of tasks")
         faults.raise_any()
-        return LookupRequest(wanted, ids)
+        return {"tasks": _look_up(ids, wanted, store, has_time)}
     segment, total = event.get("segment", 0), event.get("totalSegments", 1)
     limit = event.get("limit", DEFAULT_LIMIT)
     faults.check_whole("totalSegments", total, 1, MOST_SEGMENTS)
@@ -57,34 +43,25 @@ def parse(event: object) -> ListRequest | LookupRequest:
     if not faults:
         faults.check(segment < total, "segment", segment, f"below totalSegments, which is {total:,}")
     faults.raise_any()
-    return ListRequest(Listing(wanted, segment, total), event.get("cursor"), limit)
-
-
-def answer(
-    request: ListRequest | LookupRequest, store: TaskStore, tokens: PageTokens, *, has_time: Callable[[], bool]
-) -> dict[str, Any]:
-    """`{tasks, cursor}` for a listing, `{tasks}` for a look-up: those that exist and match, in the ids' order.
-
-    Raises InvalidRequestError for a cursor of another listing, and ThrottledError.
-    """
-    if isinstance(request, LookupRequest):
-        return {"tasks": _look_up(request, store, has_time)}
+    listed, cursor = Listing(wanted, segment, total), event.get("cursor")
     after = None
-    if request.cursor is not None:
+    if cursor is not None:
         try:
-            after = tokens.read(request.cursor, request.listing, field="cursor")
+            after = tokens.read(cursor, listed, field="cursor")
         except InvalidPageTokenError as error:
             raise InvalidRequestError(error.faults) from None
-    page = store.page(request.listing, after=after, limit=request.limit, has_time=has_time, consistent=True)
+    page = store.page(listed, after=after, limit=limit, has_time=has_time, consistent=True)
     return {
         "tasks": [task.to_json() for task in page.tasks],
-        "cursor": None if page.last_id is None else tokens.issue(page.last_id, request.listing),
+        "cursor": None if page.last_id is None else tokens.issue(page.last_id, listed),
     }
 
 
-def _look_up(request: LookupRequest, store: TaskStore, has_time: Callable[[], bool]) -> list[dict[str, Any]]:
+def _look_up(
+    ids: list[str], wanted: filters.TaskFilter, store: TaskStore, has_time: Callable[[], bool]
+) -> list[dict[str, Any]]:
     found: dict[str, Task] = {}
-    unread = set(request.ids)
+    unread = set(ids)
     while unread:
         stored, left = store.read(sorted(unread))
         found |= {task_id: each.task for task_id, each in stored.items()}
@@ -94,6 +71,6 @@ def _look_up(request: LookupRequest, store: TaskStore, has_time: Callable[[], bo
         unread = left
     return [
         found[task_id].to_json()
-        for task_id in dict.fromkeys(request.ids)
-        if task_id in found and request.wanted.matches(found[task_id])
+        for task_id in dict.fromkeys(ids)
+        if task_id in found and wanted.matches(found[task_id])
     ]

@@ -1,7 +1,5 @@
 """Page tokens: where a listing continues, signed against changes."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import hmac

@@ -1,7 +1,5 @@
 """The rules of a task: what may be sent as one, parsed once into frozen typed values."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Final
 

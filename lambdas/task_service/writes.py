@@ -5,8 +5,6 @@ taken effect before. Writes go as transactions with a condition on every item, b
 conditions and would overwrite what a user has edited since.
 """
 
-from __future__ import annotations
-
 import random
 import re
 import time

@@ -1,14 +1,12 @@
 """What every handler of a state shares: the deadline, the job's objects, and the log of how a call ended."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, Protocol
 
 from aws_lambda_powertools import Logger
 
-from fan_out.aws.settings import settings
+from common.environment import variable
 from fan_out.aws.storage import Bucket, JobStore
 from fan_out.errors import FanOutError
 
@@ -38,7 +36,7 @@ class Deadline:
 
 
 def job_store(job_id: str) -> JobStore:
-    return JobStore(Bucket(settings().bucket_name), job_id)
+    return JobStore(Bucket(variable("BUCKET_NAME")), job_id)
 
 
 Handler = Callable[[dict[str, Any], Any], dict[str, Any]]

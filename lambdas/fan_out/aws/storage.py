@@ -3,8 +3,6 @@
 A stream of any size takes one block of memory.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator

@@ -1,7 +1,5 @@
 """The two internal functions of the Task Service: the only way to its tasks."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass

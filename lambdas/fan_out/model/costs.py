@@ -1,7 +1,5 @@
 """The least that a job costs, from the published prices, before any of its tasks is worked on."""
 
-from __future__ import annotations
-
 import math
 
 from common.errors import Fault

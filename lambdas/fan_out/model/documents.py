@@ -4,8 +4,6 @@ A sealed document names its own key and holds a digest of its content, so that o
 from elsewhere differs from every document that was committed there.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

@@ -1,7 +1,5 @@
 """A job's input: what an execution, `POST /jobs` and `fanout run` may say, checked field by field."""
 
-from __future__ import annotations
-
 import re
 import secrets
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """A job's plan: its input with every default filled in, decided once, from which every later step works."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Annotated, Any

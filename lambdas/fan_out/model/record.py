@@ -1,7 +1,5 @@
 """The job record: how a job ended, as the execution's output, the API and the terminal show it."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict
 from typing import Annotated, Any, NotRequired

@@ -1,7 +1,5 @@
 """Shards: what a listing commits of them, how far a worker is, and what their tasks fold to."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass, field
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Where a job's tasks come from: a file for each source, with one function `batches`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from fan_out.aws.storage import Bucket

@@ -1,7 +1,5 @@
 """What every source gives: its tasks in batches, with the place behind each."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 # The most tasks of a batch: what one call of the Task Service's list function returns.

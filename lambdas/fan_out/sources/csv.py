@@ -5,8 +5,6 @@ a byte order mark; lines end in LF or CRLF; a quoted field may hold commas, quot
 A row that cannot be read becomes a Row with a `problem`; it never takes its neighbours with it.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 from collections import deque
@@ -25,6 +23,12 @@ from fan_out.sources.batch import Batch
 COLUMNS = ("title", "detail", "dueAt", "isComplete")
 # Far above what a task may hold (1,100 characters); a longer row has an unclosed quote or is no row at all.
 LONGEST_ROW = 64 * 1024
+# Sentences for what Python's reader says.
+_PROBLEMS = {
+    "unexpected end of data": "a quote is opened and never closed",
+    "expected after": "a closing quote must be followed by a comma or the end of the line",
+    "new-line character": "a carriage return inside a field must be in quotes",
+}
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -150,14 +154,7 @@ def _decoded(text: bytes) -> str:
 
 
 def _problem(error: csv.Error) -> str:
-    text = str(error)
-    if "unexpected end of data" in text:
-        return "a quote is opened and never closed"
-    if "expected after" in text:
-        return "a closing quote must be followed by a comma or the end of the line"
-    if "new-line character" in text:
-        return "a carriage return inside a field must be in quotes"
-    return text
+    return next((ours for words, ours in _PROBLEMS.items() if words in str(error)), str(error))
 
 
 def _header(record: _Record) -> tuple[str, ...]:

@@ -1,7 +1,5 @@
 """What failed, was quarantined or stayed unprocessed in an earlier job, from its list of failures."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The tasks of the Task Service that match the job's filter."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from fan_out.aws import task_service

@@ -11,8 +11,6 @@ Either way a map that is stopped was the map of a job that exceeds its tolerance
 tolerance pays nothing for this; one above it writes its number of failures down, as the name of an object.
 """
 
-from __future__ import annotations
-
 import hashlib
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Finalizing a job: the reduction run to its end, and the record committed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Fold the results of a shard's tasks: a task whose result, line or fold is faulty fails alone, and is rolled back."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace

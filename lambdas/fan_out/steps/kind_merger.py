@@ -6,8 +6,6 @@ next call that this one died. After a few deaths at one step the reduction goes 
 throttled request or a call that was never begun (429) is no death.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Run a kind over tasks: at the job's rate, through its faults, and again where it is throttled."""
 
-from __future__ import annotations
-
 import os
 import random
 import time

@@ -5,8 +5,6 @@ one last object, the step's *part*, names them. Only what a part names belongs t
 leaves nothing that counts, and a step that is repeated finds its part and answers what it answered before.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace

@@ -5,8 +5,6 @@ streams would spoil all of them; ended, the process counts as crashed, and the s
 It is a guard against accidents: code that means harm has the worker's role anyway.
 """
 
-from __future__ import annotations
-
 import builtins
 import hashlib
 import json

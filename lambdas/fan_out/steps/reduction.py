@@ -6,8 +6,6 @@ are streamed. A node's files have names made of its children's content, and the 
 racing reducers agree.
 """
 
-from __future__ import annotations
-
 import heapq
 import time
 from collections import deque

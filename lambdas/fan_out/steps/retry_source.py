@@ -1,7 +1,5 @@
 """The earlier job of a retry: found, and fit to be retried."""
 
-from __future__ import annotations
-
 from fan_out.aws.storage import FAILURES, RECORD, Bucket, JobStore
 from fan_out.errors import AccountingError, InvalidJobError, SourceNotFoundError
 from fan_out.model.job_input import FailedSource, Source, refusal

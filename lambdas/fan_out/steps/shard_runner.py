@@ -6,8 +6,6 @@ without trouble needs. `run_shard` is a call whatever earlier ones left: after a
 `quarantine` picks, until the tasks that kill are found.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any

@@ -39,6 +39,7 @@ def account() -> Iterator[None]:
         "AWS_SECRET_ACCESS_KEY": "test",
         "BUCKET_NAME": BUCKET,
         "STATE_MACHINE_ARN": MACHINE,
+        "STACK_NAME": "FanOut",
         "POWERTOOLS_SERVICE_NAME": "test",
         "POWERTOOLS_METRICS_NAMESPACE": "FanOut",
         "POWERTOOLS_TRACE_DISABLED": "1",
