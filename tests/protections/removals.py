@@ -194,8 +194,19 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         Removal(
             "every failure has a text",
             KIND,
-            (Cut("any-exception-has-a-text", value("str(error)")),),
+            (
+                Cut(
+                    "any-exception-has-a-text",
+                    value("Failure(type(error).__name__, str(error), isinstance(error, RetryableError))"),
+                ),
+            ),
             test="test_whatever_is_raised_fails_its_task_alone",
+        ),
+        Removal(
+            "every failure has a name",
+            KIND,
+            (Cut("any-task-error-has-a-name", except_only("KeyboardInterrupt")),),
+            test="test_hostile_tasks_of_one_job_cost_nobody_else",
         ),
         Removal(
             "a value has at most 100 levels",
@@ -219,6 +230,40 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             test="test_a_task_that_damages_its_process_is_quarantined",
         ),
         Removal(
+            "so does a worker whose call ends by an error",
+            "lambdas/fan_out/worker.py",
+            (Cut("a-damaged-worker-ends", replace("return _work(event, context)")),),
+            test="test_hostile_methods_of_a_job_cost_no_other_job",
+        ),
+        Removal(
+            "and a planner",
+            PLANNER,
+            (
+                Cut(
+                    "a-damaged-planner-ends",
+                    replace('plan = make_plan(event["jobId"], utc(event["startedAt"]), asked, retried)'),
+                ),
+            ),
+            test="test_hostile_methods_of_a_job_cost_no_other_job",
+        ),
+        Removal(
+            "and a process of the API",
+            "lambdas/fan_out/jobs.py",
+            (
+                Cut(
+                    "a-damaged-api-ends",
+                    replace('make_plan(job_id, "2000-01-01T00:00:00Z", asked, retried)'),
+                ),
+            ),
+            test="test_a_filter_that_damages_the_api_ends_its_process",
+        ),
+        Removal(
+            "and a reducer",
+            KIND_MERGER,
+            (Cut("a-damaged-reducer-ends", delete),),
+            test="test_hostile_methods_of_a_job_cost_no_other_job",
+        ),
+        Removal(
             "so does a fork that returns",
             GUARD,
             (Cut("a-fork-does-not-return", never),),
@@ -233,19 +278,24 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
     ),
     "a kind that breaks a rule": (
         Removal("rules are checked when it is loaded", KIND, (Cut("rules-of-a-kind", never),)),
+        Removal(
+            "and its filter when a job is planned",
+            PLAN,
+            (Cut("a-fault-of-filter", except_only("KeyboardInterrupt")),),
+            test="test_hostile_methods_of_a_job_cost_no_other_job",
+        ),
     ),
     "a kind that fails on the job's result": (
         Removal(
-            "a fault of merge is kept apart",
+            "a fault of merge or summary is kept apart",
             KIND_MERGER,
-            (Cut("a-fault-of-merge", except_only("KeyboardInterrupt")),),
+            (Cut("a-fault-of-the-result", except_only("KeyboardInterrupt")),),
         ),
         Removal(
             "any error has a text",
             OUTCOMES,
             (Cut("text-of-any-error", replace('text = f"{name}: {error}"')),),
         ),
-        Removal("and of summary", KIND_MERGER, (Cut("a-fault-of-summary", except_only("KeyboardInterrupt")),)),
     ),
     "a kind that kills the reducer": (
         Removal(
