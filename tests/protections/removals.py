@@ -211,6 +211,12 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             tests=("test_whatever_is_raised_fails_its_task_alone",),
         ),
         Removal(
+            "every failure has a name",
+            KIND,
+            (Cut("any-task-error-has-a-name", except_only("KeyboardInterrupt")),),
+            tests=("test_hostile_tasks_of_one_job_cost_nobody_else",),
+        ),
+        Removal(
             "a value has at most 100 levels",
             DOCUMENTS,
             (Cut("depth-of-a-value", never),),
@@ -233,6 +239,40 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             tests=("test_a_task_that_damages_its_process_is_quarantined",),
         ),
         Removal(
+            "so does a worker whose call ends by an error",
+            "lambdas/fan_out/worker.py",
+            (Cut("a-damaged-worker-ends", replace("return _work(event, context)")),),
+            tests=("test_hostile_methods_of_a_job_cost_no_other_job",),
+        ),
+        Removal(
+            "and a planner",
+            PLANNER,
+            (
+                Cut(
+                    "a-damaged-planner-ends",
+                    replace('plan = make_plan(event["jobId"], utc(event["startedAt"]), asked, retried)'),
+                ),
+            ),
+            tests=("test_hostile_methods_of_a_job_cost_no_other_job",),
+        ),
+        Removal(
+            "and a process of the API",
+            "lambdas/fan_out/jobs.py",
+            (
+                Cut(
+                    "a-damaged-api-ends",
+                    replace('make_plan(job_id, "2000-01-01T00:00:00Z", asked, retried)'),
+                ),
+            ),
+            tests=("test_a_filter_that_damages_the_api_ends_its_process",),
+        ),
+        Removal(
+            "and a reducer",
+            KIND_MERGER,
+            (Cut("a-damaged-reducer-ends", delete),),
+            tests=("test_hostile_methods_of_a_job_cost_no_other_job",),
+        ),
+        Removal(
             "so does a fork that returns",
             PROCESS_GUARD,
             (Cut("a-fork-does-not-return", never),),
@@ -245,31 +285,31 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             tests=("test_a_partial_that_does_not_add_up_is_not_committed",),
         ),
     ),
-    "a kind that breaks a rule": (
+    "a kind that breaks a rule, or whose filter fails": (
         Removal(
             "rules are checked when it is loaded",
             KIND,
             (Cut("rules-of-a-kind", never),),
             tests=("test_a_kind_that_breaks_a_rule_is_refused",),
         ),
+        Removal(
+            "and its filter when a job is planned",
+            PLAN,
+            (Cut("a-fault-of-filter", except_only("KeyboardInterrupt")),),
+            tests=("test_hostile_methods_of_a_job_cost_no_other_job",),
+        ),
     ),
     "a kind that fails on the job's result": (
         Removal(
-            "a fault of merge is kept apart",
+            "a fault of merge or summary is kept apart",
             KIND_MERGER,
-            (Cut("a-fault-of-merge", except_only("KeyboardInterrupt")),),
+            (Cut("a-fault-of-the-result", except_only("KeyboardInterrupt")),),
             tests=("test_a_kinds_fault_costs_the_result_not_the_tally",),
         ),
         Removal(
             "any error has a text",
             KIND,
             (Cut("any-exception-has-a-text", value("str(error)")),),
-            tests=("test_a_kinds_fault_costs_the_result_not_the_tally",),
-        ),
-        Removal(
-            "and of summary",
-            KIND_MERGER,
-            (Cut("a-fault-of-summary", except_only("KeyboardInterrupt")),),
             tests=("test_a_kinds_fault_costs_the_result_not_the_tally",),
         ),
     ),

@@ -170,6 +170,7 @@ def failure_of(error: BaseException) -> Failure:
     if not isinstance(error, TaskError):
         # protection: any-exception-has-a-text
         return Failure(type(error).__name__, text_of(error) or "no message", retry=isinstance(error, RetryableError))
+    # protection: any-task-error-has-a-name
     try:
         return Failure(text_of(error.name), text_of(error.message) or "no message")
     except FAULTS:

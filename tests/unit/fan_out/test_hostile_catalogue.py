@@ -22,6 +22,8 @@ import pytest
 from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 
+from fan_out.aws.storage import Bucket
+from fan_out.jobs import Jobs
 from fan_out.model.task import Task
 from fan_out.steps import process_guard
 from tests.support import hostile
@@ -29,7 +31,7 @@ from tests.support import machine as machines
 from tests.support.factories import task
 from tests.support.hostile import CASES, COUNT, FAIL, HARMS, QUARANTINED, Case, document
 from tests.support.kinds import hostile as kind
-from tests.support.machine import Boundary, KilledError, Machine, StoppedError
+from tests.support.machine import BUCKET, Boundary, KilledError, Machine, StoppedError
 
 numbers = itertools.count()
 # So that all of them take no longer than half an hour, on a slow machine, too.
@@ -197,11 +199,18 @@ def test_hostile_methods_of_a_job_cost_no_other_job(deployment: Machine, method:
     check_next(deployment, job_id, record)
 
 
+@pytest.mark.parametrize("deed", ["patch json.dumps", "empty the environment"])
+def test_a_filter_that_damages_the_api_ends_its_process(deployment: Machine, deed: str) -> None:
+    jobs = Jobs(Bucket(BUCKET), "arn:aws:states:eu-central-1:123456789012:stateMachine:FanOut")
+    with pytest.raises(KilledError):
+        jobs.start(document(Case("filter", deed, None).act))
+
+
 # --- at random
 
 
-def scripts() -> st.SearchStrategy[list[dict[str, Any]]]:
-    """Up to four acts, of any method, at any tasks."""
+def scripts(most: int) -> st.SearchStrategy[list[dict[str, Any]]]:
+    """Acts of any method at any tasks, at most `most`."""
     deeds: dict[str, list[str]] = {}
     for case in CASES:
         deeds.setdefault(case.method, []).append(case.deed)
@@ -212,7 +221,7 @@ def scripts() -> st.SearchStrategy[list[dict[str, Any]]]:
             {"method": st.just(name), "deed": st.sampled_from(deeds[name]), "tasks": tasks}
         )
     )
-    return st.lists(act, min_size=1, max_size=4)
+    return st.lists(act, min_size=1, max_size=most)
 
 
 def check_random(machine: Machine, job_id: str, acts: list[dict[str, Any]], size: int) -> Any:
@@ -229,7 +238,7 @@ def check_random(machine: Machine, job_id: str, acts: list[dict[str, Any]], size
     return record
 
 
-@given(scripts(), st.integers(1, COUNT))
+@given(scripts(2), st.integers(COUNT // 2, COUNT))
 def test_random_faults_of_a_kind_leave_an_exact_tally(
     deployment: Machine, acts: list[dict[str, Any]], size: int
 ) -> None:
@@ -249,7 +258,7 @@ def test_ten_thousand_random_kinds_leave_an_exact_tally(deployment: Machine, par
 
     @seed(part)
     @settings(max_examples=1_000, derandomize=False, database=None, deadline=None)
-    @given(scripts(), st.integers(1, COUNT))
+    @given(scripts(4), st.integers(1, COUNT))
     def check(acts: list[dict[str, Any]], size: int) -> None:
         if time.monotonic() > ends_at:
             return
