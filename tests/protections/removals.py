@@ -200,7 +200,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
                     value("Failure(type(error).__name__, str(error), isinstance(error, RetryableError))"),
                 ),
             ),
-            test="test_whatever_is_raised_fails_its_task_alone",
+            test="test_hostile_tasks_of_one_job_cost_nobody_else",
         ),
         Removal(
             "every failure has a name",
@@ -212,7 +212,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             "a value has at most 100 levels",
             DOCUMENTS,
             (Cut("depth-of-a-value", never),),
-            test="test_whatever_is_returned_fails_its_task_alone",
+            test="test_hostile_tasks_of_one_job_cost_nobody_else",
         ),
     ),
     "a kind that shares its zero": (
@@ -227,7 +227,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             "a damaged process ends itself",
             GUARD,
             (Cut("a-damaged-process-ends", never),),
-            test="test_a_task_that_damages_its_process_is_quarantined",
+            test="test_hostile_tasks_of_one_job_cost_nobody_else",
         ),
         Removal(
             "so does a worker whose call ends by an error",
