@@ -189,12 +189,12 @@ def test_hostile_tasks_of_one_job_cost_nobody_else(deployment: Machine, method: 
 def test_hostile_methods_of_a_job_cost_no_other_job(deployment: Machine, method: str) -> None:
     """Some ways of each sort, one job each, and a harmless job behind them on the same warm processes."""
     sorts = (kind.RAISES, kind.PLAIN, kind.ODD_VALUES, kind.DAMAGES, kind.PRANKS)
-    some = {deed for sort in sorts for deed in list(sort)[:: 3 if method == "filter" else 8]}
+    some = {deed for sort in sorts for deed in list(sort)[:: 3 if method == "filter" else 10]}
     some |= {"exit", "odd", "interrupt", *kind.RESULTS, *kind.FILTERS, "spoil the partial", "change the job"}
     for case in CASES:
         if case.method == method and case.deed in some:
             job_id = f"{method}-{CASES.index(case)}"
-            record, failures = run(deployment, job_id, document(case.act))
+            record, failures = run(deployment, job_id, document(case.act, shardSize=COUNT))
             hostile.check_outcome(case, record, failures)
     check_next(deployment, job_id, record)
 
@@ -238,7 +238,7 @@ def check_random(machine: Machine, job_id: str, acts: list[dict[str, Any]], size
     return record
 
 
-@given(scripts(2), st.integers(COUNT // 2, COUNT))
+@given(scripts(2), st.integers(COUNT - 2, COUNT))
 def test_random_faults_of_a_kind_leave_an_exact_tally(
     deployment: Machine, acts: list[dict[str, Any]], size: int
 ) -> None:
