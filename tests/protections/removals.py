@@ -207,18 +207,8 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         Removal(
             "every failure has a text",
             KIND,
-<<<<<<< HEAD
             (Cut("any-exception-has-a-text", value("Failure(type(error).__name__, str(error))")),),
-            tests=("test_whatever_is_raised_fails_its_task_alone",),
-=======
-            (
-                Cut(
-                    "any-exception-has-a-text",
-                    value("Failure(type(error).__name__, str(error), isinstance(error, RetryableError))"),
-                ),
-            ),
-            test="test_hostile_tasks_of_one_job_cost_nobody_else",
->>>>>>> hostile
+            tests=("test_hostile_tasks_of_one_job_cost_nobody_else",),
         ),
         Removal(
             "every failure has a name",
@@ -230,11 +220,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             "a value has at most 100 levels",
             DOCUMENTS,
             (Cut("depth-of-a-value", never),),
-<<<<<<< HEAD
-            tests=("test_whatever_is_returned_fails_its_task_alone",),
-=======
-            test="test_hostile_tasks_of_one_job_cost_nobody_else",
->>>>>>> hostile
+            tests=("test_hostile_tasks_of_one_job_cost_nobody_else",),
         ),
     ),
     "a kind that returns the same zero object each time": (
@@ -250,11 +236,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             "a damaged process ends itself",
             PROCESS_GUARD,
             (Cut("a-damaged-process-ends", never),),
-<<<<<<< HEAD
-            tests=("test_a_task_that_damages_its_process_is_quarantined",),
-=======
-            test="test_hostile_tasks_of_one_job_cost_nobody_else",
->>>>>>> hostile
+            tests=("test_hostile_tasks_of_one_job_cost_nobody_else",),
         ),
         Removal(
             "so does a worker whose call ends by an error",
