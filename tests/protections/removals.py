@@ -276,7 +276,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             test="test_a_partial_that_does_not_add_up_is_not_committed",
         ),
     ),
-    "a kind that breaks a rule": (
+    "a kind that breaks a rule, or whose filter is faulty": (
         Removal("rules are checked when it is loaded", KIND, (Cut("rules-of-a-kind", never),)),
         Removal(
             "and its filter when a job is planned",
