@@ -14,7 +14,10 @@ import os
 import sys
 from typing import Any, NoReturn
 
-# What the worker's objects are made with, as it is before any kind is imported.
+from botocore.client import BaseClient
+from botocore.httpsession import URLLib3Session
+
+# What the worker's objects are made and stored with, as it is before any kind is imported.
 _OWNERS: tuple[Any, ...] = (
     builtins,
     hashlib,
@@ -23,6 +26,8 @@ _OWNERS: tuple[Any, ...] = (
     json.decoder,
     json.JSONEncoder,
     json.JSONDecoder,
+    BaseClient,
+    URLLib3Session,
 )
 _ORIGINALS = [(owner, dict(vars(owner))) for owner in _OWNERS]
 _STREAMS = (0, 1, 2)
