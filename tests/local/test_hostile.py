@@ -74,6 +74,8 @@ def check_all(aws: Deployment, cases: Sequence[Case], shard_size: int = 9) -> No
                 record, failures = run(aws, f"{name_of(case)}-again", again)
                 hostile.check_tally(record, failures, record["counts"]["listed"])
         except AssertionError as error:
+            # At once: a soak that is cut short has said what it found.
+            print(f"{case}: {str(error)[:600]}", flush=True)  # noqa: T201
             return f"{case}: {str(error)[:600]}"
         return None
 

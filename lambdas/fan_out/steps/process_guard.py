@@ -12,8 +12,26 @@ import os
 import sys
 from typing import Any, NoReturn
 
+<<<<<<< HEAD
 # What the worker's objects are made with, as it is before any kind is imported.
 _OWNERS: tuple[Any, ...] = (builtins, hashlib, json, json.encoder, json.decoder, json.JSONEncoder, json.JSONDecoder)
+=======
+from botocore.client import BaseClient
+from botocore.httpsession import URLLib3Session
+
+# What the worker's objects are made and stored with, as it is before any kind is imported.
+_OWNERS: tuple[Any, ...] = (
+    builtins,
+    hashlib,
+    json,
+    json.encoder,
+    json.decoder,
+    json.JSONEncoder,
+    json.JSONDecoder,
+    BaseClient,
+    URLLib3Session,
+)
+>>>>>>> hostile
 _ORIGINALS = [(owner, dict(vars(owner))) for owner in _OWNERS]
 _STREAMS = (0, 1, 2)
 _exit = os._exit
