@@ -285,7 +285,6 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             tests=("test_a_partial_that_does_not_add_up_is_not_committed",),
         ),
     ),
-<<<<<<< HEAD
     "a kind that breaks a rule, or whose filter fails": (
         Removal(
             "rules are checked when it is loaded",
@@ -293,10 +292,6 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             (Cut("rules-of-a-kind", never),),
             tests=("test_a_kind_that_breaks_a_rule_is_refused",),
         ),
-=======
-    "a kind that breaks a rule, or whose filter is faulty": (
-        Removal("rules are checked when it is loaded", KIND, (Cut("rules-of-a-kind", never),)),
->>>>>>> hostile
         Removal(
             "and its filter when a job is planned",
             PLAN,

@@ -12,10 +12,6 @@ import os
 import sys
 from typing import Any, NoReturn
 
-<<<<<<< HEAD
-# What the worker's objects are made with, as it is before any kind is imported.
-_OWNERS: tuple[Any, ...] = (builtins, hashlib, json, json.encoder, json.decoder, json.JSONEncoder, json.JSONDecoder)
-=======
 from botocore.client import BaseClient
 from botocore.httpsession import URLLib3Session
 
@@ -31,7 +27,6 @@ _OWNERS: tuple[Any, ...] = (
     BaseClient,
     URLLib3Session,
 )
->>>>>>> hostile
 _ORIGINALS = [(owner, dict(vars(owner))) for owner in _OWNERS]
 _STREAMS = (0, 1, 2)
 _exit = os._exit
