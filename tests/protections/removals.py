@@ -32,7 +32,6 @@ FINALIZING = "lambdas/fan_out/steps/finalizing.py"
 JOB_INPUT = "lambdas/fan_out/model/job_input.py"
 KIND_MERGER = "lambdas/fan_out/steps/kind_merger.py"
 LISTING = "lambdas/fan_out/steps/listing.py"
-OUTCOMES = "lambdas/fan_out/model/outcomes.py"
 PLAN = "lambdas/fan_out/model/plan.py"
 PLANNER = "lambdas/fan_out/planner.py"
 RECORD = "lambdas/fan_out/model/record.py"
@@ -761,8 +760,8 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
         Removal(
             "UTF-8 throughout",
-            OUTCOMES,
-            (Cut("text-is-utf-8", value("(str(name), str(message))")),),
+            KIND,
+            (Cut("text-is-utf-8", value("str(value)")),),
             test="test_a_failures_message_is_written_short",
         ),
     ),
