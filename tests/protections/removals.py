@@ -38,7 +38,6 @@ KIND = "lambdas/fan_out/model/kind.py"
 KIND_MERGER = "lambdas/fan_out/steps/kind_merger.py"
 KIND_RUNNER = "lambdas/fan_out/steps/kind_runner.py"
 LISTING = "lambdas/fan_out/steps/listing.py"
-OUTCOMES = "lambdas/fan_out/model/outcomes.py"
 PLAN = "lambdas/fan_out/model/plan.py"
 PLANNER = "lambdas/fan_out/planner.py"
 PROCESS_GUARD = "lambdas/fan_out/steps/process_guard.py"
@@ -943,8 +942,8 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
         Removal(
             "UTF-8 throughout",
-            OUTCOMES,
-            (Cut("text-is-utf-8", value("(str(name), str(message))")),),
+            KIND,
+            (Cut("text-is-utf-8", value("str(value)")),),
             tests=("test_a_failures_message_is_written_short",),
         ),
     ),

@@ -160,6 +160,8 @@ class Kind(Generic[P, T]):
 def text_of(value: Any) -> str:
     """What can be said of an object: its text as UTF-8 can hold it. Never raises."""
     try:
+        # A lone surrogate could not be written.
+        # protection: text-is-utf-8
         return str.encode(str(value), "utf-8", "replace").decode()
     except FAULTS:
         return "an object without a text"

@@ -61,11 +61,7 @@ def failure(
     task: dict[str, Any], outcome: str, name: str, message: str, *, shard: int, attempts: int
 ) -> dict[str, Any]:
     """A line of `failures.jsonl`."""
-    # A kind may give anything for a text, and a lone surrogate could not be written as UTF-8.
-    # protection: text-is-utf-8
-    name, text = (str(said).encode("utf-8", "replace").decode() for said in (name, message))
-    if len(text) > LONGEST_MESSAGE:
-        text = text[: LONGEST_MESSAGE - 1] + "…"
+    text = message if len(message) <= LONGEST_MESSAGE else message[: LONGEST_MESSAGE - 1] + "…"
     return {
         "task": task,
         "outcome": outcome,
