@@ -37,6 +37,7 @@ class KindMerger:
 
     def __init__(self, store: JobStore, plan: Plan, deadly: int):
         self._store = store
+        self._deadly = deadly
         self._plan = plan
         self._kind: Kind[Any, Any] | None = None
         self._job: Job[Any] | None = None
@@ -44,7 +45,7 @@ class KindMerger:
         self._guard = ProcessGuard()
         self._fault: str | None = None
         # protection: deaths-of-a-reducer
-        if self._marker.deaths >= deadly:
+        if self._marker.deaths >= deadly and self._is_own(self._marker):
             self._fault = f"its own code ended the reducer's process {self._marker.deaths} times."
 
     @property
@@ -58,6 +59,7 @@ class KindMerger:
         if self._fault is not None:
             yield
             return
+        name = f"{self._deadly} {name}"
         before = Marker(name, self._marker.deaths if self._marker.step == name else 0)
         try:
             # A marker whose acknowledgement is lost is taken back like any other.
@@ -67,6 +69,10 @@ class KindMerger:
             # protection: an-exception-is-no-death
             self._mark(before)
             raise
+
+    def _is_own(self, marker: Marker) -> bool:
+        """Whether the deaths are those of calls with the same bound: a reducer's are not the Finalizer's."""
+        return marker.step.startswith(f"{self._deadly} ")
 
     def _mark(self, marker: Marker) -> None:
         self._marker = marker

@@ -553,6 +553,13 @@ def test_a_marker_with_a_lost_answer_counts_no_death(store: JobStore, trial: Any
     assert store.require("reduce/marker.json")["deaths"] == 0
 
 
+@pytest.mark.parametrize(("owner", "is_fault"), [(5, False), (2, True)])
+def test_a_reducers_deaths_are_not_the_finalizers(store: JobStore, trial: Any, owner: int, is_fault: bool) -> None:
+    store.put("reduce/marker.json", {"step": f"{owner} root", "deaths": 3})
+    _, fault = KindMerger(store, put_plan(store, kind="trial"), deadly=2).merge([])
+    assert (fault is not None) is is_fault
+
+
 def test_a_throttled_reducer_is_not_taken_for_a_dead_one(machine: Machine, trial: Any) -> None:
     put_tasks([task(number) for number in range(20)])
     refusals = iter(range(5))
