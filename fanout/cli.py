@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property, reduce
+from functools import cached_property, partial, reduce
 from io import StringIO
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 SUCCESS, FAILURE, USAGE, PARTIAL, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 3, 130, 141
 COMPLETE = "_FANOUT_COMPLETE"
+JOB_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}")
 SHELLS, STATUSES = ("bash", "zsh", "fish"), ("RUNNING", "SUCCEEDED", "PARTIAL", "FAILED", "STOPPED")
 
 # How many rejected rows an import names one by one.
@@ -60,7 +62,7 @@ class App:
     @cached_property
     def client(self) -> FanOut:
         """The API that the global options name, FANOUT_API_URL, or that of the embedded AWS."""
-        from fanout.client import Deployment, FanOut, home_folder
+        from fanout.client import Deployment, FanOut
 
         if self.api_url and self.stack:
             raise click.UsageError("--api-url and --stack exclude each other.")
@@ -70,14 +72,13 @@ class App:
             return FanOut(Deployment.of_stack(self.stack, self.region))
         if url := self.api_url or os.environ.get("FANOUT_API_URL"):
             return FanOut(Deployment.of_url(url, self.region))
-        return FanOut(Deployment.of_home(home_folder()))
+        return FanOut(Deployment.of_home(self.home()))
 
     def home(self) -> Path:
-        from fanout.client import home_folder
-
+        """Where `fanout up` keeps its state: FANOUT_HOME, or .fanout in the current directory."""
         if self.stack or self.api_url:
             raise click.UsageError("--stack and --api-url name a deployment; up and down are about the embedded AWS.")
-        return home_folder()
+        return Path(os.environ.get("FANOUT_HOME") or ".fanout")
 
     def started(self, start: Callable[[str], Mapping[str, Any]], job_id: str | None, detach: bool) -> int:
         """Start a job and, unless detached, follow it and show its record and result; the exit code."""
@@ -108,10 +109,8 @@ class App:
         return None
 
     def follow(self, job_id: str, is_new: bool = False) -> JobRecord:
-        from fanout.screen import safe
-
         def lost(sentence: str) -> None:
-            self.screen.note(safe(f"{sentence} The job goes on; trying again."), style="yellow")
+            self.screen.note(self.screen.safe(f"{sentence} The job goes on; trying again."), style="yellow")
 
         self.following, self._is_sure = job_id, True
         self.screen.note(f"Job {job_id}")
@@ -195,14 +194,14 @@ def _together(*decorators: Decorator) -> Decorator:
     return lambda function: reduce(lambda so_far, decorator: decorator(so_far), reversed(decorators), function)
 
 
-def option(*names: str, **more: Any) -> Decorator:
-    return click.option(*names, cls=Option, **more)
+option = partial(click.option, cls=Option)
+_global_option = partial(option, group=_GLOBAL, expose_value=False, callback=_take_global)
 
 
 def field(name: str, path: str, metavar: str, text: str, read: Any = str, group: str = _WHICH) -> Decorator:
     """An option that spells a field of a job's input."""
-    many = {"multiple": True} if path == "params" else {}
-    return option(name, field=path, metavar=metavar, help=text, type=read, group=group, **many)
+    is_many = path == "params"
+    return option(name, field=path, metavar=metavar, help=text, type=read, group=group, multiple=is_many)
 
 
 def command(group: click.Group, name: str) -> Decorator:
@@ -222,8 +221,6 @@ def _nullable(text: str) -> int | float | None:
 
 
 def _job_id(text: str) -> str:
-    from fanout.client import JOB_ID
-
     if not JOB_ID.fullmatch(text):
         raise click.BadParameter(f"{text!r} is no job id: 1 to 80 of A-Z, a-z, 0-9, _ and -.")
     return text
@@ -250,10 +247,8 @@ def read_json(text: str | bytes) -> Any:
     return value
 
 
-def _global_option(*names: str, **more: Any) -> Decorator:
-    return option(*names, group=_GLOBAL, expose_value=False, callback=_take_global, **more)
-
-
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _URL_HELP = (
     "The API of a deployed stack, its output ApiUrl (default: FANOUT_API_URL). With it, the only permission "
     "needed is execute-api:Invoke."
@@ -311,14 +306,14 @@ def cli() -> None:
 @option(
     "--kind",
     "kinds",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=_FILE,
     multiple=True,
     metavar="FILE.py",
     help="A kind to deploy beside the project's, repeatable.",
 )
 @option(
     "--lambdas",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=_FOLDER,
     metavar="FOLDER",
     help="Folder of functions and kinds to deploy (default: the project's).",
 )
@@ -396,7 +391,7 @@ def tasks_import(app: App, file: str, job_id: str | None, detach: bool) -> int:
     $ python -m fanout.sample 1000 | fanout tasks import -    1,000 sample tasks
     """
     client = app.client
-    with _opened(file) as content:
+    with click.open_file(file, "rb") as content:
         source = client.upload(content)
     job = {"kind": "import-tasks", "source": source, "toleratedFailurePercentage": 100, **app.job}
     record = app.followed(lambda new_id: client.start(job, new_id), job_id, detach)
@@ -658,7 +653,7 @@ def main(
 def _failed(app: App, error: Exception) -> int:
     """Say an error that a sentence explains; any other is a fault of this program and is raised."""
     from fanout.client import FanOutClientError
-    from fanout.screen import ShownError, error_document, safe
+    from fanout.screen import ShownError, error_document
 
     cause = error.cause if isinstance(error, ShownError) else error
     # Those of the embedded AWS are known by their modules, which other commands need not import.
@@ -670,17 +665,13 @@ def _failed(app: App, error: Exception) -> int:
         sentence = f"{cause.filename}: {cause.strerror}."
     if app.is_json and not isinstance(error, ShownError):
         app.screen.json(error_document(cause, sentence))
-    app.screen.note(safe(f"fanout: {sentence}"), style="red")
+    app.screen.note(app.screen.safe(f"fanout: {sentence}"), style="red")
     app.goes_on()
     return FAILURE
 
 
-def _opened(file: str) -> IO[bytes]:
-    return os.fdopen(os.dup(sys.stdin.fileno()), "rb") if file == "-" else Path(file).open("rb")
-
-
 def _read_input(path: str) -> dict[str, Any]:
-    with _opened(path) as file:
+    with click.open_file(path, "rb") as file:
         content = file.read()
     try:
         document = read_json(content)

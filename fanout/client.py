@@ -16,10 +16,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from stat import S_ISREG
@@ -30,8 +29,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import urllib3
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
+from botocore.exceptions import BotoCoreError, ClientError, NoRegionError
 from botocore.httpsession import get_cert_path
 from botocore.session import Session
 from botocore.utils import get_environ_proxies
@@ -43,13 +41,12 @@ JobRecord = dict[str, Any]
 # Gives the presigned URL of an object; called again when one has expired.
 Link = Callable[[], str]
 
-JOB_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}")
 # The largest pages of the API.
 TASKS_PER_PAGE, JOBS_PER_PAGE = 10_000, 100
 # Bytes of one ranged GET. S3 closes a long answer that is read slowly, by a pager for instance; a block it does not.
 BLOCK = 8 << 20
-# Parts of an upload that are sent at the same time, and links that the API gives at a time.
-SENDERS, LINKS = 4, 100
+# Parts of an upload that are sent at the same time, and bytes of a part that are read at a time.
+SENDERS, READ = 4, 1 << 16
 # Every request is repeatable: a start or a retry names the new job's id, an upload that was asked for twice is
 # another upload. A signature is good for five minutes, which the pauses between attempts stay below.
 RETRIES = urllib3.Retry(
@@ -70,10 +67,6 @@ TIMEOUT = urllib3.Timeout(connect=5, read=60)
 
 class FanOutClientError(Exception):
     """Base of what this client raises on purpose. Its text is a sentence that says what to do."""
-
-    @property
-    def name(self) -> str:
-        return type(self).__name__
 
 
 class NotUpError(FanOutClientError):
@@ -101,11 +94,7 @@ class ProblemError(FanOutClientError):
 
     def __init__(self, status: int, name: str, sentence: str, errors: list[dict[str, Any]] | None = None):
         super().__init__(sentence)
-        self.status, self._name, self.errors = status, name, errors or []
-
-    @property
-    def name(self) -> str:
-        return self._name
+        self.status, self.name, self.errors = status, name, errors or []
 
 
 _SIGN_IN = "sign in again, then repeat the command."
@@ -115,6 +104,11 @@ _ADVICE = {
     "JobNotFoundError": "`fanout jobs` lists the jobs there are.",
     "JobExistsError": "Choose another --job-id.",
     "RouteNotFoundError": "Is it the whole address of the API, with its stage?",
+}
+# What a status of S3 says about a file that was there.
+_LOST = {
+    404: "The file is no longer kept: a job's files are deleted after a time.",
+    412: "The file changed while it was downloaded: repeat the command.",
 }
 
 
@@ -176,20 +170,9 @@ class Deployment:
         return cls(api_url=outputs["ApiUrl"], region=region)
 
 
-def home_folder() -> Path:
-    """Where `fanout up` keeps its state: FANOUT_HOME, or .fanout in the current directory."""
-    return Path(os.environ.get("FANOUT_HOME") or ".fanout")
-
-
 def new_job_id(now: datetime | None = None) -> str:
     """A fresh job id that sorts by its start in UTC: 20261123-101502-ab12cd."""
     return f"{now or datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
-
-
-def is_final(record: JobRecord) -> bool:
-    """Whether the job has ended and its record is written; the record follows the end by a moment."""
-    pending = record.get("error", {}).get("name") == "RecordPendingError"
-    return record["status"] != "RUNNING" and not pending
 
 
 class FanOut:
@@ -209,6 +192,9 @@ class FanOut:
         # A laptop that wakes up has no network for a while; a local server that is gone stays gone.
         self._outage = outage if outage is not None else 0.0 if self._is_local else 900.0
         self._pools: dict[str | None, urllib3.PoolManager] = {}
+        self._session = _session(deployment.region)
+        if deployment.keys is not None:
+            self._session.set_credentials(*deployment.keys)
 
     # -- jobs --------------------------------------------------------------------------------------------
 
@@ -251,7 +237,9 @@ class FanOut:
                 now, lost_at, is_new = time.monotonic(), None, False
                 if record["status"] != "RUNNING":
                     ended_at = ended_at or now
-                    if is_final(record) or now - ended_at >= self._patience:
+                    # The record is written a moment after the end.
+                    is_pending = record.get("error", {}).get("name") == "RecordPendingError"
+                    if not is_pending or now - ended_at >= self._patience:
                         return
             time.sleep(self._poll)
 
@@ -305,19 +293,18 @@ class FanOut:
 
         A pipe is copied to a temporary file first, because S3 wants to know the size. Raises TransferError.
         """
-        with _regular(file) as (descriptor, start, size):
-            upload = self._call("POST", "/uploads", {"bytes": size})
-            if "uploadId" not in upload:
-                answer = self._put(_Slice(descriptor, start, size), upload["url"])
+        with _whole(file) as whole:
+            upload = self._call("POST", "/uploads", {"bytes": whole.size})
+            if "uploadId" in upload:
+                upload = self._put_parts(whole, upload)
+            else:
+                answer = self._put(whole, upload["url"])
                 if answer.status == 403:
                     # The link is too old: this machine slept meanwhile.
-                    upload = self._call("POST", "/uploads", {"bytes": size})
-                    answer = self._put(_Slice(descriptor, start, size), upload["url"])
+                    upload = self._call("POST", "/uploads", {"bytes": whole.size})
+                    answer = self._put(whole, upload["url"])
                 _check(answer)
-                return cast("dict[str, str]", upload["source"])
-            etags = self._put_parts(upload, descriptor, start, size)
-        path = f"/uploads/{quote(upload['uploadId'], safe='')}/complete"
-        return cast("dict[str, str]", self._call("POST", path, {"etags": etags})["source"])
+        return cast("dict[str, str]", upload["source"])
 
     def download(self, link: Link, to: Path) -> None:
         """Write what is behind a link to a file, which appears whole or not at all.
@@ -374,34 +361,34 @@ class FanOut:
 
     def _put(self, part: _Slice, url: str) -> BaseHTTPResponse:
         headers = {"Content-Length": str(part.size)}
-        return self._send("PUT", url, body=part if part.size else b"", headers=headers, retries=LINK_RETRIES)
+        return self._send("PUT", url, body=part, headers=headers, retries=LINK_RETRIES)
 
-    def _put_parts(self, upload: Mapping[str, Any], descriptor: int, start: int, size: int) -> list[str]:
-        """Send the parts of a large upload, some at a time; the ETags of all, in order."""
-        path, each, stop = f"/uploads/{quote(upload['uploadId'], safe='')}/parts", upload["partBytes"], Event()
+    def _put_parts(self, whole: _Slice, upload: Mapping[str, Any]) -> dict[str, Any]:
+        """Send the parts of a large upload, some at a time, and complete it."""
+        path, each = f"/uploads/{quote(upload['uploadId'], safe='')}", upload["partBytes"]
+
+        def links(first: int) -> list[str]:
+            return cast("list[str]", self._call("POST", f"{path}/parts", {"from": first})["urls"])
 
         def put(number: int, url: str) -> str:
             offset = (number - 1) * each
-            part = _Slice(descriptor, start + offset, min(each, size - offset), stop)
+            part = replace(whole, start=whole.start + offset, size=min(each, whole.size - offset))
             answer = self._put(part, url)
             if answer.status == 403:
-                part.seek(0)
-                answer = self._put(part, self._call("POST", path, {"from": number})["urls"][0])
+                answer = self._put(part, links(number)[0])
             return _check(answer).headers["ETag"]
 
         etags: list[str] = []
-        urls = upload["urls"]
         with ThreadPoolExecutor(SENDERS) as pool:
             try:
-                while True:
+                while len(etags) < upload["parts"]:
+                    urls = links(len(etags) + 1) if etags else upload["urls"]
                     etags += pool.map(put, range(len(etags) + 1, upload["parts"] + 1), urls)
-                    if len(etags) >= upload["parts"]:
-                        return etags
-                    urls = self._call("POST", path, {"from": len(etags) + 1})["urls"]
             except BaseException:
-                stop.set()
+                whole.stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+        return self._call("POST", f"{path}/complete", {"etags": etags})
 
     # -- requests ----------------------------------------------------------------------------------------
 
@@ -421,32 +408,19 @@ class FanOut:
         headers = {} if data is None else {"Content-Type": "application/json"}
         request = AWSRequest(method, url, headers=headers, data=data)
         with _explained():
-            SigV4Auth(self._credentials(), "execute-api", self.deployment.region).add_auth(request)
+            # Asked for each time: those of a session are renewed as they expire. Without any, signing says so.
+            found = self._session.get_credentials()
+            frozen: Any = found and found.get_frozen_credentials()
+            SigV4Auth(frozen, "execute-api", self.deployment.region).add_auth(request)
         answer = self._send(method, url, body=data, headers=dict(request.headers.items()), retries=RETRIES)
-        try:
+        document: Any = None
+        with suppress(ValueError):
             document = json.loads(answer.data)
-        except ValueError:
-            document = None
-        if not isinstance(document, dict):
-            document = {}
-            if answer.status < 300:
-                raise NotUpError(f"{url} does not answer in JSON: it is not the address of Fan Out's API.")
         if answer.status >= 300:
-            raise _refusal(answer, document, url)
+            raise _refusal(answer, document if isinstance(document, dict) else {}, url)
+        if not isinstance(document, dict):
+            raise NotUpError(f"{url} does not answer in JSON: it is not the address of Fan Out's API.")
         return document
-
-    def _credentials(self) -> Any:
-        """The credentials to sign with now: those of a session are renewed as they expire."""
-        if self.deployment.keys is not None:
-            return Credentials(*self.deployment.keys)
-        found = self._session.get_credentials()
-        if found is None:
-            raise NoCredentialsError
-        return found.get_frozen_credentials()
-
-    @cached_property
-    def _session(self) -> Session:
-        return _session(self.deployment.region)
 
     def _send(
         self, method: str, url: str, *, retries: urllib3.Retry, headers: dict[str, str], body: Any = None
@@ -483,41 +457,39 @@ class FanOut:
         return self._pools[proxy]
 
 
+@dataclass(frozen=True)
 class _Slice:
-    """A part of a file as the body of a request, which can be sent again; `stop` breaks it off."""
+    """A part of a file as the body of a request, read anew by each attempt; `stop` breaks it off."""
 
-    def __init__(self, descriptor: int, start: int, size: int, stop: Event | None = None):
-        self.size = size
-        self._descriptor, self._start, self._at, self._stop = descriptor, start, 0, stop
+    descriptor: int
+    start: int
+    size: int
+    stop: Event = field(default_factory=Event)
 
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, position: int) -> None:
-        self._at = position
-
-    def read(self, size: int) -> bytes:
-        if self._stop is not None and self._stop.is_set():
-            raise TransferError("The upload was broken off.")
-        size = min(size, self.size - self._at)
-        data = os.pread(self._descriptor, size, self._start + self._at)
-        if size and not data:
-            raise TransferError("The file became shorter while it was uploaded.")
-        self._at += len(data)
-        return data
+    def __iter__(self) -> Iterator[bytes]:
+        position, end = self.start, self.start + self.size
+        while position < end:
+            if self.stop.is_set():
+                raise TransferError("The upload was broken off.")
+            data = os.pread(self.descriptor, min(READ, end - position), position)
+            if not data:
+                raise TransferError("The file became shorter while it was uploaded.")
+            position += len(data)
+            yield data
 
 
 @contextmanager
-def _regular(file: IO[bytes]) -> Iterator[tuple[int, int, int]]:
-    """The rest of the file as descriptor, offset and size; that of a copy if it is a pipe."""
-    if S_ISREG(os.fstat(file.fileno()).st_mode):
+def _whole(file: IO[bytes]) -> Iterator[_Slice]:
+    """The rest of the file; of a copy, if it is a pipe."""
+    status = os.fstat(file.fileno())
+    if S_ISREG(status.st_mode):
         start = os.lseek(file.fileno(), 0, os.SEEK_CUR)
-        yield file.fileno(), start, max(0, os.fstat(file.fileno()).st_size - start)
+        yield _Slice(file.fileno(), start, max(0, status.st_size - start))
         return
     with tempfile.TemporaryFile() as copy:
         shutil.copyfileobj(file, copy)
         copy.flush()
-        yield copy.fileno(), 0, copy.tell()
+        yield _Slice(copy.fileno(), 0, copy.tell())
 
 
 def _check(answer: BaseHTTPResponse) -> BaseHTTPResponse:
@@ -525,11 +497,8 @@ def _check(answer: BaseHTTPResponse) -> BaseHTTPResponse:
     if answer.status < 300:
         return answer
     code = (re.findall(rb"<Code>(\w+)</Code>", answer.data) or [b"no reason"])[0].decode()
-    if answer.status == 404:
-        raise TransferError("The file is no longer kept: a job's files are deleted after a time.")
-    if answer.status == 412:
-        raise TransferError("The file changed while it was downloaded: repeat the command.")
-    raise TransferError(f"S3 refused the link with HTTP {answer.status} ({code}): repeat the command.")
+    refused = f"S3 refused the link with HTTP {answer.status} ({code}): repeat the command."
+    raise TransferError(_LOST.get(answer.status, refused))
 
 
 def _refusal(answer: BaseHTTPResponse, document: dict[str, Any], url: str) -> FanOutClientError:

@@ -24,7 +24,7 @@ from rich.segment import Segment, Segments
 from rich.table import Table
 from rich.text import Text
 
-from fanout.client import FanOutClientError, JobRecord
+from fanout.client import JobRecord, ProblemError
 
 # What a terminal could take for a command, or what reorders the text around it: control characters of both
 # ranges, line separators, bidirectional controls, the byte order mark, and halves of surrogate pairs.
@@ -82,7 +82,7 @@ def outcomes(counts: Mapping[str, int]) -> str:
 
 def error_document(error: Exception, sentence: str | None = None) -> dict[str, Any]:
     """The JSON document of a command that failed: `{"error": {name, message, errors?}}`."""
-    name = error.name if isinstance(error, FanOutClientError) else type(error).__name__
+    name = error.name if isinstance(error, ProblemError) else type(error).__name__
     found: dict[str, Any] = {"name": name, "message": sentence or str(error)}
     if errors := getattr(error, "errors", None):
         found["errors"] = errors

@@ -13,9 +13,8 @@ from typing import Any
 
 import pytest
 
-from fanout import client
+from fanout import cli, client
 from fanout.client import (
-    JOB_ID,
     AccessError,
     Deployment,
     FanOut,
@@ -36,7 +35,7 @@ MISSING = "Missing Authentication Token"
 def test_job_ids_sort_by_their_start_and_never_repeat() -> None:
     ids = [new_job_id(datetime(2026, 11, 23, 10, 15, second, tzinfo=UTC)) for second in range(60)]
     assert all(one < other for one, other in pairwise(ids))
-    assert all(JOB_ID.fullmatch(job_id) for job_id in ids)
+    assert all(cli.JOB_ID.fullmatch(job_id) for job_id in ids)
     assert new_job_id(datetime(2026, 11, 23, tzinfo=UTC)) != new_job_id(datetime(2026, 11, 23, tzinfo=UTC))
 
 
