@@ -76,8 +76,7 @@ def _main(lambdas: Path) -> None:
 def _where(error: BaseException, path: Path, lambdas: Path) -> str:
     """The file and the line to put right: of the syntax error, else the innermost of the functions' folder."""
     if isinstance(error, SyntaxError) and error.filename:
-        error.msg, file, line = error.msg, error.filename, error.lineno
-        return f"{file}, line {line}"
+        return f"{error.filename}, line {error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if Path(frame.filename).is_relative_to(lambdas / "kinds")]
     return f"{own[-1].filename}, line {own[-1].lineno}" if own else str(path)

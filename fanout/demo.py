@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from io import TextIOWrapper
 from pathlib import Path
-from types import FrameType
 from typing import cast
 
 from fanout import cli, local, project, sample
@@ -35,7 +34,7 @@ def main(tasks: int = TASKS, day: date | None = None) -> int:
 
     Gives 0 if every command of it ended as the story has it.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Written to a file or a pipe, commands and their progress must still come in order.
     cast(TextIOWrapper, sys.stdout).reconfigure(line_buffering=True)
     screen = Screen()
@@ -127,10 +126,6 @@ def _home() -> Iterator[Path]:
         shutil.rmtree(home, ignore_errors=True)
         for number, handler in handlers.items():
             signal.signal(number, handler)
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

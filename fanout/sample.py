@@ -19,38 +19,18 @@ DEFAULT_SEED = 2026
 # What the Task Service takes: a title of 1 to 100 characters.
 _TITLE_LIMIT = 100
 
+# Templates of titles.
 _TITLES = (
-    "Call {person} about {thing}",
-    "Send {thing} to {person}",
-    "Review {person}'s draft of {thing}",
-    "Pay {company}, invoice {number}",
-    "Book a table at {place} for {small}",
-    'Read "{book}"',
-    "Fix: {fault}",
-    "Fix flaky test `{test}`",
-    "Prepare {thing}, then share it with {person}",
-    "Renew {thing} ({company})",
-    "Buy {groceries}",
-    "{emoji} {person}: birthday",
-    "{emoji} Water the plants",
-    "Ask {company} why {fault}",
-    "Order #{number}: check the delivery at {place}",
-    "Move {thing} from {place} to {company}",
-    "Décider: {thing} — avec {person}?",
-    "{person}に{number}番の書類を送る",
-    "Позвонить: {person}, заказ №{number}",
-    "مراجعة الفاتورة {number}",
-    "לשלם חשבון {number}",
-    "{number}번 문의에 답장하기 ({person})",
-    "हिसाब {number} की जाँच",
-    "Ελέγξτε την παραγγελία {number}",
-    "ตอบอีเมลของ {person}",
-    "C:\\reports\\{number}.txt; archive & delete",
-    "=SUM(A1:A{small}) looks wrong in {thing}",
-    "1/{small}: {thing}",
+    "Call {person} about {thing}|Send {thing} to {person}|Review {person}'s draft of {thing}|"
+    'Pay {company}, invoice {number}|Book a table at {place} for {small}|Read "{book}"|Fix: {fault}|'
+    "Fix flaky test `{test}`|Prepare {thing}, then share it with {person}|Renew {thing} ({company})|Buy {groceries}|"
+    "{emoji} {person}: birthday|{emoji} Water the plants|Ask {company} why {fault}|"
+    "Order #{number}: check the delivery at {place}|Move {thing} from {place} to {company}|"
+    "Décider: {thing} — avec {person}?|{person}に{number}番の書類を送る|Позвонить: {person}, заказ №{number}|"
+    "مراجعة الفاتورة {number}|לשלם חשבון {number}|{number}번 문의에 답장하기 ({person})|हिसाब {number} की जाँच|"
+    "Ελέγξτε την παραγγελία {number}|ตอบอีเมลของ {person}|C:\\reports\\{number}.txt; archive & delete|"
+    "=SUM(A1:A{small}) looks wrong in {thing}|1/{small}: {thing}"
 )
-
-
 # What stands for each name of a template.
 _WORDS = {
     "person": (
@@ -116,22 +96,18 @@ def write(to: TextIO, tasks: Iterable[Row]) -> None:
 
 def _row(chance: random.Random, day: date) -> Row:
     # A few titles are as long as a title may be, as pasted mail subjects are.
-    title = _filled(chance.choice(_TITLES), chance, day)
+    title = _filled(chance.choice(_TITLES.split("|")), chance, day)
     if chance.random() < 0.01:
         title = f"{title} / {_filled(chance.choice(_DETAILS), chance, day)} / {title} / {title}".replace("\n", " ")
     detail = _filled(chance.choice(_DETAILS), chance, day) if chance.random() < 0.3 else ""
     is_complete = "true" if chance.random() < 0.125 else chance.choice(("false", "false", "false", ""))
-    return Row(_cut(title), detail, _due_at(chance, day), is_complete)
+    return Row(" ".join(title.split())[:_TITLE_LIMIT].strip(), detail, _due_at(chance, day), is_complete)
 
 
 def _filled(template: str, chance: random.Random, day: date) -> str:
     words = {name: chance.choice(choices) for name, choices in _CHOICES.items()}
     number, small = chance.randint(100, 99_999), chance.randint(2, 12)
     return template.format(**words, number=number, small=small, day=day - timedelta(days=chance.randint(1, 60)))
-
-
-def _cut(title: str) -> str:
-    return " ".join(title.split())[:_TITLE_LIMIT].strip()
 
 
 def _due_at(chance: random.Random, day: date) -> str:

@@ -9,7 +9,6 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from itertools import islice
@@ -19,7 +18,7 @@ from zoneinfo import ZoneInfo
 
 from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TimeRemainingColumn
 from rich.segment import Segment, Segments
 from rich.table import Table
 from rich.text import Text
@@ -192,10 +191,11 @@ class Screen:
             # What may not wrap as a column gives up its width last.
             table.add_column(name.lstrip(">"), justify=justify, width=width, no_wrap=name not in _FLEXIBLE)
         for row in rows:
-            cells = (Text(cell) if isinstance(cell, str) else cell for cell in row)
-            table.add_row(
-                *(_one_line(cell) if name != "MESSAGE" else cell for name, cell in zip(columns, cells, strict=True))
-            )
+            cells = [Text(cell) if isinstance(cell, str) else cell for cell in row]
+            for name, cell in zip(columns, cells, strict=True):
+                if name != "MESSAGE":
+                    cell.no_wrap, cell.overflow = True, "ellipsis"
+            table.add_row(*cells)
         options = self._out.options.update(width=self._out.width if self._is_terminal else _UNLIMITED)
         for line in self._out.render_lines(table, options, pad=False):
             ended = cell_len("".join(segment.text for segment in line).rstrip())
@@ -207,20 +207,14 @@ class Screen:
     def follow(self, records: Iterable[JobRecord]) -> JobRecord:
         """Show a job's progress until it ends: a live bar on a terminal, else a plain line now and then."""
         is_live = self.stderr.isatty() and not self._err.is_dumb_terminal
-        columns = (
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            # Short, so that the numbers fit into 80 cells.
-            BarColumn(bar_width=20),
-            TextColumn("{task.fields[counts]}"),
-            TimeRemainingColumn(elapsed_when_finished=True),
-        )
-        # Nothing else is drawn while it is there.
-        quiet = {"transient": True, "redirect_stdout": False, "redirect_stderr": False}
-        bar = Progress(*columns, console=self._err, get_time=time.monotonic, **quiet)
+        # The bar is short, so that the numbers fit into 80 cells; nothing else is drawn while it is there.
+        columns = (SpinnerColumn(), "{task.description}", BarColumn(bar_width=20), "{task.fields[counts]}")
+        remaining = TimeRemainingColumn(elapsed_when_finished=True)
+        alone = {"transient": True, "redirect_stdout": False, "redirect_stderr": False, "disable": not is_live}
+        bar = Progress(*columns, remaining, console=self._err, get_time=time.monotonic, **alone)
         task = bar.add_task("starting", total=None, counts="")
         shown, shown_at = "", -_LINE_SECONDS
-        with bar if is_live else nullcontext():
+        with bar:
             for record in records:
                 listed, done = record["counts"]["listed"], worked_on(record)
                 counts = f"{listed:,} listed, {done:,} worked on" if listed else ""
@@ -374,11 +368,6 @@ class Screen:
         if others:
             # The same file under a new job is new rows to the Task Service: the good ones would come twice.
             self.say("Fix the rejected rows in a separate file and import that file.")
-
-
-def _one_line(cell: Text) -> Text:
-    cell.no_wrap, cell.overflow = True, "ellipsis"
-    return cell
 
 
 class _Console(Console):
