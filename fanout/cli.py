@@ -249,6 +249,10 @@ def read_json(text: str | bytes) -> Any:
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+_KIND_HELP = "A kind to deploy beside the project's, repeatable."
+_LAMBDAS_HELP = "Folder of functions and kinds to deploy (default: the project's)."
+_INPUT_HELP = "The job's whole input as JSON (- reads standard input); options beside it replace its fields."
+_ID_HELP = "The job's id (default: made from the time). The same id and input start the job only once."
 _URL_HELP = (
     "The API of a deployed stack, its output ApiUrl (default: FANOUT_API_URL). With it, the only permission "
     "needed is execute-api:Invoke."
@@ -266,12 +270,7 @@ filter_options = _together(
     field("--due-after", "filter.dueAfter", "TIME", "Only tasks due then or after: ISO 8601 with a zone."),
 )
 start_options = _together(
-    option(
-        "--job-id",
-        type=_job_id,
-        metavar="ID",
-        help="The job's id (default: made from the time). The same id and input start the job only once.",
-    ),
+    option("--job-id", type=_job_id, metavar="ID", help=_ID_HELP),
     option("--detach", is_flag=True, help="Do not wait for the job's end."),
 )
 
@@ -303,20 +302,8 @@ def cli() -> None:
 
 @command(cli, "up")
 @option("--port", type=click.IntRange(1, 65_535), metavar="PORT", help="Port to listen on (default: a free one).")
-@option(
-    "--kind",
-    "kinds",
-    type=_FILE,
-    multiple=True,
-    metavar="FILE.py",
-    help="A kind to deploy beside the project's, repeatable.",
-)
-@option(
-    "--lambdas",
-    type=_FOLDER,
-    metavar="FOLDER",
-    help="Folder of functions and kinds to deploy (default: the project's).",
-)
+@option("--kind", "kinds", type=_FILE, multiple=True, metavar="FILE.py", help=_KIND_HELP)
+@option("--lambdas", type=_FOLDER, metavar="FOLDER", help=_LAMBDAS_HELP)
 def up(app: App, port: int | None, kinds: tuple[Path, ...], lambdas: Path | None) -> int:
     """Start an embedded AWS and deploy Fan Out to it.
 
@@ -429,12 +416,7 @@ def tasks_list(app: App, limit: int | None) -> int:
 @field("--failed-in", "source", "JOB", "What did not succeed in that job.", lambda job: {"failedIn": _job_id(job)})
 @filter_options
 @how_options("500", "40", "5", "none", "none")
-@option(
-    "--input",
-    "file",
-    metavar="FILE.json",
-    help="The job's whole input as JSON (- reads standard input); options beside it replace its fields.",
-)
+@option("--input", "file", metavar="FILE.json", help=_INPUT_HELP)
 @start_options
 def run(app: App, file: str | None, job_id: str | None, detach: bool) -> int:
     """Start a job and follow it to its result.

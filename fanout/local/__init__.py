@@ -125,7 +125,8 @@ def _deploy(home: Path, running: server.Server, lambdas: Path, say: Say) -> Loca
         return known
     outputs = deploy(assembly, running.endpoint_url, say=say)
     found = re.fullmatch(r"https://([^./]+)\.execute-api\.[^/]+/([^/]+)/?", outputs["ApiUrl"])
-    assert found is not None
+    if found is None:
+        raise LocalError(f"The stack's output ApiUrl is {outputs['ApiUrl']}, which is no address of a REST API.")
     local = Local(
         endpoint_url=running.endpoint_url,
         region=server.REGION,

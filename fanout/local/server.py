@@ -130,7 +130,10 @@ def stop(home: Path) -> bool:
             # runs on without its server.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(server.pid, signal.SIGKILL)
-        _await_end(server)
+        deadline = time.monotonic() + STOP_SECONDS
+        while server.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        _started.pop(server.pid, None)
     for name in ("server.json", "local.json", "map-runs.jsonl"):
         (home / name).unlink(missing_ok=True)
     _remove(home / "tmp")
@@ -148,23 +151,16 @@ def private_files() -> Iterator[None]:
         os.umask(before)
 
 
-@contextlib.contextmanager
-def _listener(port: int | None) -> Iterator[socket.socket]:
+def _listener(port: int | None) -> socket.socket:
     """A socket that listens on `port` of 127.0.0.1, or on a free one; handing it over leaves no moment in which
     another program could take the port."""
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(("127.0.0.1", port or 0))
-            listener.listen(1024)
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise ServerError(
-                    f"Port {port} of 127.0.0.1 is taken by another program. "
-                    "Name another one, or none to get a free one."
-                ) from None
-            raise ServerError(f"Port {port} of 127.0.0.1 cannot be used: {error.strerror}.") from None
-        yield listener
+    try:
+        return socket.create_server(("127.0.0.1", port or 0), backlog=1024)
+    except OSError as error:
+        reason = f"cannot be used: {os.strerror(error.errno or 0)}."
+        if error.errno == errno.EADDRINUSE:
+            reason = "is taken by another program. Name another one, or none to get a free one."
+        raise ServerError(f"Port {port} of 127.0.0.1 {reason}") from None
 
 
 @contextlib.contextmanager
@@ -262,16 +258,6 @@ def _await(server: Server, home: Path) -> None:
         if time.monotonic() > deadline:
             raise ServerError(f"The embedded AWS did not answer within {START_SECONDS:.0f} seconds (its log: {log}).")
         time.sleep(0.05)
-
-
-def _await_end(server: Server) -> None:
-    popen = _started.pop(server.pid, None)
-    if popen is not None:
-        popen.wait(STOP_SECONDS)
-        return
-    deadline = time.monotonic() + STOP_SECONDS
-    while server.is_alive() and time.monotonic() < deadline:
-        time.sleep(0.02)
 
 
 def _command_line(pid: int) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from fanout import local
-from fanout.local import gaps, server
+from fanout.local import LocalError, gaps, server
 from fanout.local.deploy import Assembly, DeployError, client, deploy, zipped
 from fanout.local.emulator import local_only
 from fanout.local.gaps import IncompatibleMinistackError
@@ -424,6 +424,16 @@ def test_up_deploys_and_writes_down_where(home: Path, synthesized: Callable[...,
     assert local.down(home) is True
     assert local.read(home) is None
     assert not Server(pid=up.pid, port=up.port, token="fanout").is_alive()
+
+
+def test_an_output_that_is_no_api_is_said(
+    home: Path, synthesized: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synthesized("def handler(e, c): return 1")
+    monkeypatch.setattr("fanout.local.deploy.deploy", lambda *_, **__: {"ApiUrl": "https://example.com/v1/"})
+    with pytest.raises(LocalError, match="output ApiUrl is https://example.com/v1/, which is no address"):
+        local.up(home)
+    assert local.read(home) is None
 
 
 def test_up_twice_is_the_same_and_deploys_only_what_changed(home: Path, synthesized: Callable[..., None]) -> None:
