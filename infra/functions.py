@@ -14,15 +14,15 @@ UPLOADS = "uploads/*"
 
 @dataclass(frozen=True, kw_only=True)
 class Function:
-    """One function: `name` is its construct's id, its placeholder in the state machine and its state.
+    """One function: `name` is its construct's id, its placeholder in the state machine, its state and its module.
 
-    `module` is a path below lambdas/ with dots, and exposes `handler`. `timeout` is in seconds (Lambda ends at 900, API
-    Gateway at 29), `memory` in MiB; CPU grows with memory (1,769 MiB is one vCPU).
+    `service` is the folder below lambdas/ that it belongs to, which is also who owns its data. `timeout` is in seconds
+    (Lambda ends at 900, API Gateway at 29), `memory` in MiB; CPU grows with memory (1,769 MiB is one vCPU).
     """
 
     name: str
-    module: str
     purpose: str
+    service: str = "fan_out"
     timeout: int = 60
     memory: int = 512
     table: tuple[str, ...] = ()
@@ -43,19 +43,20 @@ class Function:
     """Step Functions actions on the map runs of its executions."""
 
     @property
-    def service(self) -> str:
-        """The folder below lambdas/ that the function belongs to, which is also who owns its data."""
-        return self.module.partition(".")[0]
+    def module(self) -> str:
+        """Exposes `handler`."""
+        return f"{self.service}.{snake(self.name)}"
 
-    @property
-    def handler(self) -> str:
-        return f"{self.module}.handler"
+
+def snake(name: str) -> str:
+    """ListTasks: list_tasks."""
+    return "".join("_" + c.lower() if c.isupper() else c for c in name).lstrip("_")
 
 
 _FUNCTIONS = (
     Function(
         name="TaskApi",
-        module="task_service.task_api",
+        service="task_service",
         purpose="REST API of the tasks",
         timeout=29,
         table=("GetItem", "PutItem", "UpdateItem", "DeleteItem", "Scan"),
@@ -63,27 +64,25 @@ _FUNCTIONS = (
     ),
     Function(
         name="ListTasks",
-        module="task_service.list_tasks",
+        service="task_service",
         purpose="Internal: a page of one segment of the tasks",
         table=("Scan", "BatchGetItem"),
         signs_pages=True,
     ),
     Function(
         name="WriteTasks",
-        module="task_service.write_tasks",
+        service="task_service",
         purpose="Internal: conditional creates and updates of tasks, safe to repeat",
         table=("BatchGetItem", "PutItem", "UpdateItem"),
     ),
     Function(
         name="Planner",
-        module="fan_out.planner",
         purpose="Checks a job's input, applies defaults, decides the segments",
         reads=(JOB_OBJECTS, UPLOADS),
         writes=("jobs/*/job.json",),
     ),
     Function(
         name="Lister",
-        module="fan_out.lister",
         purpose="Lists one segment of a job's source into shards",
         timeout=900,
         memory=1024,
@@ -93,7 +92,6 @@ _FUNCTIONS = (
     ),
     Function(
         name="Manifest",
-        module="fan_out.manifest",
         purpose="Joins a job's committed parts into the list of its shards",
         timeout=900,
         memory=1024,
@@ -102,7 +100,6 @@ _FUNCTIONS = (
     ),
     Function(
         name="Worker",
-        module="fan_out.worker",
         purpose="Works on one shard of a job",
         timeout=900,
         memory=1024,
@@ -112,7 +109,6 @@ _FUNCTIONS = (
     ),
     Function(
         name="Reducer",
-        module="fan_out.reducer",
         purpose="Folds a job's partials, checks its tally, writes its result and record",
         timeout=900,
         memory=2048,
@@ -121,7 +117,6 @@ _FUNCTIONS = (
     ),
     Function(
         name="JobsApi",
-        module="fan_out.jobs_api",
         purpose="REST API of the jobs, and the upload of tasks",
         timeout=29,
         reads=(JOB_OBJECTS, UPLOADS),
@@ -132,7 +127,6 @@ _FUNCTIONS = (
     ),
     Function(
         name="Finalizer",
-        module="fan_out.finalizer",
         purpose="Finalizes a job that ended before its reducer: writes its record",
         timeout=900,
         memory=2048,

@@ -27,11 +27,25 @@ def lay_out(out: Path) -> None:
     """
     packages = out / "python"
     packages.mkdir(parents=True, exist_ok=True)
-    _uv(
-        "pip", "install", "--preview-features", "pylock", "--requirement", str(LOCK), "--no-deps",
+    install = (
+        find_uv_bin(), "--quiet", "--color", "never", "pip", "install", "--preview-features", "pylock",
+        "--requirement", str(LOCK), "--no-deps",
         "--python", sys.executable, "--python-version", PYTHON, "--python-platform", PLATFORM,
         "--only-binary", ":all:", "--no-compile-bytecode", "--link-mode", "copy", "--target", str(packages),
     )  # fmt: skip
+    # uv would take an active environment for the one to work on.
+    environment = {k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT")}
+    done = subprocess.run(
+        install,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"uv pip could not install the functions' layer:\n{done.stderr.strip()}")
     # Scripts start with the path of the interpreter that installed them, and a function runs none.
     shutil.rmtree(packages / "bin", ignore_errors=True)
     (packages / ".lock").unlink(missing_ok=True)
@@ -45,19 +59,3 @@ def make_readable(folder: Path) -> None:
     """Let everyone read the files: Lambda runs as another user than their owner, whatever this machine's umask."""
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o755 if path.is_dir() or path.suffix == ".so" else 0o644)
-
-
-def _uv(*arguments: str) -> None:
-    # uv would take an active environment for the one to work on.
-    environment = {k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT")}
-    done = subprocess.run(
-        [find_uv_bin(), "--quiet", "--color", "never", *arguments],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"uv {arguments[0]} could not install the functions' layer:\n{done.stderr.strip()}")

@@ -89,7 +89,7 @@ def add_function(
         architecture=lambda_.Architecture.ARM_64,
         code=runtime.code,
         layers=[runtime.layer],
-        handler=row.handler,
+        handler=f"{row.module}.handler",
         timeout=cdk.Duration.seconds(row.timeout),
         memory_size=row.memory,
         role=role,

@@ -27,82 +27,49 @@ class Observability(Construct):
         alarm_topic_arn: str | None = None,
     ) -> None:
         super().__init__(scope, id_)
-        worker = functions["Worker"]
-        letters = dead_letters.metric_approximate_number_of_messages_visible(
-            period=PERIOD, statistic=cloudwatch.Stats.MAXIMUM
-        )
+        worker, maximum, graph = functions["Worker"], cloudwatch.Stats.MAXIMUM, cloudwatch.GraphWidget
+        letters = dead_letters.metric_approximate_number_of_messages_visible(period=PERIOD, statistic=maximum)
+        failed, timed_out = machine.metric_failed(period=PERIOD), machine.metric_timed_out(period=PERIOD)
         throttled = worker.metric_throttles(period=PERIOD)
-        failed = machine.metric_failed(period=PERIOD)
-        timed_out = machine.metric_timed_out(period=PERIOD)
-        alarms = [
-            self._alarm("JobFailed", failed, "A job failed: its record says why."),
-            self._alarm("JobTimedOut", timed_out, "A job took longer than the machine allows."),
-            self._alarm(
-                "JobRecordMissing",
+        topic = sns.Topic.from_topic_arn(self, "AlarmTopic", alarm_topic_arn) if alarm_topic_arn else None
+        alarms = {
+            "JobFailed": (failed, "A job failed: its record says why."),
+            "JobTimedOut": (timed_out, "A job took longer than the machine allows."),
+            "JobRecordMissing": (
                 letters,
                 "A job that ended early has no record: the dead-letter queue holds its event.",
             ),
-            # A throttled call is repeated and costs a second; 15 minutes of them ask for a higher quota.
-            self._alarm(
-                "WorkersThrottled",
+            "WorkersThrottled": (
                 throttled,
                 "Workers are throttled for 15 minutes: raise the concurrency quota, or lower maxConcurrency.",
-                evaluation_periods=3,
             ),
-            self._alarm("ApiErrors", api_errors, "The REST API answered 5xx: the functions' logs say why."),
-        ]
-        if alarm_topic_arn:
-            topic = sns.Topic.from_topic_arn(self, "AlarmTopic", alarm_topic_arn)
-            for alarm in alarms:
+            "ApiErrors": (api_errors, "The REST API answered 5xx: the functions' logs say why."),
+        }
+        for name, (metric, description) in alarms.items():
+            alarm = cloudwatch.Alarm(
+                self,
+                name,
+                metric=metric,
+                alarm_description=description,
+                threshold=0,
+                comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD,
+                # A throttled call is repeated and costs a second; 15 minutes of them ask for a higher quota.
+                evaluation_periods=3 if metric is throttled else 1,
+                # No job, no metric: silence is health.
+                treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
+            )
+            if topic is not None:
                 alarm.add_alarm_action(actions.SnsAction(topic))
-        cloudwatch.Dashboard(
-            self,
-            "Dashboard",
-            widgets=[
-                [
-                    cloudwatch.GraphWidget(
-                        title="Jobs",
-                        left=[
-                            machine.metric_started(period=PERIOD),
-                            machine.metric_succeeded(period=PERIOD),
-                            machine.metric_aborted(period=PERIOD),
-                            failed,
-                            timed_out,
-                        ],
-                    ),
-                    cloudwatch.GraphWidget(
-                        title="Workers at a time",
-                        left=[worker.metric("ConcurrentExecutions", period=PERIOD, statistic=cloudwatch.Stats.MAXIMUM)],
-                    ),
-                ],
-                [
-                    cloudwatch.GraphWidget(
-                        title="Failed calls",
-                        left=[f.metric_errors(period=PERIOD, label=name) for name, f in functions.items()],
-                        right=[throttled],
-                    ),
-                    cloudwatch.GraphWidget(
-                        title="Duration of a worker call",
-                        left=[
-                            worker.metric_duration(period=PERIOD, statistic=statistic)
-                            for statistic in ("p50", "p99", "Maximum")
-                        ],
-                    ),
-                ],
+        others = (machine.metric_started, machine.metric_succeeded, machine.metric_aborted)
+        jobs = [*(metric_of(period=PERIOD) for metric_of in others), failed, timed_out]
+        workers = worker.metric("ConcurrentExecutions", period=PERIOD, statistic=maximum)
+        errors = [function.metric_errors(period=PERIOD, label=name) for name, function in functions.items()]
+        durations = [worker.metric_duration(period=PERIOD, statistic=each) for each in ("p50", "p99", "Maximum")]
+        widgets = [
+            [graph(title="Jobs", left=jobs), graph(title="Workers at a time", left=[workers])],
+            [
+                graph(title="Failed calls", left=errors, right=[throttled]),
+                graph(title="Duration of a worker call", left=durations),
             ],
-        )
-
-    def _alarm(
-        self, id_: str, metric: cloudwatch.IMetric, description: str, *, evaluation_periods: int = 1
-    ) -> cloudwatch.Alarm:
-        return cloudwatch.Alarm(
-            self,
-            id_,
-            metric=metric,
-            alarm_description=description,
-            threshold=0,
-            comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD,
-            evaluation_periods=evaluation_periods,
-            # No job, no metric: silence is health.
-            treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
-        )
+        ]
+        cloudwatch.Dashboard(self, "Dashboard", widgets=widgets)

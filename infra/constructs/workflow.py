@@ -16,7 +16,7 @@ from constructs import Construct, IConstruct
 from infra.constructs.function import LOG_RETENTION, Runtime, add_function
 from infra.constructs.grants import acknowledge, allow, logical_id, objects
 from infra.constructs.storage import Storage
-from infra.functions import FUNCTIONS, STATES
+from infra.functions import FUNCTIONS, STATES, snake
 
 DEFINITION = Path(__file__).resolve().parents[2] / "statemachines" / "fan_out.asl.json"
 
@@ -70,7 +70,6 @@ class Workflow(Construct):
         )
         self._finalize_jobs_that_end_early()
         self._let_functions_call(task_functions)
-        self._let_functions_drive_the_machine()
 
     def _add_machine(self) -> sfn.StateMachine:
         states = [self.functions[row.name] for row in STATES]
@@ -162,15 +161,13 @@ class Workflow(Construct):
         )
 
     def _let_functions_call(self, task_functions: dict[str, lambda_.Function]) -> None:
-        for name, function in self.functions.items():
-            for callee in FUNCTIONS[name].calls:
-                called = task_functions[callee]
-                function.add_environment(f"{_upper_snake(callee)}_ARN", called.function_arn)
-                allow(function, ["lambda:InvokeFunction"], [called.function_arn])
-
-    def _let_functions_drive_the_machine(self) -> None:
+        """Let each function call what its row names: other functions, and the machine."""
         for name, function in self.functions.items():
             row = FUNCTIONS[name]
+            for callee in row.calls:
+                called = task_functions[callee].function_arn
+                function.add_environment(f"{snake(callee).upper()}_ARN", called)
+                allow(function, ["lambda:InvokeFunction"], [called])
             if row.machine:
                 function.add_environment("STATE_MACHINE_ARN", self.machine.state_machine_arn)
             for actions, pattern in ((row.machine, None), (row.jobs, JOB), (row.map_runs, MAP_RUN)):
@@ -195,7 +192,3 @@ class Workflow(Construct):
             resource_name=f"{self.machine.state_machine_name}{suffix}",
             arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME,
         )
-
-
-def _upper_snake(name: str) -> str:
-    return "".join("_" + c if c.isupper() else c for c in name).lstrip("_").upper()
