@@ -4,8 +4,6 @@
 that a kind that ends or changes its process harms nothing else.
 """
 
-from __future__ import annotations
-
 import importlib
 import json
 import os

@@ -205,7 +205,7 @@ def field(name: str, path: str, metavar: str, text: str, read: Any = str, group:
 
 
 def command(group: click.Group, name: str) -> Decorator:
-    """Make a function a command with the global options: of the App and its own options it makes the exit code."""
+    """Make a function a command with the global options: it gets the App, and gives the exit code, or None for 0."""
     return _together(group.command(name, cls=Command, context_settings=_WIDTH), click.pass_obj, global_options)
 
 
@@ -304,7 +304,7 @@ def cli() -> None:
 @option("--port", type=click.IntRange(1, 65_535), metavar="PORT", help="Port to listen on (default: a free one).")
 @option("--kind", "kinds", type=_FILE, multiple=True, metavar="FILE.py", help=_KIND_HELP)
 @option("--lambdas", type=_FOLDER, metavar="FOLDER", help=_LAMBDAS_HELP)
-def up(app: App, port: int | None, kinds: tuple[Path, ...], lambdas: Path | None) -> int:
+def up(app: App, port: int | None, kinds: tuple[Path, ...], lambdas: Path | None) -> None:
     """Start an embedded AWS and deploy Fan Out to it.
 
     It listens on 127.0.0.1 only and keeps its state until `fanout down`. A kind that cannot be imported is refused, by
@@ -339,11 +339,10 @@ def up(app: App, port: int | None, kinds: tuple[Path, ...], lambdas: Path | None
     app.screen.advise("  Import tasks:  ", "tasks", "import", "FILE.csv")
     app.screen.advise("  Today's plan:  ", "run")
     app.screen.advise("  Stop it:       ", "down")
-    return SUCCESS
 
 
 @command(cli, "down")
-def down(app: App) -> int:
+def down(app: App) -> None:
     """Stop the embedded AWS and delete its state.
 
     \b
@@ -355,7 +354,6 @@ def down(app: App) -> int:
     was_up = local.down(home)
     app.screen.json({"wasUp": was_up})
     app.screen.say("Fan Out is down." if was_up else f"Nothing was up in {home}.")
-    return SUCCESS
 
 
 @cli.group()
@@ -396,7 +394,7 @@ def tasks_import(app: App, file: str, job_id: str | None, detach: bool) -> int:
 @command(tasks, "list")
 @filter_options
 @option("--limit", type=click.IntRange(1), metavar="N", help="At most N tasks (default: all).")
-def tasks_list(app: App, limit: int | None) -> int:
+def tasks_list(app: App, limit: int | None) -> None:
     """List tasks, page by page, in no particular order.
 
     \b
@@ -405,7 +403,6 @@ def tasks_list(app: App, limit: int | None) -> int:
     $ fanout tasks list --json > tasks.json
     """
     app.screen.entries("tasks", app.client.tasks(app.job.get("filter", {}), limit), app.screen.tasks)
-    return SUCCESS
 
 
 @command(cli, "run")
@@ -437,7 +434,7 @@ def run(app: App, file: str | None, job_id: str | None, detach: bool) -> int:
 @command(cli, "jobs")
 @option("--limit", type=click.IntRange(1), default=20, metavar="N", help="At most N jobs (default: 20).")
 @option("--status", type=click.Choice(STATUSES, case_sensitive=False), help="Only jobs of this status.")
-def jobs(app: App, limit: int, status: str | None) -> int:
+def jobs(app: App, limit: int, status: str | None) -> None:
     """List jobs, newest first.
 
     \b
@@ -445,7 +442,6 @@ def jobs(app: App, limit: int, status: str | None) -> int:
     $ fanout jobs --limit 500 --json
     """
     app.screen.entries("jobs", app.client.jobs(limit, status), app.screen.jobs)
-    return SUCCESS
 
 
 @command(cli, "status")
@@ -470,7 +466,7 @@ def status(app: App, job: str, follow: bool) -> int:
 @job_argument
 @option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Download the whole result to FILE.")
 @option("--all", "whole", is_flag=True, help="Print the whole result.")
-def result(app: App, job: str, output: Path | None, whole: bool) -> int:
+def result(app: App, job: str, output: Path | None, whole: bool) -> None:
     """Show the result of a job that has ended.
 
     Without an option it is the summary. The whole result, for a daily plan every open task in order, is JSON lines.
@@ -495,13 +491,12 @@ def result(app: App, job: str, output: Path | None, whole: bool) -> int:
         screen.json(found["result"])
     else:
         app.show(client.record(job))
-    return SUCCESS
 
 
 @command(cli, "failures")
 @job_argument
 @option("--all", "whole", is_flag=True, help="Every failed, quarantined or unprocessed task, as JSON lines.")
-def failures(app: App, job: str, whole: bool) -> int:
+def failures(app: App, job: str, whole: bool) -> None:
     """Show what failed in a job, grouped by reason.
 
     Below it is the command that retries exactly that.
@@ -520,7 +515,6 @@ def failures(app: App, job: str, whole: bool) -> int:
         screen.json({**found, "retryCommand": screen.command("retry", job) if "retryRequest" in found else None})
     else:
         screen.failures(found)
-    return SUCCESS
 
 
 @command(cli, "retry")
@@ -541,7 +535,7 @@ def retry(app: App, job: str, job_id: str | None, detach: bool) -> int:
 
 @command(cli, "stop")
 @job_argument
-def stop(app: App, job: str) -> int:
+def stop(app: App, job: str) -> None:
     """Stop a running job and show its final record.
 
     Tasks that no worker reached are counted as unprocessed; `fanout retry` processes them.
@@ -550,7 +544,6 @@ def stop(app: App, job: str) -> int:
     $ fanout stop 20261123-101502-ab12cd
     """
     app.screen.record(app.client.stop(job))
-    return SUCCESS
 
 
 @cli.command(cls=Command, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -570,7 +563,7 @@ def cdk(words: tuple[str, ...]) -> int:
 
 @cli.command(cls=Command)
 @click.argument("shell", metavar="SHELL", type=click.Choice(SHELLS), help="bash, zsh or fish.")
-def completion(shell: str) -> int:
+def completion(shell: str) -> None:
     """Print the script that completes commands in a shell.
 
     \b
@@ -581,7 +574,6 @@ def completion(shell: str) -> int:
     script = get_completion_class(shell)
     assert script is not None
     sys.stdout.write(script(cli, {}, "fanout", COMPLETE).source() + "\n")
-    return SUCCESS
 
 
 # -- running ---------------------------------------------------------------------------------------------
@@ -604,7 +596,7 @@ def main(
     app = App(connect, advises=advises)
     try:
         with cli.make_context("fanout", list(sys.argv[1:] if argv is None else argv), obj=app) as context:
-            code: int = cli.invoke(context)
+            code: int = cli.invoke(context) or SUCCESS
         sys.stdout.flush()
         return code
     except click.exceptions.Exit as end:

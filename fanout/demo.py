@@ -3,8 +3,6 @@
 It runs on an embedded AWS in a temporary folder, shows the commands that it runs, and removes everything at the end.
 """
 
-from __future__ import annotations
-
 import shlex
 import shutil
 import signal
@@ -105,12 +103,10 @@ class Demo:
         return FanOut(Deployment.of_home(self.home))
 
     def show(self, *command: str) -> None:
-        self.screen.say()
-        self.screen.say(f"$ {shlex.join(command)}", style="bold cyan")
+        self.screen.say(f"\n$ {shlex.join(command)}", style="bold cyan")
 
     def tell(self, sentence: str) -> None:
-        self.screen.say()
-        self.screen.say(sentence, style="italic")
+        self.screen.say(f"\n{sentence}", style="italic")
 
 
 @contextmanager

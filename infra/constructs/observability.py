@@ -27,10 +27,12 @@ class Observability(Construct):
         alarm_topic_arn: str | None = None,
     ) -> None:
         super().__init__(scope, id_)
-        worker, maximum, graph = functions["Worker"], cloudwatch.Stats.MAXIMUM, cloudwatch.GraphWidget
-        letters = dead_letters.metric_approximate_number_of_messages_visible(period=PERIOD, statistic=maximum)
-        failed, timed_out = machine.metric_failed(period=PERIOD), machine.metric_timed_out(period=PERIOD)
+        worker = functions["Worker"]
+        workers = worker.metric("ConcurrentExecutions", period=PERIOD, statistic="Maximum")
+        letters = dead_letters.metric_approximate_number_of_messages_visible(period=PERIOD, statistic="Maximum")
         throttled = worker.metric_throttles(period=PERIOD)
+        failed = machine.metric_failed(period=PERIOD)
+        timed_out = machine.metric_timed_out(period=PERIOD)
         topic = sns.Topic.from_topic_arn(self, "AlarmTopic", alarm_topic_arn) if alarm_topic_arn else None
         alarms = {
             "JobFailed": (failed, "A job failed: its record says why."),
@@ -62,9 +64,9 @@ class Observability(Construct):
                 alarm.add_alarm_action(actions.SnsAction(topic))
         others = (machine.metric_started, machine.metric_succeeded, machine.metric_aborted)
         jobs = [*(metric_of(period=PERIOD) for metric_of in others), failed, timed_out]
-        workers = worker.metric("ConcurrentExecutions", period=PERIOD, statistic=maximum)
         errors = [function.metric_errors(period=PERIOD, label=name) for name, function in functions.items()]
         durations = [worker.metric_duration(period=PERIOD, statistic=each) for each in ("p50", "p99", "Maximum")]
+        graph = cloudwatch.GraphWidget
         widgets = [
             [graph(title="Jobs", left=jobs), graph(title="Workers at a time", left=[workers])],
             [

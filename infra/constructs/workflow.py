@@ -1,5 +1,6 @@
 """Fan Out: the state machine, the functions that its states run, and what starts and finalizes its jobs."""
 
+from functools import partial
 from pathlib import Path
 
 import aws_cdk as cdk
@@ -45,12 +46,11 @@ class Workflow(Construct):
     ) -> None:
         super().__init__(scope, id_)
         self._storage = storage
-        self.functions: dict[str, lambda_.Function] = {
-            row.name: add_function(self, row, runtime=runtime, storage=storage) for row in STATES
-        }
+        add = partial(add_function, self, runtime=runtime, storage=storage)
+        self.functions = {row.name: add(row) for row in STATES}
         self.machine = self._add_machine()
         self._let_the_machine_run_its_own_children()
-        self.functions["JobsApi"] = add_function(self, FUNCTIONS["JobsApi"], runtime=runtime, storage=storage)
+        self.functions["JobsApi"] = add(FUNCTIONS["JobsApi"])
         # For the commands that it tells its callers.
         self.functions["JobsApi"].add_environment("STACK_NAME", cdk.Stack.of(self).stack_name)
         self.dead_letters = sqs.Queue(
@@ -61,13 +61,8 @@ class Workflow(Construct):
             retention_period=cdk.Duration.days(14),
         )
         acknowledge(self.dead_letters, "SQS3", "It is itself the dead-letter queue, of the rule and of the Finalizer.")
-        self.functions["Finalizer"] = add_function(
-            self,
-            FUNCTIONS["Finalizer"],
-            runtime=runtime,
-            storage=storage,
-            dead_letters=destinations.SqsDestination(self.dead_letters),
-        )
+        refused = destinations.SqsDestination(self.dead_letters)
+        self.functions["Finalizer"] = add(FUNCTIONS["Finalizer"], dead_letters=refused)
         self._finalize_jobs_that_end_early()
         self._let_functions_call(task_functions)
 
