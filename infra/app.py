@@ -37,7 +37,7 @@ def build(*, out: Path | None = None, lambdas: Path | None = None) -> "aws_cdk.A
         # Over what the CLI may find in a cdk.json.
         post_cli_context=_FLAGS,
     )
-    FanOutStack(app, STACK, lambdas=(lambdas or LAMBDAS).resolve())
+    FanOutStack(app, app.node.try_get_context("stack") or STACK, lambdas=(lambdas or LAMBDAS).resolve())
     return app
 
 

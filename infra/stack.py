@@ -21,9 +21,10 @@ class FanOutStack(cdk.Stack):
     `lambdas` is the folder of the functions; another folder than the project's may hold more kinds.
     Context: `removal` is `retain` (default) or `destroy`, for table and bucket when the stack is deleted (a
     bucket that is not empty stays in any case); `jobsKept` is for how many days the objects of a job are kept (90),
-    or `forever`; `alarmTopicArn` is an SNS topic that hears of the alarms.
+    or `forever`; `apiLogs` is `on` or `off` (default): the REST API's own logs, for which the account must have the
+    role of API Gateway; `alarmTopicArn` is an SNS topic that hears of the alarms.
     Outputs: ApiUrl, StateMachineArn, BucketName, TaskTableName.
-    Raises ValueError on another value of `removal` or `jobsKept`.
+    Raises ValueError on another value of `removal`, `apiLogs` or `jobsKept`.
     """
 
     def __init__(self, scope: Construct, id_: str, *, lambdas: Path = LAMBDAS) -> None:
@@ -42,7 +43,7 @@ class FanOutStack(cdk.Stack):
         tasks = {row.name: add_function(service, row, runtime=runtime, storage=storage) for row in TASK_SERVICE}
         workflow = Workflow(self, "Workflow", runtime=runtime, storage=storage, task_functions=tasks)
         functions = tasks | workflow.functions
-        api = Api(self, "Api", functions=functions)
+        api = Api(self, "Api", functions=functions, has_logs=_choice(self, "apiLogs", "off", "on") == "on")
         Observability(
             self,
             "Observability",
@@ -59,10 +60,15 @@ class FanOutStack(cdk.Stack):
 
 
 def _removal_policy(stack: cdk.Stack) -> cdk.RemovalPolicy:
-    asked = stack.node.try_get_context("removal") or "retain"
-    if asked not in ("retain", "destroy"):
-        raise ValueError(f'context "removal" is "{asked}", but must be "retain" or "destroy".')
+    asked = _choice(stack, "removal", "retain", "destroy")
     return cdk.RemovalPolicy.DESTROY if asked == "destroy" else cdk.RemovalPolicy.RETAIN
+
+
+def _choice(stack: cdk.Stack, name: str, default: str, other: str) -> str:
+    asked = str(stack.node.try_get_context(name) or default)
+    if asked not in (default, other):
+        raise ValueError(f'context "{name}" is "{asked}", but must be "{default}" or "{other}".')
+    return asked
 
 
 def _jobs_kept(stack: cdk.Stack) -> cdk.Duration | None:

@@ -1,5 +1,7 @@
 """The REST API: tasks and jobs, for callers that sign their requests."""
 
+from typing import Any
+
 import aws_cdk as cdk
 from aws_cdk import aws_apigateway as apigateway
 from aws_cdk import aws_lambda as lambda_
@@ -52,12 +54,23 @@ GATEWAY_PROBLEMS = {
 """The gateway's own answers: response type to status, title and type of the problem."""
 
 
-class Api(Construct):
-    """`rest_api`, with IAM authorization on every method; its own errors are problem details, too."""
+UNLOGGED = (
+    "API Gateway writes logs by one role for the whole account, which a stack must not change unasked; the functions "
+    "log every request, and the context apiLogs turns the gateway's own logs on."
+)
 
-    def __init__(self, scope: Construct, id_: str, *, functions: dict[str, lambda_.Function]) -> None:
+
+class Api(Construct):
+    """`rest_api`, with IAM authorization on every method; its own errors are problem details, too.
+
+    `has_logs` writes a line for each request and each error of the gateway. The account must have the role by which
+    API Gateway writes any log: https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-logging.html
+    """
+
+    def __init__(
+        self, scope: Construct, id_: str, *, functions: dict[str, lambda_.Function], has_logs: bool = False
+    ) -> None:
         super().__init__(scope, id_)
-        access_log = logs.LogGroup(self, "AccessLog", retention=LOG_RETENTION, removal_policy=cdk.RemovalPolicy.DESTROY)
         self.rest_api = apigateway.RestApi(
             self,
             "RestApi",
@@ -67,31 +80,14 @@ class Api(Construct):
             endpoint_types=[apigateway.EndpointType.REGIONAL],
             # A CSV must reach the function as the bytes that were sent, in any encoding.
             binary_media_types=["text/csv"],
-            # The account-wide role by which API Gateway writes any log: the first stack of an account needs
-            # it, and it stays when the stack goes, because other APIs may have come to rely on it.
-            cloud_watch_role=True,
-            cloud_watch_role_removal_policy=cdk.RemovalPolicy.RETAIN,
+            cloud_watch_role=False,
             default_method_options=apigateway.MethodOptions(authorization_type=apigateway.AuthorizationType.IAM),
             deploy_options=apigateway.StageOptions(
                 stage_name=STAGE,
                 throttling_rate_limit=RATE,
                 throttling_burst_limit=BURST,
-                logging_level=apigateway.MethodLoggingLevel.ERROR,
-                data_trace_enabled=False,
-                metrics_enabled=True,
                 tracing_enabled=True,
-                access_log_destination=apigateway.LogGroupLogDestination(access_log),
-                access_log_format=apigateway.AccessLogFormat.json_with_standard_fields(
-                    caller=True,
-                    http_method=True,
-                    ip=True,
-                    protocol=True,
-                    request_time=True,
-                    resource_path=True,
-                    response_length=True,
-                    status=True,
-                    user=True,
-                ),
+                **(self._logged() if has_logs else {}),
             ),
         )
         # The stack has an output ApiUrl of its own.
@@ -103,6 +99,17 @@ class Api(Construct):
                 self.rest_api.root.resource_for_path(path).add_method(method, integration)
         self._answer_errors_as_problems()
         self._acknowledge_findings()
+
+    def _logged(self) -> dict[str, Any]:
+        log = logs.LogGroup(self, "AccessLog", retention=LOG_RETENTION, removal_policy=cdk.RemovalPolicy.DESTROY)
+        fields = "caller http_method ip protocol request_time resource_path response_length status user"
+        return {
+            "logging_level": apigateway.MethodLoggingLevel.ERROR,
+            "access_log_destination": apigateway.LogGroupLogDestination(log),
+            "access_log_format": apigateway.AccessLogFormat.json_with_standard_fields(
+                **dict.fromkeys(fields.split(), True)
+            ),
+        }
 
     def _answer_errors_as_problems(self) -> None:
         for name, (status, title, path) in GATEWAY_PROBLEMS.items():
@@ -134,9 +141,6 @@ class Api(Construct):
                 "throttled; a web ACL is a decision, and a bill, of who deploys it.",
             ),
             ("COG4", "Callers are AWS principals that sign with IAM; there are no end users for a user pool."),
-            (
-                "IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/service-role/AmazonAPIGatewayPushToCloudWatchLogs]",
-                "The account-wide role by which API Gateway writes logs; AWS asks for this managed policy.",
-            ),
+            *((finding, UNLOGGED) for finding in ("APIG1", "APIG6")),
         ):
             acknowledge(self.rest_api, finding, reason)

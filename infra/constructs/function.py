@@ -97,6 +97,7 @@ def add_function(
         tracing=lambda_.Tracing.ACTIVE,
         environment=environment,
         on_failure=dead_letters,
+        current_version_options=lambda_.VersionOptions(removal_policy=cdk.RemovalPolicy.RETAIN),
     )
     _grant_data(row, role, storage)
     acknowledge(

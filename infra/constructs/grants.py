@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import aws_cdk as cdk
 from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_s3 as s3
 from constructs import Construct, IConstruct
 
@@ -11,6 +12,16 @@ from constructs import Construct, IConstruct
 def allow(grantee: iam.IGrantable, actions: Sequence[str], resources: Sequence[str]) -> None:
     """Add one Allow statement to the own policy of the role, or of the function's role."""
     grantee.grant_principal.add_to_principal_policy(iam.PolicyStatement(actions=actions, resources=resources))
+
+
+def allow_invoke(role: iam.IRole, function: lambda_.Function) -> None:
+    """Let the role call every version of the function: that of a job which began before a deployment, too."""
+    allow(role, ["lambda:InvokeFunction"], [f"{function.function_arn}:*"])
+    acknowledge(
+        role,
+        f"IAM5[Resource::<{logical_id(function)}.Arn>:*]",
+        "The versions of one function; a running job calls the one that it began with.",
+    )
 
 
 def acknowledge(scope: IConstruct, finding: str, reason: str) -> None:

@@ -32,6 +32,8 @@ class Storage(Construct):
                 point_in_time_recovery_enabled=True
             ),
             encryption=dynamodb.TableEncryption.AWS_MANAGED,
+            # The tasks are the users' own: what keeps them beyond the stack keeps them from a DeleteTable, too.
+            deletion_protection=removal_policy == cdk.RemovalPolicy.RETAIN,
             removal_policy=removal_policy,
         )
         self.bucket = s3.Bucket(

@@ -15,7 +15,7 @@ from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct, IConstruct
 
 from infra.constructs.function import LOG_RETENTION, Runtime, add_function
-from infra.constructs.grants import acknowledge, allow, logical_id, objects
+from infra.constructs.grants import acknowledge, allow, allow_invoke, logical_id, objects
 from infra.constructs.storage import Storage
 from infra.functions import FUNCTIONS, STATES, snake
 
@@ -27,6 +27,7 @@ RESULTS = "jobs/*/results/*"
 # Kinds of ARN below the machine's name: its executions, those that its Distributed Map started, and the runs
 # of that map. https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsstepfunctions.html
 JOB = ("execution", ":*")
+CHILD = ("execution", "/Shards:*")
 MAP_RUN = ("mapRun", "/*:*")
 # protection: every-early-end
 ENDED_EARLY = ["ABORTED", "TIMED_OUT", "FAILED"]
@@ -71,11 +72,15 @@ class Workflow(Construct):
         role = iam.Role(
             self,
             "MachineRole",
-            assumed_by=iam.ServicePrincipal("states.amazonaws.com"),
+            # Only for machines of this account: https://docs.aws.amazon.com/step-functions/latest/dg/procedure-create-iam-role.html
+            assumed_by=iam.ServicePrincipal(
+                "states.amazonaws.com", conditions={"StringEquals": {"aws:SourceAccount": cdk.Stack.of(self).account}}
+            ),
             description="What the states of Fan Out's machine may do",
         )
         bucket = self._storage.bucket
-        allow(role, ["lambda:InvokeFunction"], [function.function_arn for function in states])
+        for function in states:
+            allow_invoke(role, function)
         # The item reader of the Distributed Map, and its result writer, which uploads in parts.
         allow(role, ["s3:GetObject"], objects(bucket, [MANIFESTS], granted_to=role))
         allow(
@@ -91,7 +96,8 @@ class Workflow(Construct):
             definition_body=sfn.DefinitionBody.from_string(DEFINITION.read_text(encoding="utf-8")),
             definition_substitutions={
                 "BucketName": bucket.bucket_name,
-                **{f"{row.name}Arn": self.functions[row.name].function_arn for row in STATES},
+                # A job runs to its end with the code that it began with, whatever is deployed meanwhile.
+                **{f"{row.name}Arn": self.functions[row.name].current_version.function_arn for row in STATES},
             },
             role=role,
             tracing_enabled=True,
@@ -127,7 +133,7 @@ class Workflow(Construct):
         # The Distributed Map starts its children as executions of this same machine. In the role's own policy
         # the statement would be circular: the machine waits for that policy, which would name the machine.
         policy = iam.Policy(self, "MachineRunsItsOwnChildren", roles=[self.machine.role])
-        own = self._any(JOB, granted_to=policy)
+        own = self._any(CHILD, granted_to=policy)
         allow(policy, ["states:StartExecution"], [self.machine.state_machine_arn])
         allow(policy, ["states:DescribeExecution", "states:StopExecution"], [own])
 
@@ -160,9 +166,10 @@ class Workflow(Construct):
         for name, function in self.functions.items():
             row = FUNCTIONS[name]
             for callee in row.calls:
-                called = task_functions[callee].function_arn
-                function.add_environment(f"{snake(callee).upper()}_ARN", called)
-                allow(function, ["lambda:InvokeFunction"], [called])
+                called = task_functions[callee]
+                function.add_environment(f"{snake(callee).upper()}_ARN", called.current_version.function_arn)
+                assert function.role is not None
+                allow_invoke(function.role, called)
             if row.machine:
                 function.add_environment("STATE_MACHINE_ARN", self.machine.state_machine_arn)
             for actions, pattern in ((row.machine, None), (row.jobs, JOB), (row.map_runs, MAP_RUN)):

@@ -44,7 +44,9 @@ class Template:
 
     def name_of(self, logical_id: str) -> str:
         """The construct's own id: without its parents' and without the hash."""
-        return re.sub(r"^(Storage|Runtime|TaskService|Workflow|Api|Observability)|[0-9A-F]{8}$", "", logical_id)
+        return re.sub(
+            r"^(Storage|Runtime|TaskService|Workflow|Api|Observability)|[0-9A-F]{8}[0-9a-f]{0,32}$", "", logical_id
+        )
 
     def statements(self, role: Any) -> list[Statement]:
         """Everything that the role (as a function or the machine refers to it) is allowed."""

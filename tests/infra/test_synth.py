@@ -129,6 +129,8 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     context = {
         "removal": "destroy",
         "jobsKept": "forever",
+        "apiLogs": "on",
+        "stack": "FanOutDev",
         "alarmTopicArn": "arn:aws:sns:eu-west-1:123456789012:oncall",
     }
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -147,7 +149,7 @@ def test_the_code_is_the_folder_lambdas_itself(assembly: Path, template: Templat
 
 
 def test_bytecode_beside_the_functions_is_not_deployed(staged: Path) -> None:
-    template = Template(json.loads((staged / "FanOut.template.json").read_text(encoding="utf-8")))
+    template = Template(json.loads((staged / "FanOutDev.template.json").read_text(encoding="utf-8")))
     deployed = files(asset(staged, template, "AWS::Lambda::Function", "Code"))
     assert "kinds/of_the_test.py" in deployed
     assert not [name for name in deployed if "__pycache__" in name or name.endswith(".pyc")]
@@ -158,19 +160,28 @@ def test_bytecode_beside_the_functions_is_not_deployed(staged: Path) -> None:
 
 
 def test_the_context_lets_table_and_bucket_go_with_the_stack(staged: Path) -> None:
-    template = Template(json.loads((staged / "FanOut.template.json").read_text(encoding="utf-8")))
+    template = Template(json.loads((staged / "FanOutDev.template.json").read_text(encoding="utf-8")))
     assert template.one("AWS::DynamoDB::Table")["DeletionPolicy"] == "Delete"
     assert template.one("AWS::S3::Bucket")["DeletionPolicy"] == "Delete"
+    assert template.properties("AWS::DynamoDB::Table")["DeletionProtectionEnabled"] is False
+
+
+def test_the_context_turns_the_logs_of_the_api_on(staged: Path) -> None:
+    template = Template(json.loads((staged / "FanOutDev.template.json").read_text(encoding="utf-8")))
+    stage = template.properties("AWS::ApiGateway::Stage")
+    assert stage["MethodSettings"][0]["LoggingLevel"] == "ERROR"
+    assert set(json.loads(stage["AccessLogSetting"]["Format"])) >= {"caller", "status", "resourcePath"}
+    assert not template.all("AWS::ApiGateway::Account"), "the role for all APIs of the account is not this stack's"
 
 
 def test_jobs_are_kept_for_as_long_as_the_context_says(staged: Path) -> None:
-    template = Template(json.loads((staged / "FanOut.template.json").read_text(encoding="utf-8")))
+    template = Template(json.loads((staged / "FanOutDev.template.json").read_text(encoding="utf-8")))
     rules = template.one("AWS::S3::Bucket")["Properties"]["LifecycleConfiguration"]["Rules"]
     assert {rule["Id"] for rule in rules} == {"uploads", "unfinished"}
 
 
 def test_every_alarm_tells_the_topic_that_the_context_names(staged: Path) -> None:
-    template = Template(json.loads((staged / "FanOut.template.json").read_text(encoding="utf-8")))
+    template = Template(json.loads((staged / "FanOutDev.template.json").read_text(encoding="utf-8")))
     assert {tuple(a["Properties"]["AlarmActions"]) for a in template.all("AWS::CloudWatch::Alarm").values()} == {
         ("arn:aws:sns:eu-west-1:123456789012:oncall",)
     }
@@ -180,6 +191,7 @@ def test_every_alarm_tells_the_topic_that_the_context_names(staged: Path) -> Non
     ("context", "said"),
     [
         ({"removal": "maybe"}, 'context "removal" is "maybe", but must be "retain" or "destroy"'),
+        ({"apiLogs": "yes"}, 'context "apiLogs" is "yes", but must be "off" or "on"'),
         ({"jobsKept": "1"}, 'context "jobsKept" is "1", but must be 7 to 36,500 days, or "forever"'),
     ],
 )
