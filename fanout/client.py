@@ -432,15 +432,13 @@ class FanOut:
             return pool.request(method, url, body=body, headers=headers, retries=retries, redirect=False)
         except HTTPError as error:
             reason = error.reason if isinstance(error, MaxRetryError) and error.reason else error
-            host = urlsplit(url).netloc
+            host, why = urlsplit(url).netloc, type(reason).__name__
+            sentence = f"{host} does not answer: {why}."
             if self._is_local:
-                sentence = f"The embedded AWS at {host} does not answer ({type(reason).__name__}): "
-                raise UnreachableError(f"{sentence}run `fanout down`, then `fanout up`.") from None
-            if isinstance(reason, NameResolutionError):
-                raise UnreachableError(
-                    f"There is no host {host}: check the address, and whether there is a network."
-                ) from None
-            raise UnreachableError(f"{host} does not answer: {type(reason).__name__}.") from None
+                sentence = f"The embedded AWS at {host} does not answer ({why}): run `fanout down`, then `fanout up`."
+            elif isinstance(reason, NameResolutionError):
+                sentence = f"There is no host {host}: check the address, and whether there is a network."
+            raise UnreachableError(sentence) from None
 
     def _pool(self, url: str) -> urllib3.PoolManager:
         """The connections that lead to this address, through the environment's proxy if it names one."""
