@@ -45,8 +45,9 @@ Link = Callable[[], str]
 TASKS_PER_PAGE, JOBS_PER_PAGE = 10_000, 100
 # Bytes of one ranged GET. S3 closes a long answer that is read slowly, by a pager for instance; a block it does not.
 BLOCK = 8 << 20
-# Parts of an upload that are sent at the same time, and bytes of a part that are read at a time.
-SENDERS, READ = 4, 1 << 16
+# Parts of an upload that are sent at the same time, and bytes of a part that are sent at a time: urllib3 gives each of
+# these sends the time of a connect, which a slow line must not exceed.
+SENDERS, SEND = 4, 16 << 10
 # Every request is repeatable: a start or a retry names the new job's id, an upload that was asked for twice is
 # another upload. A signature is good for five minutes, which the pauses between attempts stay below.
 RETRIES = urllib3.Retry(
@@ -469,7 +470,7 @@ class _Slice:
         while position < end:
             if self.stop.is_set():
                 raise TransferError("The upload was broken off.")
-            data = os.pread(self.descriptor, min(READ, end - position), position)
+            data = os.pread(self.descriptor, min(SEND, end - position), position)
             if not data:
                 raise TransferError("The file became shorter while it was uploaded.")
             position += len(data)
