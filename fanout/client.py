@@ -45,8 +45,9 @@ Link = Callable[[], str]
 TASKS_PER_PAGE, JOBS_PER_PAGE = 10_000, 100
 # Bytes of one ranged GET. S3 closes a long answer that is read slowly, by a pager for instance; a block it does not.
 BLOCK = 8 << 20
-# Parts of an upload that are sent at the same time, and bytes of a part that are read at a time.
-SENDERS, READ = 4, 1 << 16
+# Parts of an upload that are sent at the same time, and bytes of a part that are sent at a time: urllib3 gives each of
+# these sends the time of a connect, which a slow line must not exceed.
+SENDERS, SEND = 4, 16 << 10
 # Every request is repeatable: a start or a retry names the new job's id, an upload that was asked for twice is
 # another upload. A signature is good for five minutes, which the pauses between attempts stay below.
 RETRIES = urllib3.Retry(
@@ -432,15 +433,13 @@ class FanOut:
             return pool.request(method, url, body=body, headers=headers, retries=retries, redirect=False)
         except HTTPError as error:
             reason = error.reason if isinstance(error, MaxRetryError) and error.reason else error
-            host = urlsplit(url).netloc
+            host, why = urlsplit(url).netloc, type(reason).__name__
+            sentence = f"{host} does not answer: {why}."
             if self._is_local:
-                sentence = f"The embedded AWS at {host} does not answer ({type(reason).__name__}): "
-                raise UnreachableError(f"{sentence}run `fanout down`, then `fanout up`.") from None
-            if isinstance(reason, NameResolutionError):
-                raise UnreachableError(
-                    f"There is no host {host}: check the address, and whether there is a network."
-                ) from None
-            raise UnreachableError(f"{host} does not answer: {type(reason).__name__}.") from None
+                sentence = f"The embedded AWS at {host} does not answer ({why}): run `fanout down`, then `fanout up`."
+            elif isinstance(reason, NameResolutionError):
+                sentence = f"There is no host {host}: check the address, and whether there is a network."
+            raise UnreachableError(sentence) from None
 
     def _pool(self, url: str) -> urllib3.PoolManager:
         """The connections that lead to this address, through the environment's proxy if it names one."""
@@ -471,7 +470,7 @@ class _Slice:
         while position < end:
             if self.stop.is_set():
                 raise TransferError("The upload was broken off.")
-            data = os.pread(self.descriptor, min(READ, end - position), position)
+            data = os.pread(self.descriptor, min(SEND, end - position), position)
             if not data:
                 raise TransferError("The file became shorter while it was uploaded.")
             position += len(data)

@@ -5,14 +5,14 @@ a function anything; what a row does not say, its function may not do.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from types import MappingProxyType
 
 JOB_OBJECTS = "jobs/*"
 UPLOADS = "uploads/*"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Function:
     """One function: `name` is its construct's id, its placeholder in the state machine, its state and its module.
 
@@ -21,10 +21,11 @@ class Function:
     """
 
     name: str
+    timeout: int
+    memory: int
     purpose: str
+    _: KW_ONLY
     service: str = "fan_out"
-    timeout: int = 60
-    memory: int = 512
     table: tuple[str, ...] = ()
     """DynamoDB actions on the task table."""
     signs_pages: bool = False
@@ -44,7 +45,7 @@ class Function:
 
     @property
     def module(self) -> str:
-        """Exposes `handler`."""
+        """Its path below lambdas/ with dots; the module has a function `handler`."""
         return f"{self.service}.{snake(self.name)}"
 
 
@@ -54,86 +55,29 @@ def snake(name: str) -> str:
 
 
 _FUNCTIONS = (
-    Function(
-        name="TaskApi",
-        service="task_service",
-        purpose="REST API of the tasks",
-        timeout=29,
-        table=("GetItem", "PutItem", "UpdateItem", "DeleteItem", "Scan"),
-        signs_pages=True,
-    ),
-    Function(
-        name="ListTasks",
-        service="task_service",
-        purpose="Internal: a page of one segment of the tasks",
-        table=("Scan", "BatchGetItem"),
-        signs_pages=True,
-    ),
-    Function(
-        name="WriteTasks",
-        service="task_service",
-        purpose="Internal: conditional creates and updates of tasks, safe to repeat",
-        table=("BatchGetItem", "PutItem", "UpdateItem"),
-    ),
-    Function(
-        name="Planner",
-        purpose="Checks a job's input, applies defaults, decides the segments",
-        reads=(JOB_OBJECTS, UPLOADS),
-        writes=("jobs/*/job.json",),
-    ),
-    Function(
-        name="Lister",
-        purpose="Lists one segment of a job's source into shards",
-        timeout=900,
-        memory=1024,
-        reads=(JOB_OBJECTS, UPLOADS),
-        writes=("jobs/*/shards/*", "jobs/*/parts/*"),
-        calls=("ListTasks",),
-    ),
-    Function(
-        name="Manifest",
-        purpose="Joins a job's committed parts into the list of its shards",
-        timeout=900,
-        memory=1024,
-        reads=(JOB_OBJECTS,),
-        writes=("jobs/*/manifest.jsonl", "jobs/*/manifest.json"),
-    ),
-    Function(
-        name="Worker",
-        purpose="Works on one shard of a job",
-        timeout=900,
-        memory=1024,
-        reads=(JOB_OBJECTS,),
-        writes=("jobs/*/checkpoints/*", "jobs/*/partials/*", "jobs/*/excess/*", "jobs/*/excess.json"),
-        calls=("WriteTasks",),
-    ),
-    Function(
-        name="Reducer",
-        purpose="Folds a job's partials, checks its tally, writes its result and record",
-        timeout=900,
-        memory=2048,
-        reads=(JOB_OBJECTS,),
-        writes=(JOB_OBJECTS,),
-    ),
-    Function(
-        name="JobsApi",
-        purpose="REST API of the jobs, and the upload of tasks",
-        timeout=29,
-        reads=(JOB_OBJECTS, UPLOADS),
-        writes=(UPLOADS,),
-        machine=("StartExecution", "ListExecutions"),
-        jobs=("DescribeExecution", "StopExecution", "ListMapRuns"),
-        map_runs=("DescribeMapRun",),
-    ),
-    Function(
-        name="Finalizer",
-        purpose="Finalizes a job that ended before its reducer: writes its record",
-        timeout=900,
-        memory=2048,
-        reads=(JOB_OBJECTS,),
-        writes=(JOB_OBJECTS,),
-    ),
-)
+    #         name     seconds  MiB  purpose
+    Function("TaskApi",    29,  512, "REST API of the tasks", service="task_service",
+             table=("GetItem", "PutItem", "UpdateItem", "DeleteItem", "Scan"), signs_pages=True),
+    Function("ListTasks",  60,  512, "Internal: a page of one segment of the tasks", service="task_service",
+             table=("Scan", "BatchGetItem"), signs_pages=True),
+    Function("WriteTasks", 60,  512, "Internal: conditional creates and updates of tasks, safe to repeat",
+             service="task_service", table=("BatchGetItem", "PutItem", "UpdateItem")),
+    Function("Planner",    60,  512, "Checks a job's input, applies defaults, decides the segments",
+             reads=(JOB_OBJECTS, UPLOADS), writes=("jobs/*/job.json",)),
+    Function("Lister",    900, 1024, "Lists one segment of a job's source into shards",
+             reads=(JOB_OBJECTS, UPLOADS), writes=("jobs/*/shards/*", "jobs/*/parts/*"), calls=("ListTasks",)),
+    Function("Manifest",  900, 1024, "Joins a job's committed parts into the list of its shards",
+             reads=(JOB_OBJECTS,), writes=("jobs/*/manifest.jsonl", "jobs/*/manifest.json")),
+    Function("Worker",    900, 1024, "Works on one shard of a job", calls=("WriteTasks",), reads=(JOB_OBJECTS,),
+             writes=("jobs/*/checkpoints/*", "jobs/*/partials/*", "jobs/*/excess/*", "jobs/*/excess.json")),
+    Function("Reducer",   900, 2048, "Folds a job's partials, checks its tally, writes its result and record",
+             reads=(JOB_OBJECTS,), writes=(JOB_OBJECTS,)),
+    Function("JobsApi",    29,  512, "REST API of the jobs, and the upload of tasks",
+             reads=(JOB_OBJECTS, UPLOADS), writes=(UPLOADS,), machine=("StartExecution", "ListExecutions"),
+             jobs=("DescribeExecution", "StopExecution", "ListMapRuns"), map_runs=("DescribeMapRun",)),
+    Function("Finalizer", 900, 2048, "Finalizes a job that ended before its reducer: writes its record",
+             reads=(JOB_OBJECTS,), writes=(JOB_OBJECTS,)),
+)  # fmt: skip
 
 FUNCTIONS: Mapping[str, Function] = MappingProxyType({f.name: f for f in _FUNCTIONS})
 TASK_SERVICE = tuple(f for f in _FUNCTIONS if f.service == "task_service")

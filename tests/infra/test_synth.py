@@ -14,7 +14,7 @@ import pytest
 from fanout import project
 from fanout.project import SynthesisError, synthesize
 from infra import cdk
-from infra.app import NODE
+from infra.cdk import NODE
 from infra.layer import LOCK, lay_out
 from tests.infra.template import Template
 

@@ -431,7 +431,7 @@ def test_an_output_that_is_no_api_is_said(
 ) -> None:
     synthesized("def handler(e, c): return 1")
     monkeypatch.setattr("fanout.local.deploy.deploy", lambda *_, **__: {"ApiUrl": "https://example.com/v1/"})
-    with pytest.raises(LocalError, match="output ApiUrl is https://example.com/v1/, which is no address"):
+    with pytest.raises(LocalError, match=r"output ApiUrl is https://example\.com/v1/, which is no address"):
         local.up(home)
     assert local.read(home) is None
 
