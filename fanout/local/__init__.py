@@ -4,8 +4,6 @@
 deploy.py the stack, emulator.py and gaps/ what runs inside the process.
 """
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import json

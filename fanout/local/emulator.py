@@ -6,8 +6,6 @@ started with `python -c`: a main module that is a file would be imported into ev
 server.py builds the environment that this module and ministack read.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import importlib

@@ -8,8 +8,6 @@ The server is a process group of its own that binds 127.0.0.1 only and gets an e
 the caller's credentials, profiles, proxies or Python settings reaches it or the functions that it runs.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import json

@@ -1,8 +1,6 @@
 """Distributed Map: MaxConcurrencyPath, ToleratedFailure...Path, an end as soon as the threshold is exceeded,
 children that are executions of their own, and the peak of running children on record."""
 
-from __future__ import annotations
-
 import contextvars
 import json
 import os

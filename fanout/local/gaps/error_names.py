@@ -1,7 +1,5 @@
 """The error names of a Task: the exception's own, Lambda.TooManyRequestsException, and which are never caught."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from typing import Any

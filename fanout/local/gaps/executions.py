@@ -1,7 +1,5 @@
 """Executions: the machine's TimeoutSeconds, the events of an inline Map, no pause before the first state."""
 
-from __future__ import annotations
-
 import contextvars
 import json
 import logging

@@ -3,8 +3,6 @@
 Python's own fork server forks them from an interpreter that has imported what nearly every function imports.
 """
 
-from __future__ import annotations
-
 import compileall
 import contextlib
 import hashlib

@@ -5,8 +5,6 @@ reads a JSON line for each invocation from its channel. Each answer is a line of
 Nothing of the project is left in it: a function finds here only what Lambda gives it.
 """
 
-from __future__ import annotations
-
 import ctypes
 import importlib
 import json

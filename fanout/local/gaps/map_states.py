@@ -1,8 +1,6 @@
 """Map: the first failed iteration ends an inline Map at once, MaxConcurrencyPath, items that are no list, and AWS's
 events."""
 
-from __future__ import annotations
-
 import contextvars
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Any

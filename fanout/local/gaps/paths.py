@@ -1,8 +1,6 @@
 """Paths: one that selects nothing fails the state, `$$` is the context, ResultSelector reads it, and Format writes as
 Java does."""
 
-from __future__ import annotations
-
 import contextvars
 import json
 import re

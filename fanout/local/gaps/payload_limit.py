@@ -1,7 +1,5 @@
 """What goes into and comes out of a state or a task: at most 256 KiB; what lambda:invoke sends and answers."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from typing import Any
