@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from fan_out.errors import AccountingError
+from fan_out.model.plan import SEGMENTS
 from kinds import fragile  # type: ignore[attr-defined]
 from tests.chaos.scenarios import (
     ONE_OR_ALL,
@@ -193,6 +195,44 @@ def test_a_function_that_outlives_its_job_spoils_nothing(machine: Machine, kind:
         if stopped[number].function == "Planner" and not is_before:
             assert answer.record["counts"]["listed"] == 0
         check_made_good(machine, scenario, answer, expected)
+
+
+@pytest.mark.parametrize("kind", ONE_OR_ALL)
+def test_a_lister_that_outlives_its_map_is_harmless(machine: Machine, kind: str) -> None:
+    """A failed iteration ends the Map at once: the Reducer starts while other Listers still commit their parts."""
+    scenario = Scenario(kind, 12, shard_size=3)
+    expected = baseline(machine, scenario)
+
+    def failing_listing(late_at: int) -> list[Boundary]:
+        """Run with a first Lister that fails, and the others at the crossing `late_at` of the Reducer."""
+        machine.wipe()
+        scenario.lay_out()
+        crossed: list[Boundary] = []
+        others: list[dict[str, Any]] = []
+
+        def around(boundary: Boundary, cross: Callable[[], Any]) -> Any:
+            if boundary.function == "Lister" and not others:
+                others.extend({**boundary.event, "segment": segment} for segment in range(1, SEGMENTS))
+                raise AccountingError("The part cannot be read.")
+            if boundary.function == "Reducer":
+                crossed.append(boundary)
+                if len(crossed) == late_at:
+                    for event in others:
+                        machine.call("Lister", event)
+            return cross()
+
+        machine.around = around
+        answer = read(machine.run(scenario.document()))
+        undisturbed(machine)
+        assert (answer.record["status"], answer.record["counts"]["listed"]) == ("FAILED", 0)
+        check_tally(machine, answer)
+        check_made_good(machine, scenario, answer, expected)
+        return crossed
+
+    crossings = len(failing_listing(late_at=0))
+    assert crossings >= 4
+    for number in range(crossings):
+        failing_listing(number + 1)
 
 
 @pytest.mark.parametrize("kind", ONE_OR_ALL)

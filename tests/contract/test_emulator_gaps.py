@@ -300,7 +300,8 @@ def test_a_task_result_over_256_kib_is_caught(emulator: Emulator) -> None:
     catch = [{"ErrorEquals": ["States.ALL"], "Next": "Caught"}]
     states = {"Work": task(large, Catch=catch), "Caught": DONE}
     limit = 256 * 1024
-    assert json.loads(emulator.run(states, limit - 100)["output"]) == "x" * (limit - 100)
+    # Beside the payload a Task gets what Lambda says of the call.
+    assert json.loads(emulator.run(states, limit - 300)["output"]) == "x" * (limit - 300)
     ended = emulator.run(states, limit)
     assert ended["status"] == "SUCCEEDED"
     assert json.loads(ended["output"]) == {
@@ -395,6 +396,99 @@ def test_a_path_that_selects_nothing_fails_the_execution(emulator: Emulator, sta
 def test_a_path_that_selects_null_is_no_error(emulator: Emulator) -> None:
     state = {"Type": "Pass", "Parameters": {"a.$": "$.there"}, "End": True}
     assert json.loads(emulator.run({"First": state}, {"there": None})["output"]) == {"a": None}
+
+
+def test_a_result_path_needs_an_object(emulator: Emulator) -> None:
+    state = {"Type": "Pass", "Result": 1, "ResultPath": "$.here", "End": True}
+    assert emulator.run({"First": state}, [])["error"] == "States.ResultPathMatchFailure"
+
+
+def test_the_context_object_is_read_everywhere(emulator: Emulator, echo: str) -> None:
+    selector = {"input.$": "$$.Execution.Input", "retries.$": "$$.State.RetryCount", "all.$": "$$"}
+    work = task(echo, ResultSelector=selector, OutputPath="$")
+    output = json.loads(emulator.run({"Work": work}, {"here": 1})["output"])
+    assert (output["input"], output["retries"]) == ({"here": 1}, 0)
+    assert output["all"].keys() == {"Execution", "StateMachine", "State"}
+    first = {"Type": "Pass", "InputPath": "$$", "End": True}
+    context = json.loads(emulator.run({"First": first}, {"here": 1})["output"])
+    assert context["Execution"]["Input"] == {"here": 1}
+    assert context["State"].keys() == {"Name", "EnteredTime"}
+
+
+def test_format_writes_values_as_java_does(emulator: Emulator) -> None:
+    texts = "States.Format('{} {} {}', $.a, States.Format('<{}>', $.b), $.c)"
+    state = {"Type": "Pass", "Parameters": {"text.$": texts}, "End": True}
+    ended = emulator.run({"First": state}, {"a": None, "b": {"x": [True, "y"]}, "c": "{}"})
+    assert json.loads(ended["output"]) == {"text": "null <{x=[true, y]}> {}"}
+
+
+# Calls of functions
+
+
+@pytest.mark.parametrize(
+    ("given", "got"),
+    [({"a": 1}, {"a": 1, "calls": 1}), (None, {"calls": 1}), ("7", 7), ('"text"', "text"), ("no", None)],
+)
+def test_a_payload_that_is_text_is_json(emulator: Emulator, given: Any, got: Any) -> None:
+    ended = emulator.run({"Work": task(emulator.function(ECHO), OutputPath="$")}, given)
+    if got is None:
+        assert ended["error"] == "Lambda.InvalidRequestContentException"
+        return
+    answer = json.loads(ended["output"])
+    assert (answer["Payload"], answer["StatusCode"], answer["ExecutedVersion"]) == (got, 200, "$LATEST")
+
+
+def test_a_function_that_is_not_there_is_named(emulator: Emulator) -> None:
+    arn = emulator.function(ECHO).rpartition(":")[0] + ":nowhere"
+    ended = emulator.run({"Work": task(arn)}, {})
+    assert ended["error"] == "Lambda.ResourceNotFoundException"
+    assert ended["cause"].startswith(f"Function not found: {arn} (Service: Lambda, Status Code: 404, Request ID: ")
+
+
+def test_a_time_out_is_read_from_its_path(emulator: Emulator, echo: str) -> None:
+    states = {"Work": task(echo, TimeoutSecondsPath="$.seconds")}
+    assert emulator.run(states, {"sleep": 2, "seconds": 1})["error"] == "States.Timeout"
+    assert emulator.run(states, {"sleep": 0, "seconds": 1})["status"] == "SUCCEEDED"
+
+
+@pytest.mark.parametrize(("resource", "kind"), [(None, "Task"), ("function", "LambdaFunction")])
+def test_the_history_tells_what_a_task_sent(emulator: Emulator, echo: str, resource: str | None, kind: str) -> None:
+    work = task(echo) if resource is None else {"Type": "Task", "Resource": echo, "End": True}
+    execution = emulator.run({"Work": work}, {"here": 1})["executionArn"]
+    events = {event["type"]: event for event in emulator.history(execution)}
+    scheduled = events[f"{kind}Scheduled"][f"{kind[0].lower()}{kind[1:]}ScheduledEventDetails"]
+    sent = json.loads(scheduled["parameters"] if resource is None else scheduled["input"])
+    assert sent == ({"FunctionName": echo, "Payload": {"here": 1}} if resource is None else {"here": 1})
+    assert f"{kind}Succeeded" in events
+    assert [event["previousEventId"] for event in events.values()] == [0, 0, 2, 3, 4, 5, 6]
+
+
+def test_a_map_run_fails_if_its_reader_does(emulator: Emulator) -> None:
+    bucket = emulator.bucket()
+    emulator.client("s3").put_object(Bucket=bucket, Key="bad", Body=b"{")
+    for key in ("missing", "bad"):
+        reader = {
+            "Resource": "arn:aws:states:::s3:getObject",
+            "ReaderConfig": {"InputType": "JSONL"},
+            "Parameters": {"Bucket": bucket, "Key": key},
+        }
+        shards = {name: value for name, value in distributed({"Done": DONE}).items() if name != "ItemsPath"}
+        ended = emulator.run({"Shards": {**shards, "ItemReader": reader}}, {})
+        assert ended["error"] == "States.ItemReaderFailed"
+        types = [event["type"] for event in emulator.history(ended["executionArn"])]
+        assert types[2:-1] == ["MapStateStarted", "MapRunStarted", "MapRunFailed", "MapStateFailed"]
+        assert emulator.map_run(ended["executionArn"])["status"] == "FAILED"
+
+
+def test_a_failed_execution_has_no_output(emulator: Emulator) -> None:
+    assert emulator.run({"Failed": FAIL}).get("output") is None
+
+
+def test_every_deviation_has_a_reason() -> None:
+    """What recordings of AWS have otherwise; the form is that of the program that replays them."""
+    deviations = json.loads(Path("tests/contract/deviations.json").read_text())
+    assert deviations
+    assert all(len(reason) > 40 and reason.endswith(".") for reason in deviations.values())
 
 
 # Start and stop
@@ -564,7 +658,7 @@ def test_a_function_that_dies_is_reported_as_lambda_does(
     assert emulator.invoke(crashes, "well")[0] is None, "the next invocation finds an environment that works"
 
     if crash in ("exit", "sleep"):
-        ended = emulator.run({"Work": task(crashes)}, crash)
+        ended = emulator.run({"Work": task(crashes)}, json.dumps(crash))
         assert (ended["status"], ended["error"]) == ("FAILED", error)
         assert message in json.loads(ended["cause"])["errorMessage"]
 

@@ -5,8 +5,6 @@ replaces is there is checked at the start of the server. `tests/contract/test_em
 gap, so that an upgrade of ministack tells which ones have closed.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib
 import importlib.metadata

@@ -1,16 +1,14 @@
 """Distributed Map: MaxConcurrencyPath, ToleratedFailure...Path, an end as soon as the threshold is exceeded,
 children that are executions of their own, and the peak of running children on record."""
 
-from __future__ import annotations
-
 import contextvars
 import json
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ministack.services import s3
 from ministack.services import stepfunctions as sf
@@ -31,19 +29,20 @@ COUNTS = "pending running succeeded failed timedOut aborted total resultsWritten
 class DistributedMap:
     """One map run: its children, their counts, and its end."""
 
-    def __init__(self, state: Data, effective: Any, items: list[Any], bound: int, execution: Data, ctx: Data) -> None:
+    items: Sequence[Any] = ()
+
+    def __init__(self, state: Data, effective: Any, bound: int, execution: Data, ctx: Data) -> None:
         if "ItemBatcher" in state:
             raise error("States.Runtime", "The embedded AWS has no ItemBatcher.")
-        self.state, self.effective, self.items, self.bound = state, effective, items, bound
+        self.state, self.effective, self.bound = state, effective, bound
         self.parent, self.ctx = execution, ctx
         self.iterator = state.get("ItemProcessor") or state["Iterator"]
         self.tolerated_percentage = number(state, "ToleratedFailurePercentage", effective, ctx)
         self.tolerated_count = number(state, "ToleratedFailureCount", effective, ctx)
-        self.children: list[Data | None] = [None] * len(self.items)
         self.running: dict[int, Data] = {}
+        self.left: Iterator[int] = iter(())
         self.peak = 0
         self.changed = threading.Condition(lock)
-        self.left: Iterator[int] = iter(range(len(self.items)))
         self.run = self._record()
         sf._map_runs[self.run["mapRunArn"]] = self.run
 
@@ -53,7 +52,7 @@ class DistributedMap:
         label = self.state.get("Label") or re.sub(r"[^A-Za-z0-9]", "", self.ctx["State"]["Name"])[:40]
         self.child_machine = f"arn:aws:states:{region}:{account}:stateMachine:{machine}/{label}"
         self.child_prefix = f"arn:aws:states:{region}:{account}:execution:{machine}/{label}:"
-        counts = dict.fromkeys(COUNTS.split(), 0) | {"total": len(self.items), "pending": len(self.items)}
+        counts = dict.fromkeys(COUNTS.split(), 0)
         return {
             "mapRunArn": f"arn:aws:states:{region}:{account}:mapRun:{machine}/{label}:{sf.new_uuid()}",
             "executionArn": self.parent["executionArn"],
@@ -70,20 +69,28 @@ class DistributedMap:
             "_map": self,
         }
 
-    def execute(self) -> Any:
-        """Run every child and return the state's result; raises States.ExceedToleratedFailureThreshold as soon as
-        more children failed than are tolerated, HaltedError if the parent ended."""
-        width = min(len(self.items), self.bound or MAX_PARALLEL_CHILDREN, MAX_PARALLEL_CHILDREN)
+    def execute(self, read: Callable[[], list[Any]]) -> Any:
+        """Run a child for every item that is read, and return the state's result; raises
+        States.ExceedToleratedFailureThreshold as soon as more children failed than are tolerated, HaltedError if the
+        parent ended, and what `read` raises."""
         arn = {"mapRunArn": self.run["mapRunArn"]}
         try:
             add_event(self.parent, "MapRunStarted", {"mapRunStartedEventDetails": arn})
         except HaltedError:
             self.abort("ABORTED")
             raise
+        try:
+            self.items = read()
+        except sf._ExecutionError as failure:
+            self._fail(failure)
+        self.children: list[Data | None] = [None] * len(self.items)
+        self.left = iter(range(len(self.items)))
+        counts = self.run["executionCounts"]
+        counts["total"] = counts["pending"] = len(self.items)
+        width = min(len(self.items), self.bound or MAX_PARALLEL_CHILDREN, MAX_PARALLEL_CHILDREN)
         for _ in range(width):
             context = contextvars.copy_context()
             threading.Thread(target=context.run, args=(self._work,), name="map-child", daemon=True).start()
-        counts = self.run["executionCounts"]
         with self.changed:
             while self.run["status"] == "RUNNING" and counts["succeeded"] + counts["failed"] < counts["total"]:
                 self.changed.wait()
@@ -92,12 +99,13 @@ class DistributedMap:
         self._note_peak()
         if self.run["status"] == "ABORTED":
             raise HaltedError
-        result: Any = [json.loads(child["output"]) if child and child["output"] else None for child in self.children]
+        self._count("resultsWritten", counts["succeeded"])
+        result: Any = [_result(child) for child in self.children if child]
         if "ResultWriter" in self.state:
             result = self._write_results()
         if self.run["status"] == "FAILED":
-            add_event(self.parent, "MapRunFailed", {"mapRunFailedEventDetails": {"error": self._exceeded().error}})
-            raise self._exceeded()
+            cause = "The specified tolerated failure threshold was exceeded"
+            self._fail(error("States.ExceedToleratedFailureThreshold", cause))
         add_event(self.parent, "MapRunSucceeded")
         return result
 
@@ -115,8 +123,10 @@ class DistributedMap:
                     del self.running[index]
             self.changed.notify_all()
 
-    def _exceeded(self) -> Any:
-        return error("States.ExceedToleratedFailureThreshold", "The specified tolerated failure threshold was exceeded")
+    def _fail(self, failure: Any) -> NoReturn:
+        self.abort("FAILED")
+        add_event(self.parent, "MapRunFailed", {"mapRunFailedEventDetails": vars(failure)})
+        raise failure
 
     def _is_exceeded(self, failed: int) -> bool:
         if self.tolerated_percentage is None and self.tolerated_count is None:
@@ -212,7 +222,7 @@ class DistributedMap:
                 key = f"{folder}/{status}_{part}.json"
                 self._put(bucket, key, body)
                 listed.append({"Key": key, "Size": len(body)})
-            if status != "PENDING":
+            if status == "FAILED":
                 self._count("resultsWritten", len(records))
         manifest = {"DestinationBucket": bucket, "MapRunArn": self.run["mapRunArn"], "ResultFiles": files}
         self._put(bucket, f"{folder}/manifest.json", json.dumps(manifest).encode())
@@ -256,3 +266,10 @@ class DistributedMap:
         path = Path(os.environ["FANOUT_MAP_RUNS"])
         with lock, path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+
+
+def _result(child: Data) -> Any:
+    """A child's item in the result of the state: its output, or how it failed."""
+    if child["status"] == "SUCCEEDED":
+        return json.loads(child["output"])
+    return {"Error": child.get("error"), "Cause": child.get("cause")}

@@ -1,7 +1,5 @@
 """The error names of a Task: the exception's own, Lambda.TooManyRequestsException, and which are never caught."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from typing import Any
@@ -26,14 +24,16 @@ def call_lambda(reference: str, event: object) -> Any:
     invocation is Lambda.TooManyRequestsException."""
     func, config, name = lambda_svc._get_func_record_for_ref(reference)
     if not func or not config:
-        raise error("Lambda.ResourceNotFoundException", f"Function not found: {name}")
+        arn = f"arn:aws:lambda:{sf.get_region()}:{sf.get_account_id()}:function:{name}"
+        cause = f"Function not found: {arn} (Service: Lambda, Status Code: 404, Request ID: {sf.new_uuid()})"
+        raise error("Lambda.ResourceNotFoundException", cause)
     record = lambda_svc._execution_record_for_config(func, config)
     outcome = lambda_svc._execute_function_with_config_scope(record, event)
     body = outcome.get("body")
     if outcome.get("throttle"):
         raise error("Lambda.TooManyRequestsException", f"{body['message']} (Service: Lambda, Status Code: 429)")
     if outcome.get("error"):
-        raise error(body.get("errorType", "Lambda.Unknown"), json.dumps(body))
+        raise error(body.get("errorType", "Lambda.Unknown"), json.dumps(body, separators=(",", ":")))
     return body
 
 

@@ -14,7 +14,10 @@ from . import replace
 
 MAX_EVENTS = 25_000
 TIMEOUT = "States.Timeout"
-ENDED = {"ExecutionSucceeded", "ExecutionFailed", "ExecutionAborted", "ExecutionTimedOut"}
+# Ends that come from outside the thread of the execution.
+OUTSIDE = {"ExecutionAborted", "ExecutionTimedOut"}
+ENDED = {"ExecutionSucceeded", "ExecutionFailed", *OUTSIDE}
+TASK_EVENTS = {"TaskScheduled", "TaskStarted", "TaskSucceeded", "TaskFailed"}
 Data = dict[str, Any]
 
 
@@ -38,6 +41,10 @@ class Control:
 
 
 current: contextvars.ContextVar[Control | None] = contextvars.ContextVar("fanout_execution", default=None)
+# The id of the event before in this thread; 0 before the first state.
+previous: contextvars.ContextVar[int] = contextvars.ContextVar("fanout_previous", default=0)
+# What the Task that runs in this thread sends.
+parameters: contextvars.ContextVar[Any] = contextvars.ContextVar("fanout_parameters", default=None)
 controls: dict[str, Control] = {}
 # Guards every change of a status and every append to a history: an execution ends once, whoever gets there first.
 lock = threading.RLock()
@@ -72,7 +79,7 @@ def add_event(execution: Data, event_type: str, details: Data | None = None) -> 
     """Append to the history; raises HaltedError once the execution has ended, which is what keeps a stopped
     execution's threads from taking another step.
 
-    The history has the events of AWS (a started task is two, scheduled and started) and its limit.
+    The history has the events of AWS (a started task is two, scheduled and started), their details and its limit.
     """
     with lock:
         if event_type not in ENDED:
@@ -83,16 +90,40 @@ def add_event(execution: Data, event_type: str, details: Data | None = None) -> 
             if len(execution["events"]) >= MAX_EVENTS - 1:
                 cause = f"The execution reached the maximum number of history events ({MAX_EVENTS})."
                 raise error("States.Runtime", cause)
-        details = details or {}
-        failed = details.get("taskFailedEventDetails", {})
-        if failed.get("error") == TIMEOUT:
-            event_type, details = "TaskTimedOut", {"taskTimedOutEventDetails": failed}
+        told = details or {}
+        # A state that cannot go on is no failure of its Task.
+        if event_type == "TaskFailed" and told["taskFailedEventDetails"]["error"] == "States.Runtime":
+            return {}
+        kind, told = _of_task(event_type, told) if event_type in TASK_EVENTS else (event_type, told)
         events: list[Data] = execution["events"]
-        event: Data = {"id": len(events) + 1, "type": event_type, "timestamp": sf.now_iso(), **details}
+        before = 0 if kind in OUTSIDE else previous.get()
+        event: Data = {"id": len(events) + 1, "previousEventId": before, "type": kind, "timestamp": sf.now_iso()}
+        for name, fields in told.items():
+            whole = {f"{field}Details": {"truncated": False} for field in ("input", "output") if field in fields}
+            event[name] = fields | whole
         events.append(event)
+        previous.set(event["id"])
         if event_type == "TaskScheduled":
-            add_event(execution, "TaskStarted", {"taskStartedEventDetails": details["taskScheduledEventDetails"]})
+            add_event(execution, "TaskStarted", details)
         return event
+
+
+def _of_task(event_type: str, details: Data) -> tuple[str, Data]:
+    """An event of a Task as AWS names and tells it: LambdaFunction… if its Resource is a function's ARN."""
+    ((_, told),) = details.items()
+    service, _, action = told["resource"].removeprefix("arn:aws:states:::").rpartition(":")
+    is_function = ":function:" in told["resource"]
+    told = {name: told[name] for name in ("error", "cause", "output") if name in told}
+    if told.get("error") == TIMEOUT:
+        event_type = "TaskTimedOut"
+    if not is_function:
+        told |= {"resourceType": service, "resource": action}
+    if event_type == "TaskScheduled":
+        sent = json.dumps(parameters.get())
+        told |= {"resource": f"{service}:{action}", "input": sent} if is_function else {"parameters": sent}
+    if is_function:
+        event_type = event_type.replace("Task", "LambdaFunction")
+    return event_type, {f"{event_type[0].lower()}{event_type[1:]}EventDetails": told}
 
 
 def fail_execution(execution: Data, name: str | None, cause: str | None) -> None:
@@ -105,7 +136,6 @@ def fail_execution(execution: Data, name: str | None, cause: str | None) -> None
         {key: value for key, value in (("error", name), ("cause", cause)) if value},
         error=name,
         cause=cause,
-        output=json.dumps({"Error": name, "Cause": cause}),
     )
 
 

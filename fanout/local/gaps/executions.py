@@ -1,7 +1,5 @@
 """Executions: the machine's TimeoutSeconds, the events of an inline Map, no pause before the first state."""
 
-from __future__ import annotations
-
 import contextvars
 import json
 import logging
@@ -11,8 +9,19 @@ from typing import Any
 from ministack.services import stepfunctions as sf
 
 from . import replace
-from .execution_history import Control, Data, HaltedError, add_event, controls, current, error, fail_execution, finish
-from .paths import require_path
+from .execution_history import (
+    Control,
+    Data,
+    HaltedError,
+    add_event,
+    controls,
+    current,
+    error,
+    fail_execution,
+    finish,
+    previous,
+)
+from .paths import number, require_path
 from .payload_limit import limited
 
 logger = logging.getLogger("fanout.states")
@@ -28,6 +37,8 @@ def step(state: Data, data: Any, execution: Data, ctx: Data) -> tuple[Any, str |
             require_path(state.get(field), data, ctx, field)
         name, cause = sf._fail_state_error(state, data, ctx)
         raise error(name if {"Error", "ErrorPath"} & state.keys() else "", cause)
+    if "TimeoutSecondsPath" in state:
+        state = {**state, "TimeoutSeconds": number(state, "TimeoutSeconds", data, ctx)}
     run = getattr(sf, f"_execute_{kind.lower()}")
     arguments = (execution, ctx) if kind in ("Task", "Parallel", "Map") else (ctx,)
     output: tuple[Any, str | None] = run(state, data, *arguments)
@@ -42,7 +53,7 @@ def walk(states: Data, start: str | None, data: Any, execution: Data, ctx: Data)
         if state is None:
             raise error("States.Runtime", f"State '{name}' not found in definition")
         kind = state["Type"]
-        ctx["State"] = {"Name": name, "EnteredTime": sf.now_iso(), "RetryCount": 0}
+        ctx["State"] = {"Name": name, "EnteredTime": sf.now_iso()}
         entered = {"name": name, "input": limited(data, name)}
         event = add_event(execution, f"{kind}StateEntered", {"stateEnteredEventDetails": entered})
         try:
@@ -70,6 +81,7 @@ def run_execution(arn: str) -> None:
     if machine is None:
         fail_execution(execution, "StateMachineDeleted", "State machine no longer exists")
         return
+    execution["events"][0] |= {"previousEventId": 0}
     definition = json.loads(machine["definition"])
     data = json.loads(execution["input"])
     ctx = {
@@ -102,6 +114,7 @@ def run_to_the_end(execution: Data, definition: Data, data: Any, ctx: Data) -> N
     arn = execution["executionArn"]
     control = controls[arn] = Control(execution)
     current.set(control)
+    previous.set(0)
     try:
         output = walk(definition["States"], definition["StartAt"], data, execution, ctx)
         text = json.dumps(output)

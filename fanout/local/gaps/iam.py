@@ -1,7 +1,5 @@
 """IAM: root's signatures are verified, a request about a map run is about that map run, plain HTTP is secure here."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

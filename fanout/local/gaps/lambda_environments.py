@@ -3,8 +3,6 @@
 Python's own fork server forks them from an interpreter that has imported what nearly every function imports.
 """
 
-from __future__ import annotations
-
 import compileall
 import contextlib
 import hashlib
@@ -158,7 +156,7 @@ class Worker:
         payload."""
         with self._lock:
             try:
-                failed = None if self._is_ready() else self._spawn()
+                failed = None if self._is_ready() else self._spawn(request_id)
                 return failed or self._invoke(event, request_id, arn, trace_id)
             except ServiceError as error:
                 self._retire()
@@ -194,7 +192,7 @@ class Worker:
         self._retire()
         return _failed(kind, message, f"{log}\n{message}")
 
-    def _spawn(self) -> dict[str, Any] | None:
+    def _spawn(self, request_id: str) -> dict[str, Any] | None:
         """Start the process and let it load its handler; the invocation's outcome if it cannot."""
         self._retire()
         code_dir = unpacked(self.code_zip)
@@ -215,9 +213,9 @@ class Worker:
             return None
         timed_out = f"Init timed out after {INIT_SECONDS:.2f} seconds"
         last = "" if answer else timed_out if answer is None else self._last_words()
-        failed = _failed("Runtime.ExitError", f"Error: {last}", self._logged())
+        failed = _failed("Runtime.ExitError", f"RequestId: {request_id} Error: {last}", self._logged())
         self._retire()
-        return failed | {"body": answer["error"]} if answer else failed
+        return failed | {"body": {"requestId": request_id, **answer["error"]}} if answer else failed
 
     def _ask(self, call_id: str, deadline: float, question: bytes = b"") -> dict[str, Any] | None:
         """Send the question and return the answer to this call; empty if the process died or sent anything else,

@@ -3,8 +3,6 @@
 A fresh interpreter takes most of a second of CPU to import boto3 and pydantic; a fork takes milliseconds.
 """
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import importlib

@@ -5,8 +5,6 @@ reads a JSON line for each invocation from its channel. Each answer is a line of
 Nothing of the project is left in it: a function finds here only what Lambda gives it.
 """
 
-from __future__ import annotations
-
 import ctypes
 import importlib
 import json
@@ -95,7 +93,9 @@ def _answer(handler: Callable[[Any, Context], Any], call: dict[str, Any]) -> byt
         print(f"[ERROR] {type(error).__name__}: {error}", *_trace(error), sep="\n", end="")  # noqa: T201
         return _failure(type(error).__name__, str(error), _trace(error), request_id)
     try:
-        answer = json.dumps({"result": result}, ensure_ascii=False, default=_plain).encode()
+        # Bytes are sent as they are.
+        text = result if isinstance(result, bytes) else json.dumps(result, ensure_ascii=False, default=_plain).encode()
+        answer = b'{"result": ' + text + b"}"
     except (TypeError, ValueError) as error:
         return _failure("Runtime.MarshalError", f"Unable to marshal response: {error}", [], request_id)
     if len(answer) > MAX_RESPONSE_BYTES:

@@ -1,8 +1,6 @@
 """Map: the first failed iteration ends an inline Map at once, MaxConcurrencyPath, items that are no list, and AWS's
 events."""
 
-from __future__ import annotations
-
 import contextvars
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Any
@@ -11,7 +9,7 @@ from ministack.services import stepfunctions as sf
 
 from . import replace
 from .distributed_map import DistributedMap
-from .execution_history import Control, Data, add_event, current, error
+from .execution_history import Control, Data, add_event, current, error, previous
 from .executions import walk
 from .paths import number
 
@@ -39,23 +37,30 @@ def execute_map(state: Data, raw_input: Any, execution: Data, ctx: Data) -> Outp
 def run_items(state: Data, raw_input: Any, execution: Data, ctx: Data) -> Output:
     data = sf._apply_input_path(state, raw_input, ctx)
     processor = state.get("ItemProcessor") or state.get("Iterator") or {}
-    if reader := state.get("ItemReader"):
-        items = sf._read_map_items(reader, data, ctx)
-        if not isinstance(items, list):
-            raise error("States.ItemReaderFailed", "Attempting to map over non-iterable node.")
-    else:
-        items = sf._resolve_path_or_ctx(state.get("ItemsPath", "$"), data, ctx)
-        if not isinstance(items, list):
-            raise error("States.Runtime", f"Reference path '{state.get('ItemsPath', '$')}' must point to array.")
+    reader, path = state.get("ItemReader"), state.get("ItemsPath", "$")
+    items = [] if reader else sf._resolve_path_or_ctx(path, data, ctx)
+    if not isinstance(items, list):
+        raise error("States.Runtime", f"Reference path '{path}' must point to array.")
     bound = number(state, "MaxConcurrency", data, ctx) or 0
     add_event(execution, "MapStateStarted", {"mapStateStartedEventDetails": {"length": len(items)}})
     if processor.get("ProcessorConfig", {}).get("Mode") == "DISTRIBUTED":
-        result = DistributedMap(state, data, items, bound, execution, ctx).execute()
+        run = DistributedMap(state, data, bound, execution, ctx)
+        result = run.execute(lambda: _read(reader, data, ctx) if reader else items)
     else:
         result = _run_inline(state, data, items, bound, execution, ctx)
     add_event(execution, "MapStateSucceeded")
     output = sf._apply_result_path(state, raw_input, sf._apply_result_selector(state, result))
     return sf._apply_output_path(state, output, ctx), sf._next_or_end(state)
+
+
+def _read(reader: Data, data: Any, ctx: Data) -> list[Any]:
+    try:
+        items = sf._read_map_items(reader, data, ctx)
+    except ValueError as problem:
+        raise error("States.ItemReaderFailed", str(problem)) from None
+    if isinstance(items, list):
+        return items
+    raise error("States.ItemReaderFailed", "Attempting to map over non-iterable node.")
 
 
 def _run_inline(state: Data, data: Any, items: list[Any], bound: int, execution: Data, ctx: Data) -> list[Any]:
@@ -86,6 +91,7 @@ def _run_inline(state: Data, data: Any, items: list[Any], bound: int, execution:
     runs = [pool.submit(contextvars.copy_context().run, run, index) for index in range(len(items))]
     wait(runs, return_when=FIRST_EXCEPTION)
     pool.shutdown(wait=False, cancel_futures=True)
+    previous.set(len(execution["events"]))
     failures = [run.exception() for run in runs if run.done() and not run.cancelled() and run.exception()]
     # Those that were halted because another one failed are no reason.
     for failure in sorted(failures, key=lambda failure: not isinstance(failure, sf._ExecutionError)):

@@ -1,7 +1,7 @@
-"""A path that selects nothing fails the state, where ministack goes on with null."""
+"""Paths: one that selects nothing fails the state, `$$` is the context, ResultSelector reads it, and Format writes as
+Java does."""
 
-from __future__ import annotations
-
+import contextvars
 import json
 import re
 from collections.abc import Callable
@@ -10,7 +10,10 @@ from typing import Any
 from ministack.services import stepfunctions as sf
 
 from . import replace
-from .execution_history import Data, error
+from .execution_history import Data, error, parameters
+
+# The context object of the state that runs in this thread.
+context: contextvars.ContextVar[Data | None] = contextvars.ContextVar("fanout_context", default=None)
 
 # A path that may select several values: if there are none, it selects an empty list.
 INDEFINITE = re.compile(r"\*|\.\.|\[\?|\[[^]']*:")
@@ -19,6 +22,7 @@ INDEFINITE = re.compile(r"\*|\.\.|\[\?|\[[^]']*:")
 def number(state: Data, name: str, data: Any, ctx: Data) -> Any:
     """A field of a Map, or what its ...Path form selects from the state's input; None if it has neither."""
     path = state.get(f"{name}Path")
+    require_path(path, data, ctx, f"{name}Path")
     value = state.get(name) if path is None else sf._resolve_path_or_ctx(path, data, ctx)
     kind, types = ("float", (int, float)) if name.endswith("Percentage") else ("integer", (int,))
     if path is not None and (isinstance(value, bool) or not isinstance(value, types)):
@@ -75,7 +79,9 @@ def resolve_template(original: Callable[..., Any], template: Any, data: Any, ctx
     resolved = original(template, data, ctx)
     if isinstance(template, dict):
         for key, path in template.items():
-            if key.endswith(".$") and resolved[key[:-2]] is None and INDEFINITE.search(path):
+            if path == "$$":
+                resolved[key[:-2]] = sf._resolve_path_or_ctx(path, data, ctx)
+            elif key.endswith(".$") and resolved[key[:-2]] is None and INDEFINITE.search(path):
                 resolved[key[:-2]] = []
     return resolved
 
@@ -100,7 +106,55 @@ def requiring(field: str) -> Callable[..., Any]:
     return apply
 
 
+def resolve_path(original: Callable[..., Any], path: str, data: Any, ctx: Data | None) -> Any:
+    if path != "$$":
+        return original(path, data, ctx)
+    return {name: value for name, value in (ctx or {}).items() if name[0].isupper() and name != "QueryLanguage"}
+
+
+def apply_parameters(original: Callable[..., Any], state: Data, data: Any, ctx: Data | None = None) -> Any:
+    """The parameters of a state, which its history tells."""
+    context.set(ctx)
+    parameters.set(original(state, data, ctx))
+    return parameters.get()
+
+
+def apply_result_selector(state: Data, result: Any) -> Any:
+    selector = state.get("ResultSelector")
+    return sf._resolve_params_obj(selector, result, context.get()) if selector else result
+
+
+def text(value: Any) -> str:
+    """A value as States.Format writes it."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name}={text(each)}" for name, each in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(text, value)) + "]"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def run_intrinsic(original: Callable[..., Any], node: Any, data: Any, ctx: Data | None) -> Any:
+    kind, name, arguments = node
+    if name == "States.Format":
+        template, *values = (sf._eval_intrinsic_arg(each, data, ctx) for each in arguments)
+        arguments = [("str", each) for each in (template, *map(text, values))]
+    return original((kind, name, arguments), data, ctx)
+
+
+def apply_result_path(original: Callable[..., Any], path: str | None, given: Any, result: Any) -> Any:
+    if path not in (None, "$") and not isinstance(given, dict):
+        step = str(path).removeprefix("$.")
+        cause = f'Unable to apply step "{step}" to input {json.dumps(given)[:1000]}'
+        raise error("States.ResultPathMatchFailure", cause)
+    return original(path, given, result)
+
+
 def close() -> None:
+    replace(sf, "_apply_result_path_raw", apply_result_path, wraps=True)
+    replace(sf, "_resolve_path_or_ctx", resolve_path, wraps=True)
+    replace(sf, "_apply_parameters", apply_parameters, wraps=True)
+    replace(sf, "_apply_result_selector", apply_result_selector)
+    replace(sf, "_exec_intrinsic", run_intrinsic, wraps=True)
     replace(sf, "_resolve_params_obj", resolve_template, wraps=True)
     replace(sf, "_evaluate_rule", evaluate_rule, wraps=True)
     replace(sf, "_apply_input_path", requiring("InputPath"), wraps=True)

@@ -1,6 +1,4 @@
-"""The input and output of a state or a task: at most 256 KiB."""
-
-from __future__ import annotations
+"""What goes into and comes out of a state or a task: at most 256 KiB; what lambda:invoke sends and answers."""
 
 import json
 from collections.abc import Callable
@@ -28,12 +26,29 @@ def limited(value: object, what: str) -> str:
 
 
 def invoke_resource(original: Callable[[str, Any], Any], resource: str, data: Any) -> Any:
-    """Call what a Task names, with the size limit on what goes in and what comes out."""
+    """Call what a Task names, with the size limit on what goes in and what comes out.
+
+    A text that Parameters give a function as its Payload is JSON, and no Payload is an empty object.
+    """
     name = resource.removeprefix("arn:aws:states:::").removesuffix(":invoke")
     limited(data, name)
+    is_invoke = name == "lambda"
+    if is_invoke:
+        data = {**data, "Payload": _payload(data.get("Payload"))}
     result = original(resource, data)
+    if is_invoke:
+        metadata = {"HttpStatusCode": 200, "HttpHeaders": {}, "AllHttpHeaders": {}}
+        result |= {"ExecutedVersion": "$LATEST", "SdkHttpMetadata": metadata, "SdkResponseMetadata": {}}
     limited(result, name)
     return result
+
+
+def _payload(given: Any) -> Any:
+    try:
+        return json.loads(given) if isinstance(given, str) else {} if given is None else given
+    except ValueError:
+        cause = "Could not parse request body into json: the Payload is no JSON. (Service: Lambda, Status Code: 400)"
+        raise error("Lambda.InvalidRequestContentException", cause) from None
 
 
 def invoke_with_timeout(original: Callable[..., Any], resource: str, data: Any, seconds: float) -> Any:

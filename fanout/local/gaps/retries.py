@@ -1,7 +1,5 @@
 """Retry: MaxDelaySeconds, JitterStrategy FULL, delays beyond a minute, and waits that a stop interrupts."""
 
-from __future__ import annotations
-
 import random
 import threading
 from collections.abc import Callable

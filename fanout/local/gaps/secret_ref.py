@@ -1,7 +1,5 @@
 """CloudFormation: Ref of a secret is its ARN, which is what a policy needs; ministack gives its name."""
 
-from __future__ import annotations
-
 import importlib
 
 from . import IncompatibleMinistackError

@@ -1,7 +1,5 @@
 """StartExecution checks names and inputs and answers a repeated start; StopExecution reaches the children for good."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable

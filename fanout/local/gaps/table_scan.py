@@ -5,8 +5,6 @@ through the functions of ministack that are wrapped here. A page is still made b
 given a table that holds the items of this page only.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 from bisect import bisect_left, bisect_right, insort
