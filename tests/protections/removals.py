@@ -363,7 +363,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         Removal(
             "of partials",
             SHARD_RUNNER,
-            (Cut("the-first-partial-counts", replace("self.store.put(self.shard.partial, made)")),),
+            (Cut("the-first-partial-counts", replace("self.store.put(self.shard.partial, made)\nreturn made")),),
             tests=("test_of_two_workers_on_one_shard_the_first_commit_counts",),
         ),
         Removal(

@@ -2,8 +2,8 @@
 
 A call of the worker goes through the shard in order and commits one object, the shard's *partial*; the first
 commit counts. Near its deadline it saves a *checkpoint* and is called again: this is `ShardRunner`, all that a call
-without trouble needs. `run_shard` is a call whatever earlier ones left: after a death it works on the stretches that
-`quarantine` picks, until the tasks that kill are found.
+without trouble needs. `run_shard` is a call whatever earlier ones left: after a death `quarantine` has it work on
+stretches of tasks, until those that kill are found.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from fan_out.model.task import Row, Task
 from fan_out.steps.folding import Folding, make_partial
 from fan_out.steps.kind_runner import Clock, KindRunner, OutOfTime, task_rate
 from fan_out.steps.process_guard import ProcessGuard
-from fan_out.steps.quarantine import GiveUp, Mark, Marker, Quarantine, Read, Save, Search, Work
+from fan_out.steps.quarantine import Marker, Search
 
 # A checkpoint is written at least this often, so that a death late in a long shard does not cost all of it.
 CHECKPOINT_SECONDS = 60.0
@@ -46,21 +46,26 @@ class ShardRunner:
         self._runner = KindRunner(kind, job, task_rate(plan, workers), self._clock, is_late)
         self.folding = Folding(kind, job, shard)
         self._saved_at = self._checked_at = self._clock.now()
+        self._tasks: list[Task | Row] = []
         # The longest that a batch took in this call; None before the first.
         self._longest: float | None = None
 
     def run(self) -> dict[str, Any] | None:
         """Work until the shard is done: its committed partial; or until the call should end and be repeated: None."""
-        if self.work(self.store.bucket.tasks(self.shard), self.shard.count):
+        self.read()
+        if self.work(self.shard.count):
             return self.commit()
         self.save()
         return None
 
-    def work(self, tasks: list[Task | Row], end: int) -> bool:
+    def read(self) -> None:
+        self._tasks = self.store.bucket.tasks(self.shard)
+
+    def work(self, end: int) -> bool:
         """Give the tasks before `end` their outcomes, in calls of the kind's size; False if the call should end."""
         progress = self.folding.progress
         while progress.next < end:
-            batch = tasks[progress.next : min(progress.next + self._runner.batch, end)]
+            batch = self._tasks[progress.next : min(progress.next + self._runner.batch, end)]
             begun = self._clock.now()
             if self._longest is not None:
                 # protection: the-longest-batch-counts
@@ -93,6 +98,12 @@ class ShardRunner:
         self.store.put(self.shard.checkpoint, self.folding.progress.to_json())
         self._saved_at = self._clock.now()
 
+    def mark(self, marker: Marker) -> None:
+        self.store.put(self.shard.marker, asdict(marker))
+
+    def quarantine(self, deaths: int) -> None:
+        self.folding.quarantine(self._tasks[self.folding.progress.next], deaths)
+
     def commit(self) -> dict[str, Any]:
         """The shard's partial; the one of another attempt, if that came first."""
         progress = self.folding.progress
@@ -103,8 +114,7 @@ class ShardRunner:
             )
         made = make_partial(self.store, self.shard, progress)
         # protection: the-first-partial-counts
-        made = self.store.put_once(self.shard.partial, made)
-        return dict(made)
+        return self.store.put_once(self.shard.partial, made)
 
 
 def run_shard(runner: ShardRunner, *, attempt: int, is_resumed: bool) -> dict[str, Any] | None:
@@ -114,11 +124,11 @@ def run_shard(runner: ShardRunner, *, attempt: int, is_resumed: bool) -> dict[st
     call ended on purpose. Raises ShardStuckError; anything else raised is tried again.
     """
     store, shard = runner.store, runner.shard
-    search: Search | None = None
+    search = Search(Marker(), is_failure=False)
     try:
         if not attempt and not is_resumed:
             return runner.run()
-        # An object that is lost is as good as none: its work is done anew.
+        # An object that is lost is as good as none: its work is done again.
         committed = store.find(shard.partial, Partial)
         if committed is not None and committed.fits(shard):
             return asdict(committed)
@@ -129,36 +139,13 @@ def run_shard(runner: ShardRunner, *, attempt: int, is_resumed: bool) -> dict[st
         if found is None and not attempt:
             return runner.run()
         search = Search(found or Marker(), is_failure=attempt > 0)
-        return _run_carefully(runner, search)
+        progress = runner.folding.progress
+        search.run(runner, shard, progress.next, progress.counts.quarantined)
+        return runner.commit() if progress.next == shard.count else None
     except (ShardStuckError, JobEndedError):
         raise
     except Exception:
         # It was no death: the tasks in flight are not to blame.
         runner.guard.check()
-        marker = Marker(is_clean=True) if search is None else search.failed_cleanly()
-        store.put(shard.marker, asdict(marker))
+        runner.mark(search.failed_cleanly())
         raise
-
-
-def _run_carefully(runner: ShardRunner, search: Search) -> dict[str, Any] | None:
-    """Do what the search for the tasks that kill says."""
-    store, shard, progress = runner.store, runner.shard, runner.folding.progress
-    tasks: list[Task | Row] = []
-    for action in search.actions(progress.next, shard.count, progress.counts.quarantined):
-        match action:
-            case Read():
-                tasks = store.bucket.tasks(shard)
-            case Mark(marker):
-                store.put(shard.marker, asdict(marker))
-            case Work(end):
-                if not runner.work(tasks, end):
-                    runner.save()
-                    store.put(shard.marker, asdict(search.interrupted()))
-                    return None
-            case Save():
-                runner.save()
-            case Quarantine(deaths):
-                runner.folding.quarantine(tasks[progress.next], deaths)
-            case GiveUp(reason):
-                raise ShardStuckError(f"Shard {shard.index} {reason}")
-    return runner.commit() if progress.next == shard.count else None
