@@ -211,7 +211,7 @@ class Reduction:
         root = _add_up(children)
         self._check(root)
         with self._merger.step("root"):
-            root.summary, root.fault = self._merger.summarize(children)
+            root.summary, root.fault = self._merger.merge(children, is_root=True)
         self._merger.forget()
         if self._merger.lines_file is not None:
             root.lines = self._merger.lines_file
