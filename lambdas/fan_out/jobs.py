@@ -30,8 +30,8 @@ from fan_out.model.outcomes import Group
 from fan_out.model.plan import Plan, make_plan
 from fan_out.model.record import JobRecord, running_record
 from fan_out.model.shard import Manifest
+from fan_out.steps.planning import find_retry_source, not_ended_error
 from fan_out.steps.process_guard import ProcessGuard
-from fan_out.steps.retry_source import find_retry_source, not_ended_error
 
 # Seconds. DescribeMapRun and ListMapRuns refill at one call a second for the whole AWS account.
 PROGRESS_SECONDS: Final = 2.0

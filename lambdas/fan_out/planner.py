@@ -9,8 +9,8 @@ from fan_out.model.job_input import CsvSource, check_id, read_input, refusal
 from fan_out.model.plan import Plan, make_plan
 from fan_out.model.record import JobRecord
 from fan_out.model.task import utc
+from fan_out.steps.planning import find_retry_source
 from fan_out.steps.process_guard import ProcessGuard
-from fan_out.steps.retry_source import find_retry_source
 
 
 @state

@@ -44,7 +44,7 @@ PROCESS_GUARD = "lambdas/fan_out/steps/process_guard.py"
 QUARANTINE = "lambdas/fan_out/steps/quarantine.py"
 RECORD = "lambdas/fan_out/model/record.py"
 REDUCTION = "lambdas/fan_out/steps/reduction.py"
-RETRY_SOURCE = "lambdas/fan_out/steps/retry_source.py"
+PLANNING = "lambdas/fan_out/steps/planning.py"
 SHARD_RUNNER = "lambdas/fan_out/steps/shard_runner.py"
 STORAGE = "lambdas/fan_out/aws/storage.py"
 TASK_STORE = "lambdas/task_service/store.py"
@@ -391,7 +391,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
         Removal(
             "a retry goes by the record",
-            RETRY_SOURCE,
+            PLANNING,
             (Cut("a-retry-goes-by-the-record", value('earlier.has("manifest.json")')),),
             tests=("test_a_function_that_outlives_its_job_spoils_nothing",),
         ),
@@ -679,7 +679,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
     "a list of failures that was overwritten": (
         Removal(
             "its ETag is committed",
-            RETRY_SOURCE,
+            PLANNING,
             (Cut("version-of-the-failures", value("root is not None")),),
             tests=("test_a_damaged_list_of_failures_is_not_retried_from",),
         ),
@@ -880,7 +880,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
         Removal(
             "a lost list is not used",
-            RETRY_SOURCE,
+            PLANNING,
             (Cut("a-lost-list-is-not-used", condition("is_listed")),),
             tests=("test_a_retry_after_lost_objects_lists_its_source_anew",),
         ),
