@@ -245,24 +245,14 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
         Removal(
             "and a planner",
-            PLANNER,
-            (
-                Cut(
-                    "a-damaged-planner-ends",
-                    replace('plan = make_plan(event["jobId"], utc(event["startedAt"]), asked, retried)'),
-                ),
-            ),
+            PLANNING,
+            (Cut("a-damaged-planner-ends", replace("return make_plan(job_id, started_at, asked, retried)")),),
             tests=("test_hostile_methods_of_a_job_cost_no_other_job",),
         ),
         Removal(
             "and a process of the API",
-            "lambdas/fan_out/jobs.py",
-            (
-                Cut(
-                    "a-damaged-api-ends",
-                    replace('make_plan(job_id, "2000-01-01T00:00:00Z", asked, retried)'),
-                ),
-            ),
+            PLANNING,
+            (Cut("a-damaged-planner-ends", replace("return make_plan(job_id, started_at, asked, retried)")),),
             tests=("test_a_filter_that_damages_the_api_ends_its_process",),
         ),
         Removal(
