@@ -5,7 +5,7 @@ from typing import Any
 
 from common.environment import variable
 from fan_out.aws import task_service
-from fan_out.aws.runtime import Deadline, job_store, state
+from fan_out.aws.runtime import deadline, job_store, state
 from fan_out.errors import ShardFailedError
 from fan_out.model.plan import Plan
 from fan_out.model.shard import Shard
@@ -35,7 +35,7 @@ def _work(event: dict[str, Any], context: Any) -> dict[str, Any]:
         shard,
         workers=event["workers"],
         write=partial(task_service.write, variable("WRITE_TASKS_ARN")),
-        is_late=Deadline(context).is_late,
+        is_late=deadline(context),
     )
     committed = run_shard(runner, attempt=event["attempt"], is_resumed=event["resume"])
     if committed is not None:

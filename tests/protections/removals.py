@@ -597,7 +597,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         Removal(
             "shards have their content in their names",
             LISTING,
-            (Cut("content-in-the-key", value('self.store.key(f"{self.prefix}-{index:06d}.jsonl")')),),
+            (Cut("content-in-the-key", value('store.key(f"shards/{segment:04d}-{step:06d}-{index:06d}.jsonl")')),),
             tests=("test_another_listing_cannot_change_a_committed_shard",),
         ),
     ),

@@ -12,7 +12,7 @@ from fan_out.sources.batch import Batch
 
 def batches(_: Bucket, plan: Plan, segment: int, cursor: str | None, function: str) -> Iterator[Batch]:
     while True:
-        page = task_service.list_page(
+        found, cursor = task_service.list_page(
             function,
             match=plan.filter.to_json(),
             segment=segment,
@@ -20,7 +20,6 @@ def batches(_: Bucket, plan: Plan, segment: int, cursor: str | None, function: s
             cursor=cursor,
             limit=batch.PAGE,
         )
-        yield Batch([encode(task) for task in page.tasks], page.cursor)
-        if page.cursor is None:
+        yield Batch([encode(task) for task in found], cursor)
+        if cursor is None:
             return
-        cursor = page.cursor
