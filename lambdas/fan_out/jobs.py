@@ -99,19 +99,17 @@ class Jobs:
         where: dict[str, Any] = {} if page_token is None else {"nextToken": page_token}
         if status == "RUNNING":
             where["statusFilter"] = status
-        unknown = InvalidRequestError([Fault("pageToken", page_token, "the nextPageToken of an answer")])
         try:
             with aws.translated():
                 answer = aws.step_functions().list_executions(
                     stateMachineArn=self.state_machine_arn, maxResults=limit, **where
                 )
-        except ClientError as error:
-            if aws.error_code(error) in {"InvalidToken", "ValidationException"} and page_token is not None:
-                raise unknown from None
-            raise
-        except ParamValidationError:
-            # The SDK refuses an empty token.
-            raise unknown from None
+        except (ClientError, ParamValidationError) as error:
+            # The SDK refuses an empty token, Step Functions any other.
+            codes = {"InvalidToken", "ValidationException"}
+            if page_token is None or (isinstance(error, ClientError) and aws.error_code(error) not in codes):
+                raise
+            raise InvalidRequestError([Fault("pageToken", page_token, "the nextPageToken of an answer")]) from None
         with ThreadPoolExecutor(READERS) as pool:
             jobs = pool.map(self._summary, answer["executions"])
         page: dict[str, Any] = {"jobs": [job for job in jobs if status in (None, job["status"])]}

@@ -13,6 +13,7 @@ from tests.protections.cuts import (
     Entry,
     JsonCut,
     always,
+    body,
     condition,
     delete,
     except_only,
@@ -240,19 +241,19 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         Removal(
             "so does a worker whose call ends by an error",
             "lambdas/fan_out/worker.py",
-            (Cut("a-damaged-worker-ends", replace("return _work(event, context)")),),
+            (Cut("a-damaged-worker-ends", body),),
             tests=("test_hostile_methods_of_a_job_cost_no_other_job",),
         ),
         Removal(
             "and a planner",
             PLANNING,
-            (Cut("a-damaged-planner-ends", replace("return make_plan(job_id, started_at, asked, retried)")),),
+            (Cut("a-damaged-planner-ends", body),),
             tests=("test_hostile_methods_of_a_job_cost_no_other_job",),
         ),
         Removal(
             "and a process of the API",
             PLANNING,
-            (Cut("a-damaged-planner-ends", replace("return make_plan(job_id, started_at, asked, retried)")),),
+            (Cut("a-damaged-planner-ends", body),),
             tests=("test_a_filter_that_damages_the_api_ends_its_process",),
         ),
         Removal(
@@ -353,7 +354,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         Removal(
             "of partials",
             SHARD_RUNNER,
-            (Cut("the-first-partial-counts", replace("self.store.put(self.shard.partial, made)\nreturn made")),),
+            (Cut("the-first-partial-counts", replace("self._store.put(self._shard.partial, made)\nreturn made")),),
             tests=("test_of_two_workers_on_one_shard_the_first_commit_counts",),
         ),
         Removal(

@@ -36,12 +36,7 @@ class Counts:
     unprocessed: Count = 0
 
     def __add__(self, other: Counts) -> Counts:
-        return Counts(
-            self.succeeded + other.succeeded,
-            self.failed + other.failed,
-            self.quarantined + other.quarantined,
-            self.unprocessed + other.unprocessed,
-        )
+        return Counts(**{name: count + getattr(other, name) for name, count in vars(self).items()})
 
     @property
     def not_succeeded(self) -> int:

@@ -59,13 +59,11 @@ def parse_error(state: Any) -> dict[str, str] | None:
     if not found:
         return None
     name, cause = str(found["Error"]), str(found.get("Cause", ""))
-    message = cause
     try:
         parsed = json.loads(cause)
-    except ValueError:
-        pass
-    else:
         message = str(parsed.get("errorMessage") or "") if isinstance(parsed, dict) else cause
+    except ValueError:
+        message = cause
     # The sentence may repeat an input's lone surrogate, which could not be written as UTF-8.
     message = message[:LONGEST_MESSAGE].encode("utf-8", "replace").decode()
     return {"name": name, "message": message or "No reason was given."}
