@@ -69,7 +69,7 @@ def prepare(argument: dict[str, Any]) -> Callable[[], dict[str, Any]]:
             if (committed := runner.run(attempt=tries, is_resumed=is_resumed)) is not None:
                 break
             tries = 0
-        if committed is None or committed["counts"]["succeeded"] != size:
+        if committed is None or committed.counts.succeeded != size:
             raise RuntimeError(f"shard {index} is not done: {committed}")
         return time.perf_counter() - begun
 

@@ -82,12 +82,14 @@ class Jobs:
             # It ended a moment ago, or its objects have expired.
             return self._linked(json.loads(execution["output"]))
         record = running_record(job_id, written(execution["startDate"]), store.find("job.json", Plan))
-        manifest = store.find("manifest.json", Manifest)
-        if manifest is not None:
+        phase = "LISTING"
+        if (manifest := store.find("manifest.json", Manifest)) is not None:
             record["counts"]["listed"] = manifest.listed
-            record["shards"] |= {"planned": manifest.shards} | self._shards(execution["executionArn"])
+            shards = record["shards"]
+            shards |= {"planned": manifest.shards} | self._shards(execution["executionArn"])
+            phase = "WORKING" if shards["done"] + shards["failed"] < shards["planned"] else "REDUCING"
         if (status := _status(execution)) == "RUNNING":
-            return record | {"phase": "LISTING" if manifest is None else _phase(record["shards"])}
+            return record | {"phase": phase}
         message = "The execution has ended; its job record is being written."
         return record | {"status": status, "error": {"name": "RecordPendingError", "message": message}}
 
@@ -284,11 +286,6 @@ class Jobs:
 def _status(execution: Any) -> str:
     """The status of a job without a record, by that of its execution."""
     return _STATUS.get(execution["status"], str(execution["status"]))
-
-
-def _phase(shards: Mapping[str, int]) -> str:
-    """What a listed job does now."""
-    return "WORKING" if shards["done"] + shards["failed"] < shards["planned"] else "REDUCING"
 
 
 def _is_retryable(record: Mapping[str, Any]) -> bool:

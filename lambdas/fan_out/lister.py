@@ -22,4 +22,4 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         is_late=deadline(context),
     )
     # protection: states-carry-no-tasks
-    return event | {"step": event["step"] + 1, "cursor": part.cursor, "done": part.is_last}
+    return event | {"step": event["step"] + 1, "cursor": part.cursor, "done": part.cursor is None}

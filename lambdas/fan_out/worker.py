@@ -9,7 +9,7 @@ from fan_out.aws.runtime import deadline, job_store, state
 from fan_out.errors import ShardFailedError
 from fan_out.model.plan import Plan
 from fan_out.model.shard import Shard
-from fan_out.steps.early_stop import counts_as_failed, failures
+from fan_out.steps.early_stop import counts_as_failed
 from fan_out.steps.process_guard import ProcessGuard
 from fan_out.steps.shard_runner import ShardRunner
 
@@ -35,7 +35,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         )
         committed = runner.run(attempt=event["attempt"], is_resumed=event["resume"])
         if committed is not None:
-            failed = failures(committed)
+            failed = committed.counts.failed + committed.counts.quarantined
             tolerated = plan.tolerated_failure_percentage
             # protection: failed-shards-end-the-map
             if counts_as_failed(

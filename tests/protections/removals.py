@@ -354,7 +354,12 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         Removal(
             "of partials",
             SHARD_RUNNER,
-            (Cut("the-first-partial-counts", replace("self._store.put(self._shard.partial, made)\nreturn made")),),
+            (
+                Cut(
+                    "the-first-partial-counts",
+                    replace("self._store.put(self._shard.partial, asdict(made))\nreturn made"),
+                ),
+            ),
             tests=("test_of_two_workers_on_one_shard_the_first_commit_counts",),
         ),
         Removal(

@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from fan_out.aws.storage import JobStore
 from fan_out.model.documents import digest, encode
 from fan_out.model.kind import FAULTS, Failure, Job, Kind, failure_of, plain_json
 from fan_out.model.outcomes import Digest, failure
-from fan_out.model.shard import Progress, Shard
+from fan_out.model.shard import Partial, Progress, Shard
 from fan_out.model.task import Row, Task
 from fan_out.steps.kind_runner import Attempt, copied
 
@@ -97,7 +97,7 @@ def _line_text(key: Any, document: Any) -> str:
     return line
 
 
-def make_partial(store: JobStore, shard: Shard, progress: Progress) -> dict[str, Any]:
+def make_partial(store: JobStore, shard: Shard, progress: Progress) -> Partial:
     """The shard's partial; its lines and failures are written first, under names made of their content."""
 
     def written(suffix: str, lines: list[bytes]) -> str | None:
@@ -111,10 +111,10 @@ def make_partial(store: JobStore, shard: Shard, progress: Progress) -> dict[str,
     groups = Digest()
     for entry in progress.failures:
         groups.add(entry)
-    return {
-        "counts": asdict(progress.counts),
-        "value": progress.value,
-        "digest": groups.to_json(),
-        "lines": written("lines", sorted(line.encode() for line in progress.lines)),
-        "failures": written("failures", [encode(entry) for entry in progress.failures]),
-    }
+    return Partial(
+        counts=progress.counts,
+        value=progress.value,
+        digest=groups.to_json(),
+        lines=written("lines", sorted(line.encode() for line in progress.lines)),
+        failures=written("failures", [encode(entry) for entry in progress.failures]),
+    )

@@ -115,7 +115,7 @@ def join_parts(store: JobStore, plan: Plan, steps: dict[int, int]) -> Manifest:
             for number in range(steps[segment]):
                 # protection: parts-are-counted
                 part = store.require(part_name(segment, number), Part)
-                if part.is_last != (number == steps[segment] - 1):
+                if (part.cursor is None) != (number == steps[segment] - 1):
                     raise AccountingError(f"Step {number} of segment {segment} is not where the listing ended.")
                 skipped += part.skipped
                 for shard in part.shards:

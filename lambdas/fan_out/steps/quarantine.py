@@ -15,10 +15,8 @@ So a task is quarantined only if it kills DEADLY workers alone. With L sizes of 
 shard ends within 3 + K * (L + DEADLY) + D * (L + 1) calls.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, Self
 
 from fan_out.errors import ShardStuckError
 from fan_out.model.shard import Shard
@@ -53,7 +51,7 @@ class Marker:
     def has(self, position: int) -> bool:
         return self.start <= position < self.end
 
-    def after_failure(self) -> Marker:
+    def after_failure(self) -> Self:
         """The marker once the call that left it is known to have failed."""
         if self.is_clean:
             return replace(self, is_clean=False)
@@ -63,7 +61,7 @@ class Marker:
         is_alone = self.end - self.start == 1
         return replace(self, in_flight=False, stalls=0, deaths=self.deaths + is_alone)
 
-    def before_stretch(self, start: int, end: int) -> Marker:
+    def before_stretch(self, start: int, end: int) -> "Marker":
         """The marker to store before a worker starts on [start, end)."""
         # protection: deaths-are-of-one-stretch
         deaths = self.deaths if (start, end) == (self.start, self.end) else 0

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from fan_out.aws.storage import FAILURES, JobStore
 from fan_out.errors import AccountingError
-from fan_out.model.documents import decode, digest, encode, to_shape
+from fan_out.model.documents import decode, digest, encode
 from fan_out.model.outcomes import Digest, Group, failure
 from fan_out.model.plan import Plan
 from fan_out.model.shard import Manifest, Node, Partial, Progress, Shard
@@ -138,7 +138,7 @@ class Reduction:
             progress.failures.append(
                 failure(task.to_json(), "unprocessed", "UnprocessedError", message, shard=shard.index, attempts=0)
             )
-        made = to_shape(make_partial(self._store, shard, progress), Partial)
+        made = make_partial(self._store, shard, progress)
         if tasks is None and left:
             message = "The shard is lost, and with it the names of its tasks."
             made.digest.append(

@@ -49,7 +49,7 @@ class ShardRunner:
         # The longest that a batch took in this call; None before the first.
         self._longest: float | None = None
 
-    def run(self, *, attempt: int, is_resumed: bool) -> dict[str, Any] | None:
+    def run(self, *, attempt: int, is_resumed: bool) -> Partial | None:
         """Work until the shard is done: its committed partial; or until the call should end and be repeated: None.
 
         `attempt` counts the calls since the state machine last heard of this shard; `is_resumed` says that an earlier
@@ -63,7 +63,7 @@ class ShardRunner:
             # An object that is lost is as good as none: its work is done again.
             committed = store.find(shard.partial, Partial)
             if committed is not None and committed.fits(shard):
-                return asdict(committed)
+                return committed
             saved = store.find(shard.checkpoint, Progress)
             if saved is not None and saved.fits(shard):
                 self._folding.resume(saved)
@@ -82,7 +82,7 @@ class ShardRunner:
             self.mark(search.failed_cleanly())
             raise
 
-    def _run_whole(self) -> dict[str, Any] | None:
+    def _run_whole(self) -> Partial | None:
         """A call without trouble before it."""
         self.read()
         if self.work(self._shard.count):
@@ -136,7 +136,7 @@ class ShardRunner:
     def quarantine(self, deaths: int) -> None:
         self._folding.quarantine(self._tasks[self._folding.progress.next], deaths)
 
-    def commit(self) -> dict[str, Any]:
+    def commit(self) -> Partial:
         """The shard's partial; the one of another attempt, if that came first."""
         progress = self._folding.progress
         # protection: a-partial-adds-up
@@ -146,4 +146,4 @@ class ShardRunner:
             )
         made = make_partial(self._store, self._shard, progress)
         # protection: the-first-partial-counts
-        return self._store.put_once(self._shard.partial, made)
+        return self._store.put_once(self._shard.partial, asdict(made), Partial)
