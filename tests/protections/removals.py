@@ -69,8 +69,9 @@ class Removal:
 
 
 SMALL_PAGES = """
-sources.batch.PAGE = plan.shard_size
-batches = sources.batches(store.bucket, plan, segment, cursor, list_function)
+from fan_out import sources
+sources.PAGE = plan.shard_size
+batches = SOURCES[plan.source.type](store.bucket, plan, segment, cursor, list_function)
 """
 PARTS_BY_LISTING = """
 for number, name in enumerate(sorted(store.names(f"parts/{segment:04d}-"))):
@@ -910,7 +911,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         Removal(
             "a bad row is a row with a problem",
             CSV_SOURCE,
-            (Cut("a-bad-row-is-a-row", replace("raise InvalidJobError(_problem(error)) from error")),),
+            (Cut("a-bad-row-is-a-row", replace("raise InvalidJobError(problem) from error")),),
             tests=(
                 "test_bad_rows_never_take_their_neighbours_along",
                 "test_an_unclosed_quote_does_not_swallow_the_rows_behind_it",

@@ -144,17 +144,6 @@ class Bucket:
             raise AccountingError(f"The object {shard.key} has {len(tasks)} of {shard.count} tasks.")
         return tasks
 
-    def keys(self, prefix: str) -> Iterator[str]:
-        """The keys that begin with this prefix, a page of a thousand at a time."""
-        pages = iter(aws.s3().get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix))
-        while True:
-            with aws.translated():
-                page = next(pages, None)
-            if page is None:
-                return
-            for item in page.get("Contents", []):
-                yield item["Key"]
-
     def lines(
         self,
         key: str,
@@ -324,8 +313,17 @@ class JobStore:
         return self.bucket.head(self.key(name)) is not None
 
     def names(self, prefix: str) -> Iterator[str]:
-        """The names of the job's objects that begin with this prefix."""
-        return (key.removeprefix(self.key("")) for key in self.bucket.keys(self.key(prefix)))
+        """The names of the job's objects that begin with this prefix, a page of a thousand at a time."""
+        pages = iter(
+            aws.s3().get_paginator("list_objects_v2").paginate(Bucket=self.bucket.name, Prefix=self.key(prefix))
+        )
+        while True:
+            with aws.translated():
+                page = next(pages, None)
+            if page is None:
+                return
+            for item in page.get("Contents", []):
+                yield item["Key"].removeprefix(self.key(""))
 
     def lines(self, name: str, start: int = 0, *, digest: str | None = None) -> Iterator[Line]:
         return self.bucket.lines(self.key(name), start, digest=digest)

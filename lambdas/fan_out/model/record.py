@@ -97,7 +97,7 @@ def untallied_record(
     """The record of a job without a tally: it ended before its manifest was written, or lost objects.
 
     Whatever was listed is unprocessed. There is neither a result nor a list of failures, so that a retry lists the
-    source anew; the keys of the effects are kept, and none is applied twice.
+    source again; the keys of the effects are kept, and none is applied twice.
     """
     listed, shards = (manifest.listed, manifest.shards) if manifest is not None else (0, 0)
     record = running_record(job_id, started_at, plan) | {

@@ -11,14 +11,14 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from fan_out import sources
 from fan_out.aws.storage import Bucket, Line
 from fan_out.errors import InvalidJobError
 from fan_out.model.documents import encode
 from fan_out.model.job_input import CsvSource
 from fan_out.model.plan import Plan
 from fan_out.model.task import Row
-from fan_out.sources import batch
-from fan_out.sources.batch import Batch
+from fan_out.sources import Batch
 
 COLUMNS = ("title", "detail", "dueAt", "isComplete")
 # Far above what a task may hold (1,100 characters); a longer row has an unclosed quote or is no row at all.
@@ -53,7 +53,7 @@ def batches(bucket: Bucket, plan: Plan, _: int, cursor: str | None, function: st
     for row, after in read(texts, position):
         lines.append(encode(row.to_json()))
         size += len(lines[-1])
-        if len(lines) == batch.PAGE or size >= batch.BATCH_BYTES:
+        if len(lines) == sources.PAGE or size >= sources.BATCH_BYTES:
             yield Batch(lines, json.dumps([after.offset, after.number, *after.columns]))
             lines, size = [], 0
     yield Batch(lines, None)
@@ -100,16 +100,17 @@ def _records(lines: Iterator[Line], *, is_start: bool) -> Iterator[_Record]:
         if not first.text.strip(b"\r"):
             continue
         taken: list[Line] = []
+        problem: str | None = None
         try:
             fields = next(csv.reader(_texts(first, next_line, taken), strict=True))
         except csv.Error as error:
             # The lines after the first one may be good rows that an unclosed quote has swallowed.
             # protection: recovery-at-the-next-line
             again.extendleft(reversed(taken[1:]))
+            problem = next((ours for words, ours in _PROBLEMS.items() if words in str(error)), str(error))
             # protection: a-bad-row-is-a-row
-            yield _Record([], _problem(error), first.end)
+            yield _Record([], problem, first.end)
             continue
-        problem = None
         if any("\udc80" <= character <= "\udcff" for field in fields for character in field):
             problem = "the row is not UTF-8"
         elif any("\0" in field for field in fields):
@@ -130,10 +131,6 @@ def _texts(first: Line, next_line: Callable[[], Line | None], taken: list[Line])
             raise csv.Error(f"the row is longer than 64 KiB{hint}")
         yield line.text.decode("utf-8", "surrogateescape") + "\n"
         line = next_line()
-
-
-def _problem(error: csv.Error) -> str:
-    return next((ours for words, ours in _PROBLEMS.items() if words in str(error)), str(error))
 
 
 def _header(record: _Record) -> tuple[str, ...]:

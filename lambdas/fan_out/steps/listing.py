@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
 
-from fan_out import sources
 from fan_out.aws.storage import JobStore
 from fan_out.errors import AccountingError, RetryableError
 from fan_out.model.documents import digest, encode
 from fan_out.model.plan import Plan
 from fan_out.model.shard import Manifest, Part, Shard
+from fan_out.sources import csv, failed, tasks
 
+SOURCES = {"tasks": tasks.batches, "csv": csv.batches, "failedIn": failed.batches}
 # A worker reads its whole shard into memory, and a failed one is written out again: keep it small.
 SHARD_BYTES = 4 << 20
 
@@ -50,7 +51,7 @@ def list_step(
         start, longest = now(), 0.0
         is_first = True
         # protection: source-of-a-step
-        batches = sources.batches(store.bucket, plan, segment, cursor, list_function)
+        batches = SOURCES[plan.source.type](store.bucket, plan, segment, cursor, list_function)
         while True:
             try:
                 batch = next(batches, None)

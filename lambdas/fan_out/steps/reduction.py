@@ -38,8 +38,7 @@ ROOT = "reduce/root.json"
 # here too, and so does a call that a duplicate finds at work. The state machine retries a reducer more often.
 DEADLY = 5
 
-A = TypeVar("A")
-B = TypeVar("B")
+T = TypeVar("T")
 F = TypeVar("F", Partial, Progress)
 
 
@@ -229,7 +228,7 @@ class Reduction:
         return self._store.put_once(ROOT, asdict(root), Node)
 
 
-def _read_all(read: Callable[[A], B], items: Iterable[A]) -> list[B]:
+def _read_all(read: Callable[[Any], T], items: Iterable[Any]) -> list[T]:
     """What is read for each item, READERS at the same time."""
     with ThreadPoolExecutor(READERS) as pool:
         return list(pool.map(read, items))
