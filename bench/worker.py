@@ -10,7 +10,7 @@ from typing import Any
 from bench import store
 from bench.run import Run, Table, ratio
 from fan_out.model.shard import Shard
-from fan_out.steps.shard_runner import ShardRunner, run_shard
+from fan_out.steps.shard_runner import ShardRunner
 from kinds.daily_plan import KIND
 
 JOB = "bench-worker"
@@ -66,10 +66,10 @@ def prepare(argument: dict[str, Any]) -> Callable[[], dict[str, Any]]:
         committed, tries = None, attempt
         for is_resumed in (False, *[True] * MOST_CALLS):
             runner = ShardRunner(job, plan, shard, workers=1, write=None, is_late=lambda seconds: False)
-            if (committed := run_shard(runner, attempt=tries, is_resumed=is_resumed)) is not None:
+            if (committed := runner.run(attempt=tries, is_resumed=is_resumed)) is not None:
                 break
             tries = 0
-        if committed is None or committed["counts"]["succeeded"] != size:
+        if committed is None or committed.counts.succeeded != size:
             raise RuntimeError(f"shard {index} is not done: {committed}")
         return time.perf_counter() - begun
 

@@ -2,8 +2,6 @@
 the machine's retriers and every job record use them.
 """
 
-from __future__ import annotations
-
 from common.errors import Fault, ServiceError
 
 
@@ -23,16 +21,9 @@ class InvalidJobError(FanOutError):
         super().__init__(message)
         self.faults = faults
 
-    @classmethod
-    def of(cls, *faults: Fault) -> InvalidJobError:
-        """The error with a sentence for each fault."""
-        return cls(" ".join(fault.message for fault in faults), *faults)
 
-
-class SourceNotFoundError(FanOutError):
+class SourceNotFoundError(InvalidJobError):
     """The job's source — a CSV object, an earlier job — does not exist. Never retried."""
-
-    status = 400
 
 
 class JobNotFoundError(FanOutError):

@@ -6,7 +6,7 @@ An execution that is stopped runs no further state, so EventBridge calls this fu
 from datetime import UTC, datetime
 from typing import Any
 
-from fan_out.aws.runtime import Deadline, job_store, logger
+from fan_out.aws.runtime import deadline, job_store, logger
 from fan_out.errors import ServiceUnavailableError
 from fan_out.model.task import utc
 from fan_out.steps.finalizing import finalize
@@ -34,7 +34,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         job_store(job_id),
         utc(datetime.fromtimestamp(execution["startDate"] / 1000, UTC).isoformat()),
         Cursor(),
-        Deadline(context).is_late,
+        deadline(context),
         error={"name": name, "message": message},
         status=status,
         deadly=_DEADLY,

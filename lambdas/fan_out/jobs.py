@@ -16,22 +16,13 @@ from common.timestamps import written
 from fan_out import uploads
 from fan_out.aws import clients as aws
 from fan_out.aws.storage import RECORD, Bucket, JobStore
-from fan_out.errors import (
-    InvalidJobError,
-    JobExistsError,
-    JobNotEndedError,
-    JobNotFoundError,
-    ResultNotFoundError,
-    SourceNotFoundError,
-    ThrottledError,
-)
-from fan_out.model.job_input import CsvSource, check_id, is_upload, new_id, read_input
+from fan_out.errors import JobExistsError, JobNotEndedError, JobNotFoundError, ResultNotFoundError, ThrottledError
+from fan_out.model.job_input import UPLOADED, check_id, is_upload, new_id, refusal
 from fan_out.model.outcomes import Group
-from fan_out.model.plan import Plan, make_plan
+from fan_out.model.plan import Plan
 from fan_out.model.record import JobRecord, running_record
 from fan_out.model.shard import Manifest
-from fan_out.steps.process_guard import ProcessGuard
-from fan_out.steps.retry_source import find_retry_source, not_ended_error
+from fan_out.steps.planning import not_ended_error, plan_job
 
 # Seconds. DescribeMapRun and ListMapRuns refill at one call a second for the whole AWS account.
 PROGRESS_SECONDS: Final = 2.0
@@ -43,7 +34,6 @@ READERS: Final = 16
 LARGEST_RESULT: Final = 4_000_000
 STATUSES: Final = ("RUNNING", "SUCCEEDED", "PARTIAL", "FAILED", "STOPPED")
 _STATUS: Final = {"ABORTED": "STOPPED", "TIMED_OUT": "FAILED", "PENDING_REDRIVE": "RUNNING"}
-_UPLOADED: Final = "the key of an uploaded object"
 
 
 @dataclass
@@ -65,7 +55,8 @@ class Jobs:
         if "jobId" in document:
             job_id = self._unused(check_id(document["jobId"]))
             document = {name: value for name, value in document.items() if name != "jobId"}
-        self._check(job_id, document)
+        # What the planner would refuse is refused before an execution starts.
+        plan_job(self.bucket, job_id, "2000-01-01T00:00:00Z", document)
         text = json.dumps(document, ensure_ascii=False)
         started = {"jobId": job_id, "executionArn": self._arn(job_id)}
         try:
@@ -81,18 +72,6 @@ class Jobs:
             return started | {"status": self.get(job_id)["status"]}
         return started | {"status": "RUNNING"}
 
-    def _check(self, job_id: str, document: Mapping[str, Any]) -> None:
-        """Refuse what the planner would refuse, before an execution starts."""
-        asked = read_input(document)
-        retried = find_retry_source(self.bucket, asked.source)
-        # protection: a-damaged-api-ends
-        with ProcessGuard():
-            make_plan(job_id, "2000-01-01T00:00:00Z", asked, retried)
-        if isinstance(asked.source, CsvSource) and not self.bucket.has(asked.source.key):
-            error = SourceNotFoundError(Fault("source.csv", asked.source.key, _UPLOADED).message)
-            error.faults = (Fault("source.csv", asked.source.key, _UPLOADED),)
-            raise error
-
     def get(self, job_id: str) -> dict[str, Any]:
         """The job record, with presigned links for its `s3://` addresses. Raises JobNotFoundError."""
         store = JobStore(self.bucket, check_id(job_id))
@@ -103,12 +82,14 @@ class Jobs:
             # It ended a moment ago, or its objects have expired.
             return self._linked(json.loads(execution["output"]))
         record = running_record(job_id, written(execution["startDate"]), store.find("job.json", Plan))
-        manifest = store.find("manifest.json", Manifest)
-        if manifest is not None:
+        phase = "LISTING"
+        if (manifest := store.find("manifest.json", Manifest)) is not None:
             record["counts"]["listed"] = manifest.listed
-            record["shards"] |= {"planned": manifest.shards} | self._shards(execution["executionArn"])
+            shards = record["shards"]
+            shards |= {"planned": manifest.shards} | self._shards(execution["executionArn"])
+            phase = "WORKING" if shards["done"] + shards["failed"] < shards["planned"] else "REDUCING"
         if (status := _status(execution)) == "RUNNING":
-            return record | {"phase": "LISTING" if manifest is None else _phase(record["shards"])}
+            return record | {"phase": phase}
         message = "The execution has ended; its job record is being written."
         return record | {"status": status, "error": {"name": "RecordPendingError", "message": message}}
 
@@ -120,19 +101,17 @@ class Jobs:
         where: dict[str, Any] = {} if page_token is None else {"nextToken": page_token}
         if status == "RUNNING":
             where["statusFilter"] = status
-        unknown = InvalidRequestError([Fault("pageToken", page_token, "the nextPageToken of an answer")])
         try:
             with aws.translated():
                 answer = aws.step_functions().list_executions(
                     stateMachineArn=self.state_machine_arn, maxResults=limit, **where
                 )
-        except ClientError as error:
-            if aws.error_code(error) in {"InvalidToken", "ValidationException"} and page_token is not None:
-                raise unknown from None
-            raise
-        except ParamValidationError:
-            # The SDK refuses an empty token.
-            raise unknown from None
+        except (ClientError, ParamValidationError) as error:
+            # The SDK refuses an empty token, Step Functions any other.
+            codes = {"InvalidToken", "ValidationException"}
+            if page_token is None or (isinstance(error, ClientError) and aws.error_code(error) not in codes):
+                raise
+            raise InvalidRequestError([Fault("pageToken", page_token, "the nextPageToken of an answer")]) from None
         with ThreadPoolExecutor(READERS) as pool:
             jobs = pool.map(self._summary, answer["executions"])
         page: dict[str, Any] = {"jobs": [job for job in jobs if status in (None, job["status"])]}
@@ -214,7 +193,7 @@ class Jobs:
             raise not_ended_error(job_id)
         if "source" in changes:
             rule = "left out: a retry works on what did not succeed in the job"
-            raise InvalidJobError.of(Fault("source", changes["source"], rule))
+            raise refusal("source", changes["source"], rule)
         return self.start({**changes, "source": {"failedIn": job_id}}) | {"origin": job_id}
 
     def stop(self, job_id: str) -> dict[str, Any]:
@@ -240,7 +219,7 @@ class Jobs:
         An upload that this service has named is imported by the job of that name, and so once.
         """
         if not isinstance(key, str) or not is_upload(key):
-            raise InvalidJobError.of(Fault("source.csv", key, _UPLOADED))
+            raise refusal("source.csv", key, UPLOADED)
         return self.start(
             {
                 "jobId": uploads.named_id(key) or new_id(),
@@ -307,11 +286,6 @@ class Jobs:
 def _status(execution: Any) -> str:
     """The status of a job without a record, by that of its execution."""
     return _STATUS.get(execution["status"], str(execution["status"]))
-
-
-def _phase(shards: Mapping[str, int]) -> str:
-    """What a listed job does now."""
-    return "WORKING" if shards["done"] + shards["failed"] < shards["planned"] else "REDUCING"
 
 
 def _is_retryable(record: Mapping[str, Any]) -> bool:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from common.environment import variable
-from fan_out.aws.runtime import Deadline, job_store, state
+from fan_out.aws.runtime import deadline, job_store, state
 from fan_out.model.plan import Plan
 from fan_out.steps.listing import list_step
 
@@ -19,7 +19,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         step=event["step"],
         cursor=event["cursor"],
         list_function=variable("LIST_TASKS_ARN"),
-        is_late=Deadline(context).is_late,
+        is_late=deadline(context),
     )
     # protection: states-carry-no-tasks
-    return event | {"step": event["step"] + 1, "cursor": part.cursor, "done": part.is_last}
+    return event | {"step": event["step"] + 1, "cursor": part.cursor, "done": part.cursor is None}

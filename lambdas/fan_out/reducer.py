@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from fan_out.aws.runtime import Deadline, job_store, state
+from fan_out.aws.runtime import deadline, job_store, state
 from fan_out.model.record import fail_cause, parse_error
 from fan_out.model.task import utc
 from fan_out.steps.finalizing import finalize
@@ -23,7 +23,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         job_store(event["jobId"]),
         utc(event["startedAt"]),
         Cursor(**so_far["cursor"]) if is_resumed else Cursor(),
-        Deadline(context).is_late,
+        deadline(context),
         error=error,
     )
     if isinstance(reached, Cursor):

@@ -110,7 +110,7 @@ class Uploads:
             if code != "NoSuchUpload":
                 raise
             # S3 forgets a completed upload's id; the key belongs to this upload alone.
-            if not self.bucket.has(key):
+            if self.bucket.head(key) is None:
                 raise UploadNotFoundError(_NOT_FOUND) from error
         return {"source": {"csv": key}}
 

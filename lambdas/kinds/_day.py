@@ -1,7 +1,5 @@
 """The job's day: when it is, in which time zone, and when it ends. Shared by the kinds that look at due times."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import lru_cache
@@ -29,6 +27,19 @@ def _zone(name: str) -> str:
     return name
 
 
+@dataclass(frozen=True, slots=True)
+class Day:
+    """A moment of a day, the day's date, and the first moments after the day and after its week, in UTC.
+
+    Weeks begin on Monday.
+    """
+
+    now: str
+    today: date
+    tomorrow: str
+    next_week: str
+
+
 class DayParams(Params):
     """Parameters of a kind that looks at a day; without `asOf` it is the day of the job's start."""
 
@@ -41,19 +52,6 @@ class DayParams(Params):
 
     def day(self, started_at: str) -> Day:
         return _day(self.as_of or started_at, self.time_zone)
-
-
-@dataclass(frozen=True, slots=True)
-class Day:
-    """A moment of a day, the day's date, and the first moments after the day and after its week, in UTC.
-
-    Weeks begin on Monday.
-    """
-
-    now: str
-    today: date
-    tomorrow: str
-    next_week: str
 
 
 @lru_cache(maxsize=16)

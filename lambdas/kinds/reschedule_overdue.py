@@ -40,7 +40,10 @@ class RescheduleOverdue(Kind[Params, Task]):
             }
             for task in tasks
         ]
-        return [_answer(outcome) for outcome in job.write(writes)]
+        return [
+            1 if outcome["outcome"] in ("updated", "unchanged") else Failure.of_write(outcome)
+            for outcome in job.write(writes)
+        ]
 
     def zero(self) -> JSON:
         return 0
@@ -61,12 +64,6 @@ def _new_due(job: Job[Params]) -> str:
         return job.params.due_at
     tomorrow = job.params.day(job.started_at).tomorrow
     return utc((instant(tomorrow) - timedelta(seconds=1)).isoformat())
-
-
-def _answer(outcome: dict[str, Any]) -> JSON | Failure:
-    if outcome["outcome"] in ("updated", "unchanged"):
-        return 1
-    return Failure.of_write(outcome)
 
 
 KIND = RescheduleOverdue()

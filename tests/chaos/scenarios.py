@@ -16,10 +16,9 @@ import moto.s3.models
 import pytest
 
 from common import timestamps
-from fan_out import finalizer
+from fan_out import finalizer, sources
 from fan_out.aws import clients as aws
 from fan_out.aws import storage
-from fan_out.sources import batch
 from fan_out.steps import listing, reduction
 from tests.chaos.faults import Drawn, Faults, Trouble, nothing
 from tests.support import machine as machines
@@ -101,9 +100,9 @@ class Sizes:
         with ExitStack() as stack:
             for module, name, value in (
                 (reduction, "FAN_IN", self.fan_in),
-                (batch, "PAGE", self.page),
+                (sources, "PAGE", self.page),
                 (listing, "SHARD_BYTES", self.shard_bytes),
-                (batch, "BATCH_BYTES", self.shard_bytes),
+                (sources, "BATCH_BYTES", self.shard_bytes),
                 (storage, "BLOCK", self.block),
                 (storage, "PART", self.part),
                 (moto.s3.models, "S3_UPLOAD_PART_MIN_SIZE", 1),

@@ -56,6 +56,13 @@ def value(code: str) -> Change:
     return change
 
 
+def body(statement: ast.stmt) -> list[ast.stmt]:
+    """The body of a `with`, without its context."""
+    if not isinstance(statement, ast.With):
+        raise TypeError(f"a {type(statement).__name__} has no context")
+    return statement.body
+
+
 def replace(code: str) -> Change:
     """Other statements."""
     return lambda _: ast.parse(code).body
@@ -121,10 +128,10 @@ class Cut:
         assert statement.end_lineno is not None
         original = ast.dump(statement)
         changed = self.change(statement)
-        body = changed if isinstance(changed, list) else [changed]
-        if [ast.dump(each) for each in body] == [original]:
+        left = changed if isinstance(changed, list) else [changed]
+        if [ast.dump(each) for each in left] == [original]:
             raise LookupError(f"the change of {self.tag} changes nothing")
-        code = ast.unparse(ast.fix_missing_locations(ast.Module(body, [])))
+        code = ast.unparse(ast.fix_missing_locations(ast.Module(left, [])))
         # `elif` is an `if` of its own only behind an `else`, which the tag would have to split.
         new = [indent + each if each else each for each in code.splitlines()]
         return "\n".join([*lines[:line], *new, *lines[statement.end_lineno :]]) + "\n"

@@ -13,6 +13,7 @@ from tests.protections.cuts import (
     Entry,
     JsonCut,
     always,
+    body,
     condition,
     delete,
     except_only,
@@ -44,7 +45,7 @@ PROCESS_GUARD = "lambdas/fan_out/steps/process_guard.py"
 QUARANTINE = "lambdas/fan_out/steps/quarantine.py"
 RECORD = "lambdas/fan_out/model/record.py"
 REDUCTION = "lambdas/fan_out/steps/reduction.py"
-RETRY_SOURCE = "lambdas/fan_out/steps/retry_source.py"
+PLANNING = "lambdas/fan_out/steps/planning.py"
 SHARD_RUNNER = "lambdas/fan_out/steps/shard_runner.py"
 STORAGE = "lambdas/fan_out/aws/storage.py"
 TASK_STORE = "lambdas/task_service/store.py"
@@ -68,8 +69,9 @@ class Removal:
 
 
 SMALL_PAGES = """
-sources.batch.PAGE = plan.shard_size
-batches = sources.batches(store.bucket, plan, segment, cursor, list_function)
+from fan_out import sources
+sources.PAGE = plan.shard_size
+batches = SOURCES[plan.source.type](store.bucket, plan, segment, cursor, list_function)
 """
 PARTS_BY_LISTING = """
 for number, name in enumerate(sorted(store.names(f"parts/{segment:04d}-"))):
@@ -240,29 +242,19 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         Removal(
             "so does a worker whose call ends by an error",
             "lambdas/fan_out/worker.py",
-            (Cut("a-damaged-worker-ends", replace("return _work(event, context)")),),
+            (Cut("a-damaged-worker-ends", body),),
             tests=("test_hostile_methods_of_a_job_cost_no_other_job",),
         ),
         Removal(
             "and a planner",
-            PLANNER,
-            (
-                Cut(
-                    "a-damaged-planner-ends",
-                    replace('plan = make_plan(event["jobId"], utc(event["startedAt"]), asked, retried)'),
-                ),
-            ),
+            PLANNING,
+            (Cut("a-damaged-planner-ends", body),),
             tests=("test_hostile_methods_of_a_job_cost_no_other_job",),
         ),
         Removal(
             "and a process of the API",
-            "lambdas/fan_out/jobs.py",
-            (
-                Cut(
-                    "a-damaged-api-ends",
-                    replace('make_plan(job_id, "2000-01-01T00:00:00Z", asked, retried)'),
-                ),
-            ),
+            PLANNING,
+            (Cut("a-damaged-planner-ends", body),),
             tests=("test_a_filter_that_damages_the_api_ends_its_process",),
         ),
         Removal(
@@ -363,7 +355,12 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         Removal(
             "of partials",
             SHARD_RUNNER,
-            (Cut("the-first-partial-counts", replace("self.store.put(self.shard.partial, made)")),),
+            (
+                Cut(
+                    "the-first-partial-counts",
+                    replace("self._store.put(self._shard.partial, asdict(made))\nreturn made"),
+                ),
+            ),
             tests=("test_of_two_workers_on_one_shard_the_first_commit_counts",),
         ),
         Removal(
@@ -391,7 +388,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
         Removal(
             "a retry goes by the record",
-            RETRY_SOURCE,
+            PLANNING,
             (Cut("a-retry-goes-by-the-record", value('earlier.has("manifest.json")')),),
             tests=("test_a_function_that_outlives_its_job_spoils_nothing",),
         ),
@@ -607,7 +604,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         Removal(
             "shards have their content in their names",
             LISTING,
-            (Cut("content-in-the-key", value('self.store.key(f"{self.prefix}-{index:06d}.jsonl")')),),
+            (Cut("content-in-the-key", value('store.key(f"shards/{segment:04d}-{step:06d}-{index:06d}.jsonl")')),),
             tests=("test_another_listing_cannot_change_a_committed_shard",),
         ),
     ),
@@ -679,7 +676,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
     "a list of failures that was overwritten": (
         Removal(
             "its ETag is committed",
-            RETRY_SOURCE,
+            PLANNING,
             (Cut("version-of-the-failures", value("root is not None")),),
             tests=("test_a_damaged_list_of_failures_is_not_retried_from",),
         ),
@@ -880,7 +877,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
         Removal(
             "a lost list is not used",
-            RETRY_SOURCE,
+            PLANNING,
             (Cut("a-lost-list-is-not-used", condition("is_listed")),),
             tests=("test_a_retry_after_lost_objects_lists_its_source_anew",),
         ),
@@ -914,7 +911,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         Removal(
             "a bad row is a row with a problem",
             CSV_SOURCE,
-            (Cut("a-bad-row-is-a-row", replace("raise InvalidJobError(_problem(error)) from error")),),
+            (Cut("a-bad-row-is-a-row", replace("raise InvalidJobError(problem) from error")),),
             tests=(
                 "test_bad_rows_never_take_their_neighbours_along",
                 "test_an_unclosed_quote_does_not_swallow_the_rows_behind_it",

@@ -56,7 +56,7 @@ def put_manifest(store: JobStore, shards: list[Shard]) -> Manifest:
 
 
 def put_partial(store: JobStore, shard: Shard, progress: Progress) -> None:
-    store.put_once(shard.partial, make_partial(store, shard, progress))
+    store.put_once(shard.partial, asdict(make_partial(store, shard, progress)))
 
 
 class RangedReads:

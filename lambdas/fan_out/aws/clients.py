@@ -1,10 +1,7 @@
 """AWS clients of a warm function, and the one translation of their errors into ours."""
 
-from __future__ import annotations
-
 from contextlib import AbstractContextManager
 from functools import cache
-from typing import TYPE_CHECKING
 
 import boto3
 from botocore.config import Config
@@ -13,38 +10,27 @@ import common.aws
 from common.aws import error_code as error_code
 from fan_out.errors import ServiceUnavailableError, ThrottledError
 
-if TYPE_CHECKING:
-    from mypy_boto3_lambda import LambdaClient
-    from mypy_boto3_s3 import S3Client
-    from mypy_boto3_stepfunctions import SFNClient
-
 # A sorted merge reads up to 64 objects at a time (reduction.FAN_IN), a few more calls go on beside it.
 _CONFIG = Config(
     retries={"mode": "standard", "max_attempts": 5}, max_pool_connections=80, connect_timeout=5, read_timeout=60
 )
 
 
-@cache
-def s3() -> S3Client:
-    # Left alone, the SDK still presigns by version 2 in some regions, and for the host of us-east-1 in all: buckets
-    # of today refuse the one and redirect the other.
-    return boto3.client(
+# Left alone, the SDK still presigns by version 2 in some regions, and for the host of us-east-1 in all: buckets
+# of today refuse the one and redirect the other.
+s3 = cache(
+    lambda: boto3.client(
         "s3", config=_CONFIG.merge(Config(signature_version="s3v4", s3={"addressing_style": "virtual"}))
     )
-
-
-@cache
-def lambda_client() -> LambdaClient:
-    # A synchronous call lasts as long as the called function, which ends before this time does; a call without any
-    # answer is sent once more, and what it does is safe to repeat.
-    return boto3.client(
+)
+# A synchronous call lasts as long as the called function, which ends before this time does; a call without any
+# answer is sent once more, and what it does is safe to repeat.
+lambda_client = cache(
+    lambda: boto3.client(
         "lambda", config=_CONFIG.merge(Config(read_timeout=120, retries={"mode": "standard", "total_max_attempts": 2}))
     )
-
-
-@cache
-def step_functions() -> SFNClient:
-    return boto3.client("stepfunctions", config=_CONFIG)
+)
+step_functions = cache(lambda: boto3.client("stepfunctions", config=_CONFIG))
 
 
 def translated() -> AbstractContextManager[None]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, Protocol
+from typing import Any
 
 from aws_lambda_powertools import Logger
 
@@ -17,22 +17,10 @@ RESERVE_MS = 30_000
 RESERVE_SHARE = 0.2
 
 
-class Context(Protocol):
-    """The part of Lambda's context that is used here."""
-
-    def get_remaining_time_in_millis(self) -> int: ...
-
-
-class Deadline:
-    """Tells when a call should save what it has and return."""
-
-    def __init__(self, context: Context):
-        self._context = context
-        self._reserve = min(RESERVE_MS, context.get_remaining_time_in_millis() * RESERVE_SHARE)
-
-    def is_late(self, seconds: float = 0.0) -> bool:
-        """Whether `seconds` from now there would be no time left but the reserve."""
-        return self._context.get_remaining_time_in_millis() - seconds * 1000 <= self._reserve
+def deadline(context: Any) -> Callable[[float], bool]:
+    """A function that says whether so many seconds from now there would be no time left but the reserve."""
+    reserve = min(RESERVE_MS, context.get_remaining_time_in_millis() * RESERVE_SHARE)
+    return lambda seconds: context.get_remaining_time_in_millis() - seconds * 1000 <= reserve
 
 
 def job_store(job_id: str) -> JobStore:

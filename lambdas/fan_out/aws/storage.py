@@ -129,9 +129,6 @@ class Bucket:
             raise
         return Head(answer["ETag"], answer["ContentLength"])
 
-    def has(self, key: str) -> bool:
-        return self.head(key) is not None
-
     def link(self, operation: str, key: str, **parameters: Any) -> str:
         """A presigned link, for LINK_SECONDS: whoever has it may do this one operation on this one object."""
         place = {"Bucket": self.name, "Key": key, **parameters}
@@ -146,17 +143,6 @@ class Bucket:
         if len(tasks) != shard.count:
             raise AccountingError(f"The object {shard.key} has {len(tasks)} of {shard.count} tasks.")
         return tasks
-
-    def keys(self, prefix: str) -> Iterator[str]:
-        """The keys that begin with this prefix, a page of a thousand at a time."""
-        pages = iter(aws.s3().get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix))
-        while True:
-            with aws.translated():
-                page = next(pages, None)
-            if page is None:
-                return
-            for item in page.get("Contents", []):
-                yield item["Key"]
 
     def lines(
         self,
@@ -225,21 +211,18 @@ class Bucket:
 
         The object appears whole at the end or not at all.
         """
-        upload: str | None = None
-        parts: list[dict[str, Any]] = []
-        buffer = bytearray()
-        content = hashlib.sha256()
         client = aws.s3()
+        # With the UploadId of a multipart upload once one is begun.
+        place: dict[str, Any] = {"Bucket": self.name, "Key": key}
+        parts: list[Any] = []
+        buffer, content = bytearray(), hashlib.sha256()
 
         def send() -> None:
-            nonlocal upload
             content.update(buffer)
-            if upload is None:
-                upload = client.create_multipart_upload(Bucket=self.name, Key=key)["UploadId"]
+            if not parts:
+                place["UploadId"] = client.create_multipart_upload(**place)["UploadId"]
             number = len(parts) + 1
-            answer = client.upload_part(
-                Bucket=self.name, Key=key, UploadId=upload, PartNumber=number, Body=bytes(buffer)
-            )
+            answer = client.upload_part(**place, PartNumber=number, Body=bytes(buffer))
             parts.append({"PartNumber": number, "ETag": answer["ETag"]})
             buffer.clear()
 
@@ -250,21 +233,16 @@ class Bucket:
                     buffer += b"\n"
                     if len(buffer) >= PART:
                         send()
-                if upload is None:
+                if not parts:
                     content.update(buffer)
-                    client.put_object(Bucket=self.name, Key=key, Body=bytes(buffer))
+                    client.put_object(**place, Body=bytes(buffer))
                 else:
                     if buffer:
                         send()
-                    client.complete_multipart_upload(
-                        Bucket=self.name,
-                        Key=key,
-                        UploadId=upload,
-                        MultipartUpload={"Parts": parts},  # type: ignore[typeddict-item]
-                    )
+                    client.complete_multipart_upload(**place, MultipartUpload={"Parts": parts})
         except BaseException:
-            if upload is not None:
-                client.abort_multipart_upload(Bucket=self.name, Key=key, UploadId=upload)
+            if "UploadId" in place:
+                client.abort_multipart_upload(**place)
             raise
         return content.hexdigest()[:16]
 
@@ -332,11 +310,20 @@ class JobStore:
         return document
 
     def has(self, name: str) -> bool:
-        return self.bucket.has(self.key(name))
+        return self.bucket.head(self.key(name)) is not None
 
     def names(self, prefix: str) -> Iterator[str]:
-        """The names of the job's objects that begin with this prefix."""
-        return (key.removeprefix(self.key("")) for key in self.bucket.keys(self.key(prefix)))
+        """The names of the job's objects that begin with this prefix, a page of a thousand at a time."""
+        pages = iter(
+            aws.s3().get_paginator("list_objects_v2").paginate(Bucket=self.bucket.name, Prefix=self.key(prefix))
+        )
+        while True:
+            with aws.translated():
+                page = next(pages, None)
+            if page is None:
+                return
+            for item in page.get("Contents", []):
+                yield item["Key"].removeprefix(self.key(""))
 
     def lines(self, name: str, start: int = 0, *, digest: str | None = None) -> Iterator[Line]:
         return self.bucket.lines(self.key(name), start, digest=digest)

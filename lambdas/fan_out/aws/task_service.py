@@ -2,27 +2,20 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from fan_out.aws import clients as aws
 from fan_out.errors import ServiceUnavailableError, TaskServiceError, ThrottledError
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    tasks: list[dict[str, Any]]
-    cursor: str | None
-
-
 def list_page(
     function: str, *, match: dict[str, Any], segment: int, segments: int, cursor: str | None, limit: int
-) -> Page:
-    """One page of one segment of the listing; a page may be empty and still have a cursor."""
+) -> tuple[list[dict[str, Any]], str | None]:
+    """One page of one segment of the listing, and the cursor behind it; an empty page may have one, too."""
     answer = _invoke(
         function, {"filter": match, "segment": segment, "totalSegments": segments, "cursor": cursor, "limit": limit}
     )
-    return Page(tasks=answer["tasks"], cursor=answer["cursor"])
+    return answer["tasks"], answer["cursor"]
 
 
 # How many tasks one call can look up by their ids: DynamoDB's BatchGetItem takes 100.
@@ -43,8 +36,6 @@ def write(function: str, writes: Sequence[dict[str, Any]]) -> list[dict[str, Any
     return outcomes
 
 
-# Error names of the Task Service's functions after which a call may be repeated as it is.
-_THROTTLED = frozenset({"ThrottledError"})
 # A function that died or ran out of time: Lambda's own names, by runtime generation.
 _DIED = ("Runtime.", "Sandbox.", "Lambda.", "Extension.")
 
@@ -56,9 +47,9 @@ def _invoke(function: str, event: dict[str, Any]) -> Any:
     payload = json.loads(body)
     if "FunctionError" not in answer:
         return payload
-    name = str(payload.get("errorType", "")) if isinstance(payload, dict) else ""
-    message = str(payload.get("errorMessage", "")) if isinstance(payload, dict) else ""
-    if name in _THROTTLED:
+    told = payload if isinstance(payload, dict) else {}
+    name, message = str(told.get("errorType", "")), str(told.get("errorMessage", ""))
+    if name == ThrottledError.__name__:
         raise ThrottledError(f"The Task Service is throttled: {message}")
     if name == "" or name.startswith(_DIED) or "timed out" in message:
         raise ServiceUnavailableError(f"The Task Service's function ended early ({name or 'no name'}).")

@@ -20,6 +20,7 @@ _ID_RULE = "1 to 80 letters, digits, - or _, the first no -"
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}")
 # Control characters cannot travel in every request that names the key.
 _UPLOAD = re.compile(rf"{UPLOADS}[^\x00-\x1f\x7f]+")
+UPLOADED = "the key of an uploaded object"
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -147,8 +148,12 @@ def read_input(document: Any) -> JobInput:
 def refusal(field: str, value: Any, allowed: str) -> InvalidJobError:
     if isinstance(value, BaseModel):
         value = value.model_dump(by_alias=True, exclude_none=True)
-    return InvalidJobError.of(Fault(field, value, allowed))
+    return _invalid([Fault(field, value, allowed)])
 
 
 def validate(model: type[M], document: Any, prefix: str) -> M:
-    return parse(model, document, lambda faults: InvalidJobError.of(*faults[:5]), whole=prefix[:-1], prefix=prefix)
+    return parse(model, document, lambda faults: _invalid(faults[:5]), whole=prefix[:-1], prefix=prefix)
+
+
+def _invalid(faults: list[Fault]) -> InvalidJobError:
+    return InvalidJobError(" ".join(fault.message for fault in faults), *faults)

@@ -1,7 +1,5 @@
 """What a kind of job is. A kind is one file in `kinds/`; it holds its idea, this service does the rest."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import math
@@ -11,7 +9,7 @@ from asyncio import CancelledError
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, ClassVar, Generic, TypeVar, cast
+from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict
 
@@ -60,7 +58,7 @@ class Failure:
     retry: bool = False
 
     @classmethod
-    def of_write(cls, outcome: dict[str, Any], prefix: str = "") -> Failure:
+    def of_write(cls, outcome: dict[str, Any], prefix: str = "") -> Self:
         """A write that `job.write` answers as not done; a throttled one is tried again."""
         error = outcome.get("error", {})
         name = error.get("name", outcome["outcome"])

@@ -1,7 +1,5 @@
 """Outcomes and their tally: counts, failures, and the digest that groups the failures of a job."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -35,13 +33,8 @@ class Counts:
     quarantined: Count = 0
     unprocessed: Count = 0
 
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(
-            self.succeeded + other.succeeded,
-            self.failed + other.failed,
-            self.quarantined + other.quarantined,
-            self.unprocessed + other.unprocessed,
-        )
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(**{name: count + getattr(other, name) for name, count in vars(self).items()})
 
     @property
     def not_succeeded(self) -> int:
@@ -105,22 +98,10 @@ class Digest:
             self._put(group)
 
     def add(self, entry: dict[str, Any]) -> None:
-        task = entry["task"]
-        self._put(
-            {
-                "outcome": entry["outcome"],
-                "error": entry["error"]["name"],
-                "message": normalise(entry["error"]["message"]),
-                "count": 1,
-                "samples": [
-                    {
-                        "task": f"row-{task['row']}" if "row" in task else task["id"],
-                        "message": entry["error"]["message"],
-                        "shard": entry["shard"],
-                    }
-                ],
-            }
-        )
+        task, name, message = entry["task"], entry["error"]["name"], entry["error"]["message"]
+        task_id = f"row-{task['row']}" if "row" in task else task["id"]
+        sample = Sample(task=task_id, message=message, shard=entry["shard"])
+        self._put(Group(outcome=entry["outcome"], error=name, message=normalise(message), count=1, samples=[sample]))
 
     def to_json(self) -> list[Group]:
         """The groups, the largest first, at most about 2 * GROUPS."""
@@ -136,7 +117,7 @@ class Digest:
         count = known["count"] + group["count"]
         self._groups[key] = {**known, "count": count, "samples": samples[:SAMPLES]}
 
-    def _cut(self, most: int, coarsen: Callable[[Group], Group]) -> Digest:
+    def _cut(self, most: int, coarsen: Callable[[Group], Group]) -> "Digest":
         """The largest groups as they are, the others merged after `coarsen`."""
         groups = self._sort()
         return Digest([*groups[:most], *map(coarsen, groups[most:])])

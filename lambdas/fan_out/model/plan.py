@@ -68,7 +68,7 @@ class RetrySource:
     """The earlier job of a retry: its plan, and how many tasks it `listed`.
 
     `expected_count` of these did not succeed and are in its list of failures; a retry works on them. None if that list
-    is not whole, because the job ended before its manifest was written or lost objects: a retry lists its source anew.
+    is not whole, because the job ended before its manifest was written or lost objects: a retry lists its source again.
     """
 
     plan: Plan

@@ -59,13 +59,11 @@ def parse_error(state: Any) -> dict[str, str] | None:
     if not found:
         return None
     name, cause = str(found["Error"]), str(found.get("Cause", ""))
-    message = cause
     try:
         parsed = json.loads(cause)
-    except ValueError:
-        pass
-    else:
         message = str(parsed.get("errorMessage") or "") if isinstance(parsed, dict) else cause
+    except ValueError:
+        message = cause
     # The sentence may repeat an input's lone surrogate, which could not be written as UTF-8.
     message = message[:LONGEST_MESSAGE].encode("utf-8", "replace").decode()
     return {"name": name, "message": message or "No reason was given."}
@@ -99,7 +97,7 @@ def untallied_record(
     """The record of a job without a tally: it ended before its manifest was written, or lost objects.
 
     Whatever was listed is unprocessed. There is neither a result nor a list of failures, so that a retry lists the
-    source anew; the keys of the effects are kept, and none is applied twice.
+    source again; the keys of the effects are kept, and none is applied twice.
     """
     listed, shards = (manifest.listed, manifest.shards) if manifest is not None else (0, 0)
     record = running_record(job_id, started_at, plan) | {

@@ -32,16 +32,13 @@ class Shard:
 class Part:
     """What one step of one segment listed; the indexes of its shards count within the step.
 
-    `skipped` are the tasks of a retry that no longer exist or no longer match the job's filter.
+    `skipped` are the tasks of a retry that no longer exist or no longer match the job's filter. The last step of its
+    segment has no `cursor`.
     """
 
     shards: list[Shard]
     skipped: Count
     cursor: str | None
-
-    @property
-    def is_last(self) -> bool:
-        return self.cursor is None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,8 @@
 """Tasks and rows as a job sees them, and the one form of their times."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator
 
@@ -25,7 +23,7 @@ class Row:
         return f"row-{self.number}"
 
     @classmethod
-    def from_json(cls, document: dict[str, Any]) -> Row:
+    def from_json(cls, document: dict[str, Any]) -> Self:
         return cls(number=document["row"], fields=document["fields"], problem=document.get("problem"))
 
     def to_json(self) -> dict[str, Any]:

@@ -1,18 +1,18 @@
-"""Where a job's tasks come from: a file for each source, with one function `batches`."""
+"""Where a job's tasks come from: a file for each source, whose function `batches` gives the tasks of one segment."""
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 
-from fan_out.aws.storage import Bucket
-from fan_out.model.plan import Plan
-from fan_out.sources import csv, failed, tasks
-from fan_out.sources.batch import Batch
-
-_SOURCES = {"tasks": tasks.batches, "csv": csv.batches, "failedIn": failed.batches}
+# The most tasks of a batch: what one call of the Task Service's list function returns.
+PAGE = 5000
+# The most bytes of a batch of rows.
+BATCH_BYTES = 4 << 20
 
 
-def batches(bucket: Bucket, plan: Plan, segment: int, cursor: str | None, function: str) -> Iterator[Batch]:
-    """The tasks of one segment of the plan's source, from a cursor on.
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some tasks of the source in listing order, and the cursor behind them; None at the end of the segment."""
 
-    `function` is the ARN of the Task Service's list function.
-    """
-    return _SOURCES[plan.source.type](bucket, plan, segment, cursor, function)
+    lines: list[bytes]
+    cursor: str | None
+    # Tasks of a retry that no longer exist, or no longer match the job's filter.
+    skipped: int = 0

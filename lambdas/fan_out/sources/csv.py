@@ -8,17 +8,17 @@ A row that cannot be read becomes a Row with a `problem`; it never takes its nei
 import csv
 import json
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from fan_out import sources
 from fan_out.aws.storage import Bucket, Line
 from fan_out.errors import InvalidJobError
 from fan_out.model.documents import encode
 from fan_out.model.job_input import CsvSource
 from fan_out.model.plan import Plan
 from fan_out.model.task import Row
-from fan_out.sources import batch
-from fan_out.sources.batch import Batch
+from fan_out.sources import Batch
 
 COLUMNS = ("title", "detail", "dueAt", "isComplete")
 # Far above what a task may hold (1,100 characters); a longer row has an unclosed quote or is no row at all.
@@ -41,14 +41,6 @@ class Position:
     columns: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
-    """A row, and the position behind it."""
-
-    row: Row
-    after: Position
-
-
 def batches(bucket: Bucket, plan: Plan, _: int, cursor: str | None, function: str) -> Iterator[Batch]:
     assert isinstance(plan.source, CsvSource)
     position = Position()
@@ -58,34 +50,33 @@ def batches(bucket: Bucket, plan: Plan, _: int, cursor: str | None, function: st
     texts = bucket.lines(plan.source.key, position.offset, plan.source.etag, is_cut=True)
     lines: list[bytes] = []
     size = 0
-    for each in read(texts, position):
-        lines.append(encode(each.row.to_json()))
+    for row, after in read(texts, position):
+        lines.append(encode(row.to_json()))
         size += len(lines[-1])
-        if len(lines) == batch.PAGE or size >= batch.BATCH_BYTES:
-            yield Batch(lines, json.dumps([each.after.offset, each.after.number, *each.after.columns]))
+        if len(lines) == sources.PAGE or size >= sources.BATCH_BYTES:
+            yield Batch(lines, json.dumps([after.offset, after.number, *after.columns]))
             lines, size = [], 0
     yield Batch(lines, None)
 
 
-def read(lines: Iterator[Line], position: Position) -> Iterator[Read]:
-    """The rows from a position on, out of the object's lines from that position's offset on.
+def read(lines: Iterator[Line], position: Position) -> Iterator[tuple[Row, Position]]:
+    """The rows from a position on, each with the position behind it; `lines` begin at that position's offset.
 
     The same object gives the same rows from any position. Empty lines are no rows. Raises InvalidJobError if the
     header is wrong.
     """
-    records = _Records(lines, is_start=position.offset == 0)
-    columns, number = position.columns, position.number
+    records = _records(lines, is_start=position.offset == 0)
+    columns, first = position.columns, position.number
     if not columns:
-        header = records.next()
+        header = next(records, None)
         if header is None:
             raise InvalidJobError(
                 "The CSV object is empty, but must begin with a header such as title,detail,dueAt,isComplete."
             )
         columns = _header(header)
-        number = 2
-    while (record := records.next()) is not None:
-        yield Read(_row(record, number, columns), Position(record.end, number + 1, columns))
-        number += 1
+        first = 2
+    for number, record in enumerate(records, first):
+        yield _row(record, number, columns), Position(record.end, number + 1, columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,66 +86,51 @@ class _Record:
     end: int
 
 
-class _Records:
+def _records(lines: Iterator[Line], *, is_start: bool) -> Iterator[_Record]:
     """CSV records with the offset behind each; behind a malformed one it recovers at the next line."""
+    again: deque[Line] = deque()
 
-    def __init__(self, lines: Iterator[Line], *, is_start: bool):
-        self._unread = lines
-        self._again: deque[Line] = deque()
-        self._is_start = is_start
+    def next_line() -> Line | None:
+        return again.popleft() if again else next(lines, None)
 
-    def _next_line(self) -> Line | None:
-        return self._again.popleft() if self._again else next(self._unread, None)
-
-    def next(self) -> _Record | None:
-        while (first := self._next_line()) is not None:
-            text = first.text
-            if self._is_start:
-                text = text.removeprefix(_BOM)
-                self._is_start = False
-            if not text.strip(b"\r"):
-                continue
-            return self._record(Line(text, first.end))
-        return None
-
-    def _record(self, first: Line) -> _Record:
-        taken = [first]
-        size = len(first.text)
-
-        def physical_lines() -> Iterator[str]:
-            nonlocal size
-            yield _decoded(first.text)
-            while (line := self._next_line()) is not None:
-                taken.append(line)
-                size += len(line.text) + 1
-                # protection: longest-row
-                if size > LONGEST_ROW:
-                    raise csv.Error("the row is longer than 64 KiB; is a quote not closed?")
-                yield _decoded(line.text)
-
+    while (first := next_line()) is not None:
+        if is_start:
+            first = Line(first.text.removeprefix(_BOM), first.end)
+            is_start = False
+        if not first.text.strip(b"\r"):
+            continue
+        taken: list[Line] = []
+        problem: str | None = None
         try:
-            if size > LONGEST_ROW:
-                raise csv.Error("the row is longer than 64 KiB")
-            fields = next(csv.reader(physical_lines(), strict=True))
+            fields = next(csv.reader(_texts(first, next_line, taken), strict=True))
         except csv.Error as error:
             # The lines after the first one may be good rows that an unclosed quote has swallowed.
             # protection: recovery-at-the-next-line
-            self._again.extendleft(reversed(taken[1:]))
+            again.extendleft(reversed(taken[1:]))
+            problem = next((ours for words, ours in _PROBLEMS.items() if words in str(error)), str(error))
             # protection: a-bad-row-is-a-row
-            return _Record([], _problem(error), first.end)
+            yield _Record([], problem, first.end)
+            continue
         if any("\udc80" <= character <= "\udcff" for field in fields for character in field):
-            return _Record([], "the row is not UTF-8", taken[-1].end)
-        if any("\0" in field for field in fields):
-            return _Record([], "the row holds a NUL character", taken[-1].end)
-        return _Record(fields, None, taken[-1].end)
+            problem = "the row is not UTF-8"
+        elif any("\0" in field for field in fields):
+            problem = "the row holds a NUL character"
+        yield _Record(fields, problem, taken[-1].end)
 
 
-def _decoded(text: bytes) -> str:
-    return text.decode("utf-8", "surrogateescape") + "\n"
-
-
-def _problem(error: csv.Error) -> str:
-    return next((ours for words, ours in _PROBLEMS.items() if words in str(error)), str(error))
+def _texts(first: Line, next_line: Callable[[], Line | None], taken: list[Line]) -> Iterator[str]:
+    """The lines that a record may have, each put into `taken`. Raises csv.Error if they are too long for one."""
+    size = -1
+    line: Line | None = first
+    while line is not None:
+        taken.append(line)
+        size += len(line.text) + 1
+        # protection: longest-row
+        if size > LONGEST_ROW:
+            hint = "" if line is first else "; is a quote not closed?"
+            raise csv.Error(f"the row is longer than 64 KiB{hint}")
+        yield line.text.decode("utf-8", "surrogateescape") + "\n"
+        line = next_line()
 
 
 def _header(record: _Record) -> tuple[str, ...]:

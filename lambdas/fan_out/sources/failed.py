@@ -9,11 +9,11 @@ from fan_out.errors import AccountingError
 from fan_out.model.documents import decode, encode
 from fan_out.model.job_input import FailedSource
 from fan_out.model.plan import Plan
-from fan_out.sources.batch import Batch
+from fan_out.sources import Batch
 
 
 def batches(bucket: Bucket, plan: Plan, _: int, cursor: str | None, function: str) -> Iterator[Batch]:
-    """Tasks are looked up anew: a conflict with a later change is one reason to fail, and it would come back in every
+    """Tasks are looked up again: a conflict with a later change is one reason to fail, and it would come back in every
     retry with the version of that time."""
     assert isinstance(plan.source, FailedSource)
     store = JobStore(bucket, plan.source.job_id)

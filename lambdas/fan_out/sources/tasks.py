@@ -2,25 +2,24 @@
 
 from collections.abc import Iterator
 
+from fan_out import sources
 from fan_out.aws import task_service
 from fan_out.aws.storage import Bucket
 from fan_out.model.documents import encode
 from fan_out.model.plan import Plan
-from fan_out.sources import batch
-from fan_out.sources.batch import Batch
+from fan_out.sources import Batch
 
 
 def batches(_: Bucket, plan: Plan, segment: int, cursor: str | None, function: str) -> Iterator[Batch]:
     while True:
-        page = task_service.list_page(
+        found, cursor = task_service.list_page(
             function,
             match=plan.filter.to_json(),
             segment=segment,
             segments=plan.segments,
             cursor=cursor,
-            limit=batch.PAGE,
+            limit=sources.PAGE,
         )
-        yield Batch([encode(task) for task in page.tasks], page.cursor)
-        if page.cursor is None:
+        yield Batch([encode(task) for task in found], cursor)
+        if cursor is None:
             return
-        cursor = page.cursor

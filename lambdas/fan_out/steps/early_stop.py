@@ -12,7 +12,6 @@ tolerance pays nothing for this; one above it writes its number of failures down
 """
 
 import hashlib
-from typing import Any
 
 from fan_out.aws.storage import JobStore
 from fan_out.model.outcomes import exceeds
@@ -38,7 +37,9 @@ def counts_as_failed(store: JobStore, shard: Shard, failed: int, *, listed: int,
     if failed * shards >= listed or store.has(PROOF):
         return True
     store.put(f"{EXCESS}{shard.index:08d}-{failed}", {})
-    if not _adds_up(shard, shards):
+    # Chosen by their hash, as failures may come in any pattern.
+    hashed = int(hashlib.sha256(str(shard.index).encode()).hexdigest(), 16)
+    if hashed % -(-shards // SUMS):
         return False
     # protection: failures-are-added-up
     noted = sum(int(name.rpartition("-")[2]) for name in store.names(EXCESS))
@@ -47,15 +48,3 @@ def counts_as_failed(store: JobStore, shard: Shard, failed: int, *, listed: int,
         return False
     store.put(PROOF, {"failed": noted, "listed": listed})
     return True
-
-
-def failures(committed: dict[str, Any]) -> int:
-    """How many tasks of a partial failed or were quarantined."""
-    counts = committed["counts"]
-    return int(counts["failed"] + counts["quarantined"])
-
-
-def _adds_up(shard: Shard, shards: int) -> bool:
-    """Whether this shard is one of the about SUMS that add up; by its hash, as failures may come in any pattern."""
-    stride = -(-shards // SUMS)
-    return int(hashlib.sha256(str(shard.index).encode()).hexdigest(), 16) % stride == 0

@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from fan_out.aws.storage import JobStore
 from fan_out.model.documents import digest, encode
 from fan_out.model.kind import FAULTS, Failure, Job, Kind, failure_of, plain_json
-from fan_out.model.outcomes import Digest, failure
-from fan_out.model.shard import Progress, Shard
+from fan_out.model.outcomes import Counts, Digest, failure
+from fan_out.model.shard import Partial, Progress, Shard
 from fan_out.model.task import Row, Task
 from fan_out.steps.kind_runner import Attempt, copied
 
@@ -43,7 +43,7 @@ class Folding:
         try:
             for task, attempt, own in zip(tasks, attempts, copied(tasks), strict=True):
                 if type(attempt.answer) is Failure:
-                    self._fail(task, attempt.answer, attempt.number)
+                    self._fail(task, "failed", attempt.answer, attempt.number)
                 else:
                     self._succeed(own, attempt.answer)
             self._good, progress.value = plain_json(progress.value)
@@ -54,7 +54,7 @@ class Folding:
             # protection: a-failed-fold-is-rolled-back
             progress.value = json.loads(self._good)
             if len(tasks) == 1:
-                self._fail(tasks[0], failure_of(error), attempts[0].number)
+                self._fail(tasks[0], "failed", failure_of(error), attempts[0].number)
                 return
             for task, attempt in zip(tasks, attempts, strict=True):
                 self.add([task], [attempt])
@@ -62,8 +62,7 @@ class Folding:
     def quarantine(self, task: Task | Row, deaths: int) -> None:
         """Give the next task this outcome: it has killed so many workers alone."""
         message = f"The task ended its worker {deaths} times when it was worked on alone."
-        self._note(task, "quarantined", "QuarantinedError", message, deaths)
-        self.progress.counts.quarantined += 1
+        self._fail(task, "quarantined", Failure("QuarantinedError", message), deaths)
 
     def _succeed(self, task: Task | Row, result: Any) -> None:
         progress, kind = self.progress, self._kind
@@ -75,13 +74,10 @@ class Folding:
         progress.counts.succeeded += 1
         progress.next += 1
 
-    def _fail(self, task: Task | Row, answer: Failure, attempts: int) -> None:
-        self._note(task, "failed", answer.name, answer.message, attempts)
-        self.progress.counts.failed += 1
-
-    def _note(self, task: Task | Row, outcome: str, name: str, message: str, attempts: int) -> None:
-        entry = failure(task.to_json(), outcome, name, message, shard=self._shard.index, attempts=attempts)
+    def _fail(self, task: Task | Row, outcome: str, why: Failure, attempts: int) -> None:
+        entry = failure(task.to_json(), outcome, why.name, why.message, shard=self._shard.index, attempts=attempts)
         self.progress.failures.append(entry)
+        self.progress.counts += Counts(**{outcome: 1})
         self.progress.next += 1
 
 
@@ -97,7 +93,7 @@ def _line_text(key: Any, document: Any) -> str:
     return line
 
 
-def make_partial(store: JobStore, shard: Shard, progress: Progress) -> dict[str, Any]:
+def make_partial(store: JobStore, shard: Shard, progress: Progress) -> Partial:
     """The shard's partial; its lines and failures are written first, under names made of their content."""
 
     def written(suffix: str, lines: list[bytes]) -> str | None:
@@ -111,10 +107,10 @@ def make_partial(store: JobStore, shard: Shard, progress: Progress) -> dict[str,
     groups = Digest()
     for entry in progress.failures:
         groups.add(entry)
-    return {
-        "counts": asdict(progress.counts),
-        "value": progress.value,
-        "digest": groups.to_json(),
-        "lines": written("lines", sorted(line.encode() for line in progress.lines)),
-        "failures": written("failures", [encode(entry) for entry in progress.failures]),
-    }
+    return Partial(
+        counts=progress.counts,
+        value=progress.value,
+        digest=groups.to_json(),
+        lines=written("lines", sorted(line.encode() for line in progress.lines)),
+        failures=written("failures", [encode(entry) for entry in progress.failures]),
+    )

@@ -7,7 +7,7 @@ throttled request or a call that was never begun (429) is no death.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from fan_out.aws.storage import JobStore
 from fan_out.model import kind as kinds
 from fan_out.model.documents import encode_value
-from fan_out.model.kind import FAULTS, Job, Kind, reason_of
+from fan_out.model.kind import FAULTS, reason_of
 from fan_out.model.outcomes import Count
 from fan_out.model.plan import Plan
 from fan_out.model.shard import Node
@@ -36,22 +36,17 @@ class KindMerger:
     """Merges values with the kind's code, which may end its process `deadly` times at one step."""
 
     def __init__(self, store: JobStore, plan: Plan, deadly: int):
-        self._store = store
-        self._deadly = deadly
-        self._plan = plan
-        self._kind: Kind[Any, Any] | None = None
-        self._job: Job[Any] | None = None
-        self._marker = store.find(MARKER, Marker) or Marker()
+        self._store, self._plan, self._deadly = store, plan, deadly
         self._guard = ProcessGuard()
+        # The name of the kind's file, once the kind is loaded.
+        self.lines_file: str | None = None
+        self._marker = store.find(MARKER, Marker) or Marker()
         self._fault: str | None = None
+        # Deaths are counted by calls with the same bound: a reducer's are not the Finalizer's.
+        is_own = self._marker.step.startswith(f"{deadly} ")
         # protection: deaths-of-a-reducer
-        if self._marker.deaths >= deadly and self._is_own(self._marker):
+        if is_own and self._marker.deaths >= deadly:
             self._fault = f"its own code ended the reducer's process {self._marker.deaths} times."
-
-    @property
-    def lines_file(self) -> str | None:
-        """The name of the kind's file, once the kind is loaded."""
-        return self._kind.lines_file if self._kind is not None else None
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -70,62 +65,41 @@ class KindMerger:
             self._mark(before)
             raise
 
-    def _is_own(self, marker: Marker) -> bool:
-        """Whether the deaths are those of calls with the same bound: a reducer's are not the Finalizer's."""
-        return marker.step.startswith(f"{self._deadly} ")
-
     def _mark(self, marker: Marker) -> None:
         self._marker = marker
         self._store.put(MARKER, asdict(marker))
 
-    def merge(self, nodes: Iterable[Node]) -> tuple[Any, str | None]:
-        """The value of all nodes together, or None and the fault."""
-        nodes = list(nodes)
+    def merge(self, nodes: Sequence[Node], *, is_root: bool = False) -> tuple[Any, str | None]:
+        """The value of all nodes together, of the root the kind's small result; or None and the fault."""
         if (fault := next((node.fault for node in nodes if node.fault), self._fault)) is not None:
             return None, fault
-
-        def make(kind: Kind[Any, Any], job: Job[Any]) -> Any:
-            merged = kind.zero()
-            for node in nodes:
-                # Where no task succeeded nothing was folded: the value is zero.
-                if node.counts.succeeded:
-                    merged = kind.merge(merged, node.value, job)
-            # What cannot be stored is no value.
-            return json.loads(encode_value(merged))
-
-        return self._make(make)
-
-    def summarize(self, nodes: Iterable[Node]) -> tuple[dict[str, Any] | None, str | None]:
-        """The kind's small result of all nodes together, or None and the fault."""
-        value, fault = self.merge(nodes)
-        if fault is not None:
-            return None, fault
-
-        def make(kind: Kind[Any, Any], job: Job[Any]) -> dict[str, Any]:
-            summary = kind.summary(value, job)
-            if not isinstance(summary, dict):
-                raise TypeError(f"summary gave a {type(summary).__name__} instead of an object")
-            return dict(json.loads(encode_value(summary)))
-
-        return self._make(make)
-
-    def _make(self, make: Callable[[Kind[Any, Any], Job[Any]], Any]) -> tuple[Any, str | None]:
-        """What the kind's code makes, or None and the fault; a process that it has damaged ends."""
-        made: tuple[Any, str | None]
+        made = None
         # protection: a-fault-of-the-result
         try:
-            made = make(*self._load()), None
+            made = self._make(nodes, is_root)
         except FAULTS as error:
-            made = None, reason_of(error)
+            fault = reason_of(error)
+        # A process that the kind's code has damaged ends.
         # protection: a-damaged-reducer-ends
         self._guard.check()
-        return made
+        return made, fault
 
-    def _load(self) -> tuple[Kind[Any, Any], Job[Any]]:
-        if self._kind is None or self._job is None:
-            self._kind = kinds.find(self._plan.kind)
-            self._job = self._plan.job()
-        return self._kind, self._job
+    def _make(self, nodes: Sequence[Node], is_root: bool) -> Any:
+        kind, job = kinds.find(self._plan.kind), self._plan.job()
+        self.lines_file = kind.lines_file
+        made = kind.zero()
+        for node in nodes:
+            # Where no task succeeded nothing was folded: the value is zero.
+            if node.counts.succeeded:
+                made = kind.merge(made, node.value, job)
+        # What cannot be stored is no value.
+        made = json.loads(encode_value(made))
+        if not is_root:
+            return made
+        summary = kind.summary(made, job)
+        if not isinstance(summary, dict):
+            raise TypeError(f"summary gave a {type(summary).__name__} instead of an object")
+        return json.loads(encode_value(summary))
 
     def forget(self) -> None:
         """Take the marker back after a step whose outcome is committed later."""

@@ -4,7 +4,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from fan_out.errors import RetryableError
@@ -50,30 +50,25 @@ class Clock:
     jitter: Callable[[], float] = random.random
 
 
-@dataclass
 class RateLimiter:
     """Lets tasks start at most `per_second`, evenly. A new worker waits before its first task, too."""
 
-    per_second: float | None
-    clock: Clock
-    _next: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._next = self.clock.now() + (0.0 if self.per_second is None else 1 / self.per_second)
+    def __init__(self, per_second: float | None, clock: Clock):
+        self._clock = clock
+        self._interval = 0.0 if per_second is None else 1 / per_second
+        self._next = clock.now() + self._interval
 
     def seconds_until(self, tasks: int) -> float:
         """How long to wait before this many tasks may start together."""
-        if self.per_second is None:
-            return 0.0
-        return max(0.0, self._next + (tasks - 1) / self.per_second - self.clock.now())
+        return max(0.0, self._next + (tasks - 1) * self._interval - self._clock.now())
 
     def wait(self, tasks: int) -> None:
         """Wait until this many tasks may start together; the next may start a step later, however slow these are."""
-        if self.per_second is None:
+        if not self._interval:
             return
         # protection: a-rate-limit
-        self.clock.sleep(self.seconds_until(tasks))
-        self._next = max(self._next + (tasks - 1) / self.per_second, self.clock.now()) + 1 / self.per_second
+        self._clock.sleep(self.seconds_until(tasks))
+        self._next = max(self._next + (tasks - 1) * self._interval, self._clock.now()) + self._interval
 
 
 def task_rate(plan: Plan, workers: int) -> float | None:

@@ -6,16 +6,17 @@ leaves nothing that counts, and a step that is repeated finds its part and answe
 """
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, replace
 
-from fan_out import sources
 from fan_out.aws.storage import JobStore
 from fan_out.errors import AccountingError, RetryableError
 from fan_out.model.documents import digest, encode
 from fan_out.model.plan import Plan
 from fan_out.model.shard import Manifest, Part, Shard
+from fan_out.sources import csv, failed, tasks
 
+SOURCES = {"tasks": tasks.batches, "csv": csv.batches, "failedIn": failed.batches}
 # A worker reads its whole shard into memory, and a failed one is written out again: keep it small.
 SHARD_BYTES = 4 << 20
 
@@ -43,64 +44,56 @@ def list_step(
     name = part_name(segment, step)
     if (committed := store.find(name, Part)) is not None:
         return committed
-    cutter = _Cutter(store, f"shards/{segment:04d}-{step:06d}", plan.shard_size)
     skipped = 0
-    start, longest = now(), 0.0
-    count = 0
-    # protection: source-of-a-step
-    batches = sources.batches(store.bucket, plan, segment, cursor, list_function)
-    while True:
-        try:
-            batch = next(batches, None)
-        except RetryableError:
-            # What is listed so far is kept: repeated from its start, a long step would hardly ever get to its end.
-            # protection: listed-so-far-is-kept
-            if not count:
-                raise
-            break
-        if batch is None:
-            break
-        for line in batch.lines:
-            cutter.add(line)
-        skipped += batch.skipped
-        cursor = batch.cursor
-        count += 1
-        longest, start = max(longest, now() - start), now()
-        # protection: cursor-near-the-deadline
-        if cursor is not None and is_late(longest):
-            break
-    cutter.cut()
-    return store.put_once(name, asdict(Part(cutter.shards, skipped, cursor)), Part)
 
+    def lines() -> Iterator[bytes]:
+        nonlocal cursor, skipped
+        start, longest = now(), 0.0
+        is_first = True
+        # protection: source-of-a-step
+        batches = SOURCES[plan.source.type](store.bucket, plan, segment, cursor, list_function)
+        while True:
+            try:
+                batch = next(batches, None)
+            except RetryableError:
+                # What is listed so far is kept: repeated from its start, a long step would hardly ever get to its end.
+                # protection: listed-so-far-is-kept
+                if is_first:
+                    raise
+                return
+            if batch is None:
+                return
+            yield from batch.lines
+            skipped += batch.skipped
+            cursor = batch.cursor
+            is_first = False
+            longest, start = max(longest, now() - start), now()
+            # protection: cursor-near-the-deadline
+            if cursor is not None and is_late(longest):
+                return
 
-@dataclass
-class _Cutter:
-    """Cuts lines into shards of at most `size` tasks and SHARD_BYTES, in listing order, and writes them."""
-
-    store: JobStore
-    prefix: str
-    size: int
-    shards: list[Shard] = field(default_factory=list)
-    _lines: list[bytes] = field(default_factory=list)
-    _bytes: int = 0
-
-    def add(self, line: bytes) -> None:
-        if self._lines and (len(self._lines) == self.size or self._bytes + len(line) >= SHARD_BYTES):
-            self.cut()
-        self._lines.append(line)
-        self._bytes += len(line) + 1
-
-    def cut(self) -> None:
-        if not self._lines:
-            return
-        body = b"\n".join(self._lines) + b"\n"
-        index = len(self.shards)
+    shards = []
+    for index, body in enumerate(cut(lines(), plan.shard_size)):
         # The content is in the key: an attempt that listed something else cannot change a committed shard.
         # protection: content-in-the-key
-        key = self.store.key(f"{self.prefix}-{index:06d}-{digest(body)}.jsonl")
-        self.store.bucket.put(key, body)
-        self.shards.append(Shard(index, key, len(self._lines), len(body)))
-        self._lines, self._bytes = [], 0
+        key = store.key(f"shards/{segment:04d}-{step:06d}-{index:06d}-{digest(body)}.jsonl")
+        store.bucket.put(key, body)
+        shards.append(Shard(index, key, body.count(b"\n"), len(body)))
+    return store.put_once(name, asdict(Part(shards, skipped, cursor)), Part)
+
+
+def cut(lines: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """Cut lines into the bodies of shards of at most `size` tasks and SHARD_BYTES, in listing order."""
+    body, count = bytearray(), 0
+    for line in lines:
+        if count and (count == size or len(body) + len(line) >= SHARD_BYTES):
+            yield bytes(body)
+            body, count = bytearray(), 0
+        body += line
+        body += b"\n"
+        count += 1
+    if count:
+        yield bytes(body)
 
 
 def join_parts(store: JobStore, plan: Plan, steps: dict[int, int]) -> Manifest:
@@ -123,7 +116,7 @@ def join_parts(store: JobStore, plan: Plan, steps: dict[int, int]) -> Manifest:
             for number in range(steps[segment]):
                 # protection: parts-are-counted
                 part = store.require(part_name(segment, number), Part)
-                if part.is_last != (number == steps[segment] - 1):
+                if (part.cursor is None) != (number == steps[segment] - 1):
                     raise AccountingError(f"Step {number} of segment {segment} is not where the listing ended.")
                 skipped += part.skipped
                 for shard in part.shards:

@@ -1,8 +1,8 @@
 """The search for the tasks that kill their worker. Pure: positions in a shard, and a marker that the caller stores.
 
-A first call needs none of this. A call that comes after a crash or a time-out (a *death*) does what `Search.actions`
-says. Before each stretch of tasks it stores a marker; a marker that is still in flight when the next call reads it
-names the stretch in which the worker died: the *suspects*.
+A first call needs none of this. A call that comes after a crash or a time-out (a *death*) is run by a `Search`. Before
+each stretch of tasks it stores a marker; a marker that is still in flight when the next call reads it names the stretch
+in which the worker died: the *suspects*.
 
 - Without suspects a stretch is a sixteenth of the shard. Suspects are divided by sixteen again, down to single tasks.
 - What comes before a suspect is saved, so that the suspect's next worker starts with it: a process that leaks, or
@@ -15,10 +15,11 @@ So a task is quarantined only if it kills DEADLY workers alone. With L sizes of 
 shard ends within 3 + K * (L + DEADLY) + D * (L + 1) calls.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Protocol, Self
+
+from fan_out.errors import ShardStuckError
+from fan_out.model.shard import Shard
 
 # How many workers one task may kill alone before it is quarantined. With two, one worker in twenty that dies for
 # another reason would quarantine one in four hundred of the suspects.
@@ -50,7 +51,7 @@ class Marker:
     def has(self, position: int) -> bool:
         return self.start <= position < self.end
 
-    def after_failure(self) -> Marker:
+    def after_failure(self) -> Self:
         """The marker once the call that left it is known to have failed."""
         if self.is_clean:
             return replace(self, is_clean=False)
@@ -60,52 +61,30 @@ class Marker:
         is_alone = self.end - self.start == 1
         return replace(self, in_flight=False, stalls=0, deaths=self.deaths + is_alone)
 
-    def before_stretch(self, start: int, end: int) -> Marker:
+    def before_stretch(self, start: int, end: int) -> "Marker":
         """The marker to store before a worker starts on [start, end)."""
         # protection: deaths-are-of-one-stretch
         deaths = self.deaths if (start, end) == (self.start, self.end) else 0
         return Marker(start, end, in_flight=True, deaths=deaths)
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """Store this marker."""
+class Call(Protocol):
+    """What a call of the worker does for the search."""
 
-    marker: Marker
+    def mark(self, marker: Marker) -> None:
+        """Store the marker."""
 
+    def read(self) -> None:
+        """Read the shard's tasks."""
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """Work on all tasks before `end`. If time runs out: save, store `Search.interrupted()` and end the call."""
+    def work(self, end: int) -> bool:
+        """Work on all tasks before `end`; False if time runs out."""
 
-    end: int
+    def save(self) -> None:
+        """Write the checkpoint."""
 
-
-@dataclass(frozen=True, slots=True)
-class Save:
-    """Write the checkpoint."""
-
-
-@dataclass(frozen=True, slots=True)
-class Quarantine:
-    """Quarantine the next task: it has killed this many workers alone."""
-
-    deaths: int
-
-
-@dataclass(frozen=True, slots=True)
-class GiveUp:
-    """Fail the shard; `reason` goes on "Shard N"."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    """Read the shard's tasks."""
-
-
-Action = Read | Mark | Work | Save | Quarantine | GiveUp
+    def quarantine(self, deaths: int) -> None:
+        """Quarantine the next task: it has killed this many workers alone."""
 
 
 class Search:
@@ -116,56 +95,61 @@ class Search:
         self._is_after_death = is_failure and not found.is_clean
         self._marker = found.after_failure() if is_failure else found
 
-    def actions(self, position: int, count: int, quarantined: int) -> Iterator[Action]:
-        """What to do with the tasks from `position` on, of `count`; the call ends behind the last action.
+    def run(self, call: Call, shard: Shard, position: int, quarantined: int) -> None:
+        """Work on the shard's tasks from `position` on, until they are done or the call should end.
 
-        `quarantined` is how many tasks of the shard are quarantined already.
+        `quarantined` is how many tasks of the shard are quarantined already. Raises ShardStuckError.
         """
+        count = shard.count
         if self._marker.stalls > STALLS:
-            yield GiveUp(f"lost {self._marker.stalls} workers in a row outside of any task.")
+            raise ShardStuckError(
+                f"Shard {shard.index} lost {self._marker.stalls} workers in a row outside of any task."
+            )
         if self._is_failure:
-            yield Mark(self._marker)
-        yield Read()
+            call.mark(self._marker)
+        call.read()
         while position < count:
             suspects = self._marker
             if suspects.deaths >= DEADLY and suspects.has(position):
-                yield Quarantine(suspects.deaths)
-                yield Save()
+                call.quarantine(suspects.deaths)
+                call.save()
                 # protection: few-tasks-of-a-shard-are-quarantined
                 if quarantined >= QUARANTINES:
-                    yield GiveUp(f"has more than {QUARANTINES} tasks that ended their workers.")
+                    raise ShardStuckError(
+                        f"Shard {shard.index} has more than {QUARANTINES} tasks that ended their workers."
+                    )
                 # Ending the call here restarts the state machine's count of retries.
-                yield from self._clear()
+                self._clear(call)
                 return
             end = self._end_of_stretch(position, count)
             if position >= suspects.start:
                 # protection: markers-after-a-death
-                yield Mark(suspects.before_stretch(position, end))
-            yield Work(end)
+                call.mark(suspects.before_stretch(position, end))
+            if not call.work(end):
+                call.save()
+                # It got somewhere, so the stalls in a row end.
+                call.mark(replace(suspects, in_flight=False, stalls=0))
+                return
             position = end
             # protection: a-suspect-is-worked-on-first
             if end == suspects.start:
-                yield Save()
+                call.save()
             if not suspects.has(end):
                 # The suspects are cleared, and what stalled is overcome.
-                yield Save()
+                call.save()
                 # protection: retries-start-anew
                 if self._is_after_death and end < count:
-                    yield from self._clear()
+                    self._clear(call)
                     return
                 self._marker = Marker()
-
-    def interrupted(self) -> Marker:
-        """The marker of a call that runs out of time: it got somewhere, so the stalls in a row end."""
-        return replace(self._marker, in_flight=False, stalls=0)
 
     def failed_cleanly(self) -> Marker:
         """The marker of a call that ends by an exception of the worker's own."""
         return replace(self._marker, in_flight=False, is_clean=True)
 
-    def _clear(self) -> Iterator[Action]:
+    def _clear(self, call: Call) -> None:
         self._marker = Marker()
-        yield Mark(self._marker)
+        call.mark(self._marker)
 
     def _end_of_stretch(self, position: int, count: int) -> int:
         suspects = self._marker

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from fan_out.aws.storage import FAILURES, JobStore
 from fan_out.errors import AccountingError
-from fan_out.model.documents import decode, digest, encode, to_shape
+from fan_out.model.documents import decode, digest, encode
 from fan_out.model.outcomes import Digest, Group, failure
 from fan_out.model.plan import Plan
 from fan_out.model.shard import Manifest, Node, Partial, Progress, Shard
@@ -38,7 +38,7 @@ ROOT = "reduce/root.json"
 # here too, and so does a call that a duplicate finds at work. The state machine retries a reducer more often.
 DEADLY = 5
 
-
+T = TypeVar("T")
 F = TypeVar("F", Partial, Progress)
 
 
@@ -82,7 +82,7 @@ class Reduction:
             width = self.width(level)
             while number < width:
                 begun = time.monotonic()
-                offset = self._leaf(number, offset) if level == 0 else self._inner(level, number)
+                offset = self._node(level, number, offset)
                 number += 1
                 longest = max(longest, time.monotonic() - begun)
                 # protection: reducer-cursor
@@ -96,25 +96,29 @@ class Reduction:
     def _name(self, level: int, number: int) -> str:
         return f"reduce/{level}-{number:07d}.json"
 
-    def _leaf(self, number: int, offset: int) -> int:
-        """Commit the node over the next shards of the manifest; the offset behind them."""
-        lines = self._store.bucket.lines(self._store.key("manifest.jsonl"), offset, step=MANIFEST_BLOCK)
-        entries = list(islice(lines, FAN_IN))
+    def _node(self, level: int, number: int, offset: int) -> int:
+        """Commit a node unless it is there; on level 0 the offset behind its shards in the manifest."""
+        first = number * FAN_IN
+        children = range(first, min(first + FAN_IN, self.width(level - 1)))
+        shards: list[Shard] = []
+        if level == 0:
+            shards, offset = self._shards(children, offset)
+        if self._store.find(self._name(level, number), Node) is None:
+            nodes = _read_all(self._shard, shards) if level == 0 else self._nodes(level - 1, children)
+            self._commit(level, number, nodes)
+        return offset
+
+    def _shards(self, numbers: range, offset: int) -> tuple[list[Shard], int]:
+        """The shards of these numbers, whose lines of the manifest begin at the offset, and the offset behind them."""
+        key = self._store.key("manifest.jsonl")
+        entries = list(islice(self._store.bucket.lines(key, offset, step=MANIFEST_BLOCK), FAN_IN))
         try:
             shards: list[Shard] = [decode(line.text, Shard) for line in entries]
         except ValueError as error:
-            raise AccountingError(f"The object {self._store.key('manifest.jsonl')} cannot be read: {error}.") from error
-        expected = min(FAN_IN, self._manifest.shards - number * FAN_IN)
-        if [shard.index for shard in shards] != list(range(number * FAN_IN, number * FAN_IN + expected)):
-            raise AccountingError(f"The manifest's lines from {number * FAN_IN} on are not the job's shards.")
-        if not self._has(0, number):
-            with ThreadPoolExecutor(READERS) as pool:
-                nodes = list(pool.map(self._shard, shards))
-            self._commit(0, number, nodes)
-        return entries[-1].end
-
-    def _has(self, level: int, number: int) -> bool:
-        return self._store.find(self._name(level, number), Node) is not None
+            raise AccountingError(f"The object {key} cannot be read: {error}.") from error
+        if [shard.index for shard in shards] != list(numbers):
+            raise AccountingError(f"The manifest's lines from {numbers.start} on are not the job's shards.")
+        return shards, entries[-1].end
 
     def _shard(self, shard: Shard) -> Node:
         """One shard's partial as a node; a shard without one counts as far as its checkpoint tells."""
@@ -133,9 +137,12 @@ class Reduction:
             progress.failures.append(
                 failure(task.to_json(), "unprocessed", "UnprocessedError", message, shard=shard.index, attempts=0)
             )
-        made = to_shape(make_partial(self._store, shard, progress), Partial)
+        made = make_partial(self._store, shard, progress)
         if tasks is None and left:
-            made.digest.append(_unnamed_group(left))
+            message = "The shard is lost, and with it the names of its tasks."
+            made.digest.append(
+                Group(outcome="unprocessed", error=AccountingError.__name__, message=message, count=left, samples=[])
+            )
         return Node(**vars(made), failed=1, problems=problems)
 
     def _read(self, problems: list[str], shard: Shard, read: Callable[..., Any], *arguments: Any) -> Any:
@@ -157,19 +164,8 @@ class Reduction:
             )
         return found
 
-    def _inner(self, level: int, number: int) -> int:
-        if not self._has(level, number):
-            first = number * FAN_IN
-            children = range(first, min(first + FAN_IN, self.width(level - 1)))
-            self._commit(level, number, self._nodes(level - 1, children))
-        return 0
-
     def _nodes(self, level: int, numbers: Iterable[int]) -> list[Node]:
-        def node(number: int) -> Node:
-            return self._store.require(self._name(level, number), Node)
-
-        with ThreadPoolExecutor(READERS) as pool:
-            return list(pool.map(node, numbers))
+        return _read_all(lambda number: self._store.require(self._name(level, number), Node), numbers)
 
     def _commit(self, level: int, number: int, children: list[Node]) -> None:
         node = _add_up(children)
@@ -192,8 +188,7 @@ class Reduction:
         # protection: lines-are-streamed
         streams = [self._texts(child, child.lines) for child in children if child.lines is not None]
         # A merge asks its streams for their first line one after another: have those read by then.
-        with ThreadPoolExecutor(READERS) as pool:
-            firsts = list(pool.map(lambda stream: next(stream, None), streams))
+        firsts = _read_all(lambda stream: next(stream, None), streams)
         started = zip(firsts, streams, strict=True)
         return heapq.merge(*(chain([first], stream) for first, stream in started if first is not None))
 
@@ -209,9 +204,14 @@ class Reduction:
         """Fold the last level and write the job's files. The same nodes give the same bytes, however often."""
         children = self._nodes(level, range(width))
         root = _add_up(children)
-        self._check(root)
+        # Every listed task has one outcome, and every shard is in the tally.
+        if (root.counts.total, root.done + root.failed) != (self._manifest.listed, self._manifest.shards):
+            raise AccountingError(
+                f"{self._manifest.listed} tasks in {self._manifest.shards} shards were listed, but the tally has "
+                f"{root.counts.total} tasks in {root.done + root.failed} shards."
+            )
         with self._merger.step("root"):
-            root.summary, root.fault = self._merger.summarize(children)
+            root.summary, root.fault = self._merger.merge(children, is_root=True)
         self._merger.forget()
         if self._merger.lines_file is not None:
             root.lines = self._merger.lines_file
@@ -227,16 +227,11 @@ class Reduction:
             self._store.put("result.json", root.summary)
         return self._store.put_once(ROOT, asdict(root), Node)
 
-    def _check(self, root: Node) -> None:
-        """Every listed task has one outcome and every shard is in the tally. Raises AccountingError."""
-        if root.counts.total != self._manifest.listed:
-            raise AccountingError(
-                f"{self._manifest.listed} tasks were listed, but {root.counts.total} have an outcome."
-            )
-        if root.done + root.failed != self._manifest.shards:
-            raise AccountingError(
-                f"{self._manifest.shards} shards were planned, but {root.done + root.failed} are in the tally."
-            )
+
+def _read_all(read: Callable[[Any], T], items: Iterable[Any]) -> list[T]:
+    """What is read for each item, READERS at the same time."""
+    with ThreadPoolExecutor(READERS) as pool:
+        return list(pool.map(read, items))
 
 
 def _add_up(children: list[Node]) -> Node:
@@ -249,14 +244,3 @@ def _add_up(children: list[Node]) -> Node:
         node.problems = (node.problems + child.problems)[:PROBLEMS]
     node.digest = Digest(group for child in children for group in child.digest).to_json()
     return node
-
-
-def _unnamed_group(count: int) -> Group:
-    """The group of the digest for the tasks of a lost shard."""
-    return {
-        "outcome": "unprocessed",
-        "error": AccountingError.__name__,
-        "message": "The shard is lost, and with it the names of its tasks.",
-        "count": count,
-        "samples": [],
-    }

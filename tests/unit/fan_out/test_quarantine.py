@@ -9,20 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fan_out.steps.quarantine import (
-    DEADLY,
-    QUARANTINES,
-    STALLS,
-    STRETCHES,
-    GiveUp,
-    Mark,
-    Marker,
-    Quarantine,
-    Read,
-    Save,
-    Search,
-    Work,
-)
+from fan_out.errors import ShardStuckError
+from fan_out.model.shard import Shard
+from fan_out.steps.quarantine import DEADLY, QUARANTINES, STALLS, STRETCHES, Marker, Search
 
 # How often the state machine repeats a call that dies or fails: `MaxAttempts` of the Worker's last retrier.
 RETRIES = 12
@@ -45,10 +34,6 @@ class DiedError(Exception):
 
 class FailedError(Exception):
     """The worker raised an exception of its own."""
-
-
-class GivenUpError(Exception):
-    """The shard was given up."""
 
 
 @dataclass
@@ -92,42 +77,46 @@ class World:
         self._steps = 0
         self.outcomes = list(self.saved)
         if not attempt and (not is_resumed or self.marker is None):
-            return self.work(self.count) or self.save()
-        search = Search(self.marker or Marker(), is_failure=attempt > 0)
-        try:
-            return self.search(search)
-        except FailedError:
-            self.marker = search.failed_cleanly()
-            raise
-
-    def search(self, search: Search) -> bool:
-        quarantined = self.outcomes.count("quarantined")
-        for action in search.actions(len(self.outcomes), self.count, quarantined):
-            self.step()
-            match action:
-                case Mark(marker):
-                    self.marker = marker
-                case Save():
-                    self.save()
-                case Quarantine():
-                    self.outcomes.append("quarantined")
-                case GiveUp():
-                    raise GivenUpError
-                case Work(end):
-                    if not self.work(end):
-                        self.save()
-                        self.marker = search.interrupted()
-                        return False
-                case Read():
-                    pass
-            self.step()
+            if not self._work(self.count):
+                self._save()
+        else:
+            search = Search(self.marker or Marker(), is_failure=attempt > 0)
+            try:
+                search.run(self, Shard(0, "", self.count, 0), len(self.outcomes), self.outcomes.count("quarantined"))
+            except FailedError:
+                self.marker = search.failed_cleanly()
+                raise
         return len(self.outcomes) == self.count
 
-    def save(self) -> bool:
-        self.saved = tuple(self.outcomes)
-        return False
+    def mark(self, marker: Marker) -> None:
+        self.step()
+        self.marker = marker
+        self.step()
+
+    def read(self) -> None:
+        self.step()
+        self.step()
 
     def work(self, end: int) -> bool:
+        self.step()
+        done = self._work(end)
+        self.step()
+        return done
+
+    def save(self) -> None:
+        self.step()
+        self._save()
+        self.step()
+
+    def quarantine(self, deaths: int) -> None:
+        self.step()
+        self.outcomes.append("quarantined")
+        self.step()
+
+    def _save(self) -> None:
+        self.saved = tuple(self.outcomes)
+
+    def _work(self, end: int) -> bool:
         while (position := len(self.outcomes)) < end:
             if self.step():
                 return False
@@ -135,7 +124,7 @@ class World:
                 raise DiedError
             self.outcomes.append("succeeded")
             if self.save_every is not None and len(self.outcomes) % self.save_every == 0:
-                self.save()
+                self._save()
         return True
 
     def step(self) -> bool:
@@ -195,7 +184,7 @@ def test_a_killer_costs_as_many_workers_as_the_guide_says(count: int, deaths: in
 
 def test_a_shard_of_killers_is_given_up() -> None:
     world = World(100, frozenset(range(0, 100, 2)))
-    with pytest.raises(GivenUpError):
+    with pytest.raises(ShardStuckError):
         world.run()
     assert world.saved.count("quarantined") == QUARANTINES + 1
     assert world.calls <= most_calls(100, QUARANTINES + 1, 0)
@@ -203,7 +192,7 @@ def test_a_shard_of_killers_is_given_up() -> None:
 
 def test_a_shard_that_only_stalls_is_given_up() -> None:
     world = World(100, troubles=dict.fromkeys(range(100), ("die", 1)))
-    with pytest.raises(GivenUpError):
+    with pytest.raises(ShardStuckError):
         world.run()
     assert world.calls == STALLS + 1
 

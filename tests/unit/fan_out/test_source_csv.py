@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from fan_out.aws.storage import Line
 from fan_out.errors import InvalidJobError
-from fan_out.sources.csv import COLUMNS, LONGEST_ROW, Position, Read, read
+from fan_out.model.task import Row
+from fan_out.sources.csv import COLUMNS, LONGEST_ROW, Position, read
 
 HEADER = b"title,detail,dueAt,isComplete\n"
 
@@ -27,14 +28,14 @@ def lines(body: bytes, start: int = 0) -> Iterator[Line]:
             yield Line(text, end)
 
 
-def read_all(body: bytes, position: Position | None = None) -> list[Read]:
+def read_all(body: bytes, position: Position | None = None) -> list[tuple[Row, Position]]:
     position = position or Position()
     return list(read(lines(body, position.offset), position))
 
 
 def rows(body: bytes) -> list[dict[str, str] | str]:
     """Each row's fields, or its problem."""
-    return [each.row.problem or each.row.fields for each in read_all(body)]
+    return [row.problem or row.fields for row, _ in read_all(body)]
 
 
 # What a CSV writer keeps apart. Python's leaves a lone carriage return unquoted, so it has a test of its own.
@@ -65,11 +66,11 @@ def test_any_written_table_reads_back_from_any_row(
     expected = [
         {column: value for column, value in zip(order, row, strict=True) if value or column == "title"} for row in table
     ]
-    assert [each.row.problem for each in found] == [None] * len(table)
-    assert [each.row.fields for each in found] == expected
-    assert [each.row.number for each in found] == list(range(2, len(table) + 2))
-    for index, each in enumerate(found):
-        assert read_all(body, each.after) == found[index + 1 :]
+    assert [row.problem for row, _ in found] == [None] * len(table)
+    assert [row.fields for row, _ in found] == expected
+    assert [row.number for row, _ in found] == list(range(2, len(table) + 2))
+    for index, (_, after) in enumerate(found):
+        assert read_all(body, after) == found[index + 1 :]
 
 
 GOOD = st.tuples(texts.filter(lambda text: '"' not in text and "\n" not in text and "\r" not in text)).map(
@@ -92,22 +93,22 @@ BAD = st.sampled_from(
 def test_bad_rows_never_take_their_neighbours_along(parts: list[tuple[bool, bytes, bytes]]) -> None:
     body = HEADER + b"".join(good if is_good else bad for is_good, good, bad in parts)
     found = read_all(body)
-    assert [each.row.problem is None for each in found] == [is_good for is_good, _, _ in parts]
-    assert [each.row.fields["title"] for each in found if each.row.problem is None] == [
+    assert [row.problem is None for row, _ in found] == [is_good for is_good, _, _ in parts]
+    assert [row.fields["title"] for row, _ in found if row.problem is None] == [
         good.decode().removesuffix('",ok\n')[1:] for is_good, good, _ in parts if is_good
     ]
-    for index, each in enumerate(found):
-        assert read_all(body, each.after) == found[index + 1 :]
+    for index, (_, after) in enumerate(found):
+        assert read_all(body, after) == found[index + 1 :]
 
 
 @given(st.binary(max_size=300))
 def test_any_bytes_become_rows_or_problems_from_any_row(tail: bytes) -> None:
     body = HEADER + tail
     found = read_all(body)
-    assert [each.row.number for each in found] == list(range(2, len(found) + 2))
-    for index, each in enumerate(found):
-        assert bool(each.row.problem) != bool(each.row.fields)
-        assert read_all(body, each.after) == found[index + 1 :]
+    assert [row.number for row, _ in found] == list(range(2, len(found) + 2))
+    for index, (row, after) in enumerate(found):
+        assert bool(row.problem) != bool(row.fields)
+        assert read_all(body, after) == found[index + 1 :]
 
 
 def test_an_unclosed_quote_does_not_swallow_the_rows_behind_it() -> None:
@@ -118,9 +119,9 @@ def test_an_unclosed_quote_does_not_swallow_the_rows_behind_it() -> None:
         {"title": "four"},
     ]
     found = read_all(HEADER + b'one\n"two\nthree\nfour\n')
-    for number, each in enumerate(found):
+    for number, (_, after) in enumerate(found):
         # Whoever goes on behind a row finds the ones that its quote had swallowed.
-        assert read_all(HEADER + b'one\n"two\nthree\nfour\n', each.after) == found[number + 1 :]
+        assert read_all(HEADER + b'one\n"two\nthree\nfour\n', after) == found[number + 1 :]
 
 
 def test_an_unclosed_quote_far_from_the_end_costs_one_row() -> None:
@@ -178,7 +179,7 @@ def test_an_empty_title_is_kept_for_the_task_service_to_refuse() -> None:
 
 def test_empty_lines_are_no_rows_and_have_no_number() -> None:
     found = read_all(b"\n\r\ntitle\n\nA\n\r\n\nB\n\n")
-    assert [(each.row.number, each.row.fields) for each in found] == [
+    assert [(row.number, row.fields) for row, _ in found] == [
         (2, {"title": "A"}),
         (3, {"title": "B"}),
     ]

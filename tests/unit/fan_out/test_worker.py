@@ -17,7 +17,7 @@ from fan_out.model.shard import Shard
 from fan_out.steps import kind_runner, shard_runner
 from fan_out.steps.kind_runner import ATTEMPTS, RETRY_BUDGET, Clock, RateLimiter, task_rate
 from fan_out.steps.quarantine import DEADLY, QUARANTINES, STALLS
-from fan_out.steps.shard_runner import ShardRunner, run_shard
+from fan_out.steps.shard_runner import ShardRunner
 from tests.support.context import Context
 from tests.support.factories import plan, put_manifest, put_plan, put_shard, task
 from tests.support.machine import STARTED_AT, Call, KilledError, Machine, names, put_tasks
@@ -283,7 +283,7 @@ def test_a_throttled_task_is_tried_again_with_growing_pauses(store: JobStore, sh
     answers = iter([THROTTLED, THROTTLED, THROTTLED, 1])
     trial.on["task-00000"] = lambda: next(answers)
     clock = FakeClock()
-    run_shard(work_on(store, shard, clock), attempt=0, is_resumed=False)
+    work_on(store, shard, clock).run(attempt=0, is_resumed=False)
     assert clock.sleeps == [0.4, 0.8, 1.6]
     assert committed(store, shard)["counts"]["succeeded"] == 40
 
@@ -291,7 +291,7 @@ def test_a_throttled_task_is_tried_again_with_growing_pauses(store: JobStore, sh
 def test_only_the_throttled_tasks_of_a_call_are_tried_again(store: JobStore, shard: Shard, trial: Any) -> None:
     answers = iter([THROTTLED, 1])
     trial.on["task-00004"] = lambda: next(answers)
-    run_shard(work_on(store, shard, FakeClock()), attempt=0, is_resumed=False)
+    work_on(store, shard, FakeClock()).run(attempt=0, is_resumed=False)
     assert trial.calls[1] == ["task-00004"]
 
 
@@ -300,7 +300,7 @@ def test_pauses_are_jittered_and_bounded(store: JobStore, shard: Shard, trial: A
     full, half, none = FakeClock(1.0), FakeClock(0.5), FakeClock(0.0)
     for number, clock in enumerate((full, half, none)):
         shard_of_own = put_shard(store, number + 1, [task(0)])
-        run_shard(work_on(store, shard_of_own, clock), attempt=0, is_resumed=False)
+        work_on(store, shard_of_own, clock).run(attempt=0, is_resumed=False)
     assert len(full.sleeps) == ATTEMPTS - 1
     assert max(full.sleeps) <= kind_runner.LONGEST_PAUSE
     assert half.sleeps == [pause / 2 for pause in full.sleeps]
@@ -309,7 +309,7 @@ def test_pauses_are_jittered_and_bounded(store: JobStore, shard: Shard, trial: A
 
 def test_a_task_that_stays_throttled_fails_after_its_attempts(store: JobStore, shard: Shard, trial: Any) -> None:
     trial.on["task-00000"] = THROTTLED
-    run_shard(work_on(store, shard, FakeClock()), attempt=0, is_resumed=False)
+    work_on(store, shard, FakeClock()).run(attempt=0, is_resumed=False)
     (failure,) = failures(store, shard)
     assert (failure["error"]["name"], failure["attempts"]) == ("ThrottledError", ATTEMPTS)
 
@@ -318,7 +318,7 @@ def test_the_retries_of_one_call_are_bounded(store: JobStore, trial: Any) -> Non
     put_plan(store, kind="trial")
     many = put_shard(store, 0, [task(number) for number in range(400)])
     trial.on.update({f"task-{number:05d}": THROTTLED for number in range(400)})
-    run_shard(work_on(store, many, FakeClock()), attempt=0, is_resumed=False)
+    work_on(store, many, FakeClock()).run(attempt=0, is_resumed=False)
     assert len(trial.calls) <= 40 + RETRY_BUDGET
     assert committed(store, many)["counts"]["failed"] == 400
 
@@ -333,7 +333,7 @@ def test_a_throttled_call_is_tried_again_as_a_whole(store: JobStore, shard: Shar
         return answer
 
     trial.on["task-00000"] = answer
-    run_shard(work_on(store, shard, FakeClock()), attempt=0, is_resumed=False)
+    work_on(store, shard, FakeClock()).run(attempt=0, is_resumed=False)
     assert committed(store, shard)["counts"]["succeeded"] == 40
     assert trial.calls[0] == trial.calls[1]
 
@@ -351,10 +351,10 @@ def test_a_late_call_leaves_a_throttled_task_to_the_next(store: JobStore, shard:
         is_late=lambda seconds: seconds > 0,
         clock=clock.clock,
     )
-    assert run_shard(late, attempt=0, is_resumed=False) is None
+    assert late.run(attempt=0, is_resumed=False) is None
     assert clock.sleeps == []
     del trial.on[last]
-    assert run_shard(work_on(store, shard, clock), attempt=0, is_resumed=True) is not None
+    assert work_on(store, shard, clock).run(attempt=0, is_resumed=True) is not None
     assert committed(store, shard)["counts"]["succeeded"] == 40
 
 
@@ -378,7 +378,7 @@ def test_a_task_is_not_started_without_time_for_the_longest(
             is_late=clock.ends(900),
             clock=clock.clock,
         )
-        done = run_shard(work, attempt=0, is_resumed=calls > 1)
+        done = work.run(attempt=0, is_resumed=calls > 1)
         assert clock.time - began < 900
         if done is not None:
             break
@@ -441,7 +441,7 @@ def test_the_workers_shares_add_up_to_the_ceiling(rate: float, bound: int, shard
 
 def test_a_shard_takes_as_long_as_its_rate_limit_says(store: JobStore, shard: Shard, trial: Any) -> None:
     clock = FakeClock()
-    run_shard(work_on(store, shard, clock, tasksPerSecond=2), attempt=0, is_resumed=False)
+    work_on(store, shard, clock, tasksPerSecond=2).run(attempt=0, is_resumed=False)
     assert clock.time == pytest.approx(20.0)
 
 
@@ -449,12 +449,12 @@ def test_retries_of_throttled_tasks_count_towards_the_ceiling(store: JobStore, s
     answers = iter([THROTTLED] * 5)
     trial.on["task-00000"] = lambda: next(answers, 1)
     clock = FakeClock(jitter=0.0)
-    run_shard(work_on(store, shard, clock, tasksPerSecond=2), attempt=0, is_resumed=False)
+    work_on(store, shard, clock, tasksPerSecond=2).run(attempt=0, is_resumed=False)
     assert clock.time == pytest.approx(45 / 2)
 
 
 def test_under_a_low_rate_limit_tasks_start_one_by_one(store: JobStore, shard: Shard, trial: Any) -> None:
-    run_shard(work_on(store, shard, FakeClock(), tasksPerSecond=0.2), attempt=0, is_resumed=False)
+    work_on(store, shard, FakeClock(), tasksPerSecond=0.2).run(attempt=0, is_resumed=False)
     assert {len(call) for call in trial.calls} == {1}
 
 
@@ -517,7 +517,7 @@ def test_a_long_call_saves_a_checkpoint_now_and_then(store: JobStore, shard: Sha
     trial.on.update({f"task-{number:05d}": slow for number in (0, 10, 20)})
     trial.on["task-00030"] = kill
     with pytest.raises(KilledError):
-        run_shard(work_on(store, shard, clock), attempt=0, is_resumed=False)
+        work_on(store, shard, clock).run(attempt=0, is_resumed=False)
     assert store.require(shard.checkpoint)["next"] == 20
 
 
@@ -564,13 +564,13 @@ def test_a_worker_of_a_stopped_job_ends_at_its_checkpoint(
         trial.on[f"task-{number:05d}"] = lambda: clock.spend(40)
     store.put("record.json", {"status": "STOPPED"})
     with pytest.raises(JobEndedError):
-        run_shard(work_on(store, shard, clock), attempt=0, is_resumed=False)
+        work_on(store, shard, clock).run(attempt=0, is_resumed=False)
     assert len(trial.calls) == 2
 
 
 def test_a_failure_of_any_type_fails_its_task_alone(store: JobStore, shard: Shard, trial: Any) -> None:
     trial.on["task-00000"] = lambda: Failure("Bad\ud800", 404)  # type: ignore[arg-type]
-    run_shard(work_on(store, shard, FakeClock()), attempt=0, is_resumed=False)
+    work_on(store, shard, FakeClock()).run(attempt=0, is_resumed=False)
     assert committed(store, shard)["counts"]["succeeded"] == 39
     assert failures(store, shard)[0]["error"] == {"name": "Bad?", "message": "404"}
 
@@ -766,7 +766,7 @@ def test_what_a_task_raises_is_no_death(
 def test_a_task_that_is_refused_among_others_fails_alone(store: JobStore, shard: Shard, trial: Any) -> None:
     """A kind that cannot say whose fault it was is asked for them one by one in the end."""
     trial.on["task-00004"] = ThrottledError("slow down")
-    run_shard(work_on(store, shard, FakeClock()), attempt=0, is_resumed=False)
+    work_on(store, shard, FakeClock()).run(attempt=0, is_resumed=False)
     assert [(line["task"]["id"], line["attempts"]) for line in failures(store, shard)] == [("task-00004", ATTEMPTS)]
     assert sum("task-00004" in call for call in trial.calls) == ATTEMPTS
 
@@ -782,7 +782,7 @@ def test_what_succeeds_in_between_gives_back_of_the_retry_budget(
     for number in range(0, count, 12):
         answers = iter([THROTTLED])
         trial.on[f"task-{number:05d}"] = lambda answers=answers: next(answers, 1)
-    run_shard(work_on(store, shard, FakeClock()), attempt=0, is_resumed=False)
+    work_on(store, shard, FakeClock()).run(attempt=0, is_resumed=False)
     assert count / 12 > RETRY_BUDGET
     assert committed(store, shard)["counts"]["succeeded"] == count
 
@@ -811,7 +811,7 @@ def test_throttling_across_calls_fails_the_task_only(store: JobStore, trial: Any
             is_late=clock.ends(900),
             clock=clock.clock,
         )
-        done = run_shard(runner, attempt=0, is_resumed=calls > 1)
+        done = runner.run(attempt=0, is_resumed=calls > 1)
         assert clock.time - began < 900
     assert [(line["outcome"], line["attempts"]) for line in failures(store, shard)] == [("failed", ATTEMPTS)]
     assert (calls, len(trial.calls)) == (2, ATTEMPTS)
@@ -820,7 +820,7 @@ def test_throttling_across_calls_fails_the_task_only(store: JobStore, trial: Any
 def test_tasks_that_are_asked_one_by_one_keep_to_the_ceiling_too(store: JobStore, shard: Shard, trial: Any) -> None:
     trial.on["task-00007"] = ValueError("no")
     clock = FakeClock()
-    run_shard(work_on(store, shard, clock, tasksPerSecond=10), attempt=0, is_resumed=False)
+    work_on(store, shard, clock, tasksPerSecond=10).run(attempt=0, is_resumed=False)
     # The ten tasks that were asked together are asked again.
     assert clock.time == pytest.approx(50 / 10)
 
@@ -897,7 +897,7 @@ def test_a_stop_is_noticed_during_a_search_too(
         trial.on[f"task-{number:05d}"] = lambda: clock.spend(10)
     store.put("record.json", {"status": "STOPPED"})
     # After a death, it saves behind each stretch of two tasks.
-    assert run_shard(work_on(store, shard, clock), attempt=1, is_resumed=False) is None
+    assert work_on(store, shard, clock).run(attempt=1, is_resumed=False) is None
     with pytest.raises(JobEndedError):
-        run_shard(work_on(store, shard, clock), attempt=0, is_resumed=True)
+        work_on(store, shard, clock).run(attempt=0, is_resumed=True)
     assert clock.time <= 100

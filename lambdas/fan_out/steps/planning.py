@@ -1,15 +1,35 @@
-"""The earlier job of a retry: found, and fit to be retried."""
+"""Planning: a job's input completed into its plan, against the objects that its source names."""
 
+from typing import Any
+
+from common.errors import Fault
 from fan_out.aws.storage import FAILURES, RECORD, Bucket, JobStore
 from fan_out.errors import AccountingError, InvalidJobError, SourceNotFoundError
-from fan_out.model.job_input import FailedSource, Source, refusal
-from fan_out.model.plan import Plan, RetrySource
+from fan_out.model.job_input import UPLOADED, CsvSource, FailedSource, Source, read_input, refusal
+from fan_out.model.plan import Plan, RetrySource, make_plan
 from fan_out.model.record import JobRecord
 from fan_out.model.shard import Node
+from fan_out.steps.process_guard import ProcessGuard
 from fan_out.steps.reduction import ROOT
 
 
-def find_retry_source(bucket: Bucket, source: Source) -> RetrySource | None:
+def plan_job(bucket: Bucket, job_id: str, started_at: str, document: Any) -> Plan:
+    """The plan of a job with this input, which is not written yet. Raises InvalidJobError, SourceNotFoundError."""
+    asked = read_input(document)
+    retried = _find_retry_source(bucket, asked.source)
+    if isinstance(asked.source, CsvSource):
+        key = asked.source.key
+        if (found := bucket.head(key)) is None:
+            sentence = f'source.csv is "{key}", but the job bucket has no such object.'
+            raise SourceNotFoundError(sentence, Fault("source.csv", key, UPLOADED))
+        asked = asked.model_copy(update={"source": asked.source.model_copy(update={"etag": found.etag})})
+    # The kind is loaded, and its filter asked.
+    # protection: a-damaged-planner-ends
+    with ProcessGuard():
+        return make_plan(job_id, started_at, asked, retried)
+
+
+def _find_retry_source(bucket: Bucket, source: Source) -> RetrySource | None:
     """The job whose failures are the source; None for another source.
 
     Raises SourceNotFoundError if there is no such job, InvalidJobError if it has nothing to retry, cannot be retried,
@@ -46,7 +66,7 @@ def _read_plan(store: JobStore, *, is_off: bool = False) -> Plan | None:
     try:
         return store.require("job.json", Plan) if is_off else store.get("job.json", Plan)
     except AccountingError:
-        lost = "a job whose job.json can be read; this one can only be started anew, with its input"
+        lost = "a job whose job.json can be read; this one can only be started again with its input"
         raise _refuse(store.job_id, lost) from None
 
 
