@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from boto3.dynamodb.types import TypeSerializer
@@ -17,12 +16,11 @@ from task_service.filters import EVERYTHING, TaskFilter
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
-    from mypy_boto3_dynamodb.type_defs import TransactWriteItemTypeDef
 
     from task_service.tokens import Listing
 
 MOST_ITEMS: Final = 100
-"""Items in one TransactWriteItems or BatchGetItem:
+"""Items in one BatchGetItem:
 https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/ServiceQuotas.html"""
 
 MOST_SCANS: Final = 30
@@ -63,10 +61,10 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Create:
-    """Write the task, once, if there is none with its id. `key` is the idempotency key of the effect."""
+    """Write the task if there is none with its id. `key` is the effect's idempotency key; a user's write has none."""
 
     task: Task
-    key: str
+    key: str | None = None
 
     @property
     def task_id(self) -> str:
@@ -75,21 +73,23 @@ class Create:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """Give the task these fields, once, if it is at `version`."""
+    """Give the task these fields if it is at `version`, and with a key only if that changes any of them."""
 
     task_id: str
-    key: str
     version: int
     fields: Fields
+    key: str | None = None
 
 
-class Refusal(Enum):
-    """Why a transaction was cancelled, for each of its effects."""
+class RefusedError(Exception):
+    """The condition of a write failed on `stored`, which is there instead; None if there is nothing."""
 
-    NONE = "nothing against this one"
-    CONDITION = "the task is not in the state that the effect is for"
-    BUSY = "another transaction or a throttle was in the way"
-    INVALID = "DynamoDB does not take this item"
+    def __init__(self, stored: Stored | None, *, is_repeated: bool) -> None:
+        super().__init__()
+        self.stored = stored
+        self.task = None if stored is None else stored.task
+        # Whether the SDK sent the request more than once: it may have failed on its own effect.
+        self.is_repeated = is_repeated
 
 
 class TaskStore:
@@ -99,6 +99,24 @@ class TaskStore:
         self._client = client
         self._table = table
 
+    def write(self, effect: Create | Update, now: str) -> Task:
+        """Apply one effect and return the task with it.
+
+        Raises RefusedError, and ThrottledError, which leaves open whether the effect is applied.
+        """
+        request: dict[str, Any] = {"TableName": self._table, "ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
+        with translated():
+            try:
+                if isinstance(effect, Create):
+                    self._client.put_item(**request, **_creation(effect))
+                    return effect.task
+                answer = self._client.update_item(**request, **_change(effect, now), ReturnValues="ALL_NEW")
+                return _stored(answer["Attributes"]).task
+            except self._client.exceptions.ConditionalCheckFailedException as refused:
+                response = cast("dict[str, Any]", refused.response)
+                item = response.get("Item")
+                raise RefusedError(_stored(item) if item else None, is_repeated=_is_repeated(response)) from None
+
     def create(self, task: Task) -> None:
         """Store a new task under an id that is unique (a random UUID).
 
@@ -106,16 +124,9 @@ class TaskStore:
         answer was lost, a read decides, because a caller that retries would create a second task.
         """
         try:
-            with translated():
-                try:
-                    self._client.put_item(
-                        TableName=self._table,
-                        Item=_item(task),
-                        ConditionExpression="attribute_not_exists(#id)",
-                        ExpressionAttributeNames={"#id": "id"},
-                    )
-                except self._client.exceptions.ConditionalCheckFailedException:
-                    return
+            self.write(Create(task), task.created_at)
+        except RefusedError:
+            return
         except ThrottledError as error:
             # protection: a-look-after-a-lost-creation
             if self._found(task.id, error) is None:
@@ -134,34 +145,24 @@ class TaskStore:
 
         Raises TaskNotFoundError, VersionConflictError.
         """
-        update = _update(Update(task_id, "", version, fields), now)
+        lost = None
         try:
-            with translated():
-                try:
-                    answer = self._client.update_item(
-                        TableName=self._table,
-                        **update,
-                        ReturnValues="ALL_NEW",
-                        ReturnValuesOnConditionCheckFailure="ALL_OLD",
-                    )
-                except self._client.exceptions.ConditionalCheckFailedException as refused:
-                    refusal = cast("dict[str, Any]", refused.response)
-                else:
-                    return _stored(answer["Attributes"]).task
+            return self.write(Update(task_id, version, fields), now)
+        except RefusedError as refused:
+            current, is_repeated = refused.task, refused.is_repeated
         except ThrottledError as error:
             # If only the answer was lost, a retry by the caller would conflict with its own change.
             # protection: a-look-after-a-lost-replacement
-            found = self._found(task_id, error)
-            if found is not None and found == _changed(found, fields, version=version + 1, now=now):
-                return found
-            raise
-        item = refusal.get("Item")
-        if not item:
-            raise TaskNotFoundError(task_id)
-        current = _stored(item).task
+            current = self._found(task_id, error)
+            lost, is_repeated = error, True
         # The SDK repeats an update whose answer was lost, and then meets its own work.
-        if _is_repeated(refusal) and current == _changed(current, fields, version=version + 1, now=now):
+        changes = {**fields, "version": version + 1, "updatedAt": now}
+        if is_repeated and current is not None and current.has(changes):
             return current
+        if lost is not None:
+            raise lost
+        if current is None:
+            raise TaskNotFoundError(task_id)
         raise VersionConflictError(task_id, given=version, current=current.version)
 
     def _found(self, task_id: str, error: ThrottledError) -> Task | None:
@@ -237,21 +238,6 @@ class TaskStore:
         unread = {key["id"]["S"] for key in left["Keys"]} if left else set()
         return {stored.task.id: stored for stored in found}, unread
 
-    def commit(self, effects: Sequence[Create | Update], now: str) -> list[Refusal]:
-        """Apply at most MOST_ITEMS effects on different tasks, all or none.
-
-        Returns nothing if all are applied, else what stands against each. ThrottledError leaves open whether they are.
-        """
-        with translated():
-            try:
-                self._client.transact_write_items(TransactItems=[self._item_of(effect, now) for effect in effects])
-            except self._client.exceptions.TransactionCanceledException as cancelled:
-                reasons: list[dict[str, Any]] = cast("Any", cancelled.response).get("CancellationReasons", [])
-                if len(reasons) != len(effects):
-                    return [Refusal.BUSY] * len(effects)
-                return [_REFUSALS.get(reason.get("Code", "None"), Refusal.BUSY) for reason in reasons]
-        return []
-
     def _scan(
         self, listing: Listing, *, after: str | None, limit: int, consistent: bool
     ) -> tuple[list[dict[str, Any]], str | None]:
@@ -273,26 +259,6 @@ class TaskStore:
         # protection: a-page-ends-at-a-key
         last_id = last_key["id"]["S"] if last_key else None
         return cast("list[dict[str, Any]]", answer["Items"]), last_id
-
-    def _item_of(self, effect: Create | Update, now: str) -> TransactWriteItemTypeDef:
-        if isinstance(effect, Update):
-            return {"Update": cast("Any", {"TableName": self._table, **_update(effect, now)})}
-        return {
-            "Put": {
-                "TableName": self._table,
-                "Item": _item(effect.task) | {"createKey": {"S": effect.key}, "effectKey": {"S": effect.key}},
-                "ConditionExpression": "attribute_not_exists(#id)",
-                "ExpressionAttributeNames": {"#id": "id"},
-            }
-        }
-
-
-_REFUSALS: Final = {
-    "None": Refusal.NONE,
-    "ConditionalCheckFailed": Refusal.CONDITION,
-    "ValidationError": Refusal.INVALID,
-    "ItemCollectionSizeLimitExceeded": Refusal.INVALID,
-}
 
 
 def _filter_expression(wanted: TaskFilter) -> dict[str, Any]:
@@ -319,40 +285,46 @@ def _filter_expression(wanted: TaskFilter) -> dict[str, Any]:
     }
 
 
-def _update(change: Update, now: str) -> dict[str, Any]:
-    fields: dict[str, str | bool | int | None] = {**change.fields, "updatedAt": now, "version": change.version + 1}
-    if change.key:
-        fields["effectKey"] = change.key
-    kept = {name: value for name, value in fields.items() if value is not None}
-    removed = [name for name, value in fields.items() if value is None]
+def _creation(effect: Create) -> dict[str, Any]:
+    keys = {} if effect.key is None else {"createKey": effect.key, "effectKey": effect.key}
+    fields = effect.task.to_json() | keys
+    return {
+        "Item": {name: _attribute(value) for name, value in fields.items()},
+        "ConditionExpression": "attribute_not_exists(#id)",
+        "ExpressionAttributeNames": {"#id": "id"},
+    }
+
+
+def _change(effect: Update, now: str) -> dict[str, Any]:
+    fields: dict[str, Any] = {**effect.fields, "updatedAt": now, "version": effect.version + 1}
     # protection: an-update-has-a-condition
     condition = "#version = :given"
+    if effect.key is not None:
+        fields["effectKey"] = effect.key
+        same = (
+            f"#{name} = :{name}" if value is not None else f"attribute_not_exists(#{name})"
+            for name, value in effect.fields.items()
+        )
+        # protection: a-change-changes-something
+        condition += f" AND NOT ({' AND '.join(same)})"
+    kept = {name: value for name, value in fields.items() if value is not None}
+    removed = [f"#{name}" for name, value in fields.items() if value is None]
     expression = "SET " + ", ".join(f"#{name} = :{name}" for name in kept)
     if removed:
-        expression += " REMOVE " + ", ".join(f"#{name}" for name in removed)
+        expression += " REMOVE " + ", ".join(removed)
     return {
-        "Key": {"id": {"S": change.task_id}},
+        "Key": {"id": {"S": effect.task_id}},
         "UpdateExpression": expression,
         "ConditionExpression": condition,
         "ExpressionAttributeNames": {f"#{name}": name for name in fields},
-        "ExpressionAttributeValues": {
-            **{f":{name}": _attribute(value) for name, value in kept.items()},
-            ":given": _attribute(change.version),
-        },
+        "ExpressionAttributeValues": {f":{name}": _attribute(value) for name, value in kept.items()}
+        | {":given": _attribute(effect.version)},
     }
 
 
 def _is_repeated(response: Mapping[str, Any]) -> bool:
     """Whether the SDK has sent the request more than once before this answer came."""
     return int(response["ResponseMetadata"].get("RetryAttempts", 0)) > 0
-
-
-def _changed(task: Task, fields: Fields, *, version: int, now: str) -> Task:
-    return Task.from_json({**task.to_json(), **fields, "version": version, "updatedAt": now})
-
-
-def _item(task: Task) -> dict[str, dict[str, Any]]:
-    return {name: _attribute(value) for name, value in task.to_json().items()}
 
 
 def _stored(item: Mapping[str, Mapping[str, Any]]) -> Stored:
