@@ -45,12 +45,13 @@ class Fault:
     field: str
     value: object
     allowed: str
+    is_known: bool = True
 
     @property
     def message(self) -> str:
-        if self.value is MISSING:
-            return f"{printable(self.field)} is missing, but must be {self.allowed}."
-        return f"{printable(self.field)} is {shown(self.value)}, but must be {self.allowed}."
+        given = "missing" if self.value is MISSING else shown(self.value)
+        unknown = "" if self.is_known else "there is no such field; a field "
+        return f"{printable(self.field)} is {given}, but {unknown}must be {self.allowed}."
 
     def to_json(self) -> dict[str, Any]:
         answer: dict[str, Any] = {"field": printable(self.field)}
@@ -59,17 +60,10 @@ class Fault:
         return answer | {"allowed": self.allowed}
 
 
-class UnknownField(Fault):
-    """A field that does not exist."""
-
-    def __init__(self, field: str, value: object, known: Iterable[str]) -> None:
-        names = ", ".join(known)
-        super().__init__(field, value, f"one of {names}" if names else "left out: there are none")
-
-    @property
-    def message(self) -> str:
-        sentence = f"{printable(self.field)} is {shown(self.value)}, but there is no such field"
-        return f"{sentence}; a field must be {self.allowed}."
+def unknown_field(field: str, value: object, known: Iterable[str]) -> Fault:
+    """The fault of a field that does not exist."""
+    names = ", ".join(known)
+    return Fault(field, value, f"one of {names}" if names else "left out: there are none", is_known=False)
 
 
 class Faults(list[Fault]):
@@ -80,7 +74,7 @@ class Faults(list[Fault]):
             self.append(Fault(field, value, allowed))
 
     def check_names(self, given: Mapping[Any, object], known: Sequence[str], prefix: str = "") -> None:
-        self += [UnknownField(f"{prefix}{name}", given[name], known) for name in given if name not in known]
+        self += [unknown_field(f"{prefix}{name}", given[name], known) for name in given if name not in known]
 
     def check_whole(self, field: str, value: object, lowest: int, highest: int) -> None:
         is_whole = isinstance(value, int) and not isinstance(value, bool) and lowest <= value <= highest

@@ -154,25 +154,20 @@ class Api:
         try:
             operation, known = self._find(request)
             return operation(replace(request, query=_query(request.event, known))).to_event()
-        except ServiceError as error:
-            if error.status < 500 or error.status == 503:
+        except Exception as error:
+            if isinstance(error, ServiceError) and (error.status < 500 or error.status == 503):
                 self._count("RequestsRefused")
                 return problem(error, request).to_event()
-            return self._failed(error, request)
-        except Exception as error:
-            return self._failed(error, request)
+            # The log has everything; the answer has nothing that could be another user's.
+            self._logger.exception("A request failed unexpectedly.")
+            self._count("RequestsFailed")
+            return problem(None, request).to_event()
 
     def _find(self, request: Request) -> tuple[Operation, tuple[str, ...]]:
         method, resource = request.event.get("httpMethod"), request.event.get("resource")
         if (route := self.routes.get(f"{method} {resource}")) is not None:
             return route
         raise RouteNotFoundError(f"There is no operation {method} {printable(request.path)}.")
-
-    def _failed(self, error: Exception, request: Request) -> dict[str, Any]:
-        # The log has everything; the answer has nothing that could be another user's.
-        self._logger.exception("A request failed unexpectedly.", exc_info=error)
-        self._count("RequestsFailed")
-        return problem(None, request).to_event()
 
     def _count(self, name: str) -> None:
         self._metrics.add_metric(name=name, unit="Count", value=1)

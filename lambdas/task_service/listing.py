@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from common.errors import Fault, Faults, InvalidRequestError
-from common.task import Task, is_id
+from common.task import is_id
 from task_service import filters
-from task_service.errors import InvalidPageTokenError, ThrottledError
+from task_service.errors import InvalidPageTokenError
 from task_service.store import MOST_ITEMS, TaskStore
 from task_service.tokens import Listing, PageTokens
 
@@ -34,7 +34,9 @@ def answer(event: object, store: TaskStore, tokens: PageTokens, *, has_time: Cal
         are_ids = isinstance(ids, list) and len(ids) <= MOST_ITEMS and all(map(is_id, ids))
         faults.check(are_ids, "ids", ids, f"a list of at most {MOST_ITEMS} ids of tasks")
         faults.raise_any()
-        return {"tasks": _look_up(ids, wanted, store, has_time)}
+        found = store.read(ids, has_time=has_time)
+        tasks = [found[task_id] for task_id in dict.fromkeys(ids) if task_id in found]
+        return {"tasks": [task.to_json() for task in tasks if wanted.matches(task)]}
     segment, total = event.get("segment", 0), event.get("totalSegments", 1)
     limit = event.get("limit", DEFAULT_LIMIT)
     faults.check_whole("totalSegments", total, 1, MOST_SEGMENTS)
@@ -55,22 +57,3 @@ def answer(event: object, store: TaskStore, tokens: PageTokens, *, has_time: Cal
         "tasks": [task.to_json() for task in page.tasks],
         "cursor": None if page.last_id is None else tokens.issue(page.last_id, listed),
     }
-
-
-def _look_up(
-    ids: list[str], wanted: filters.TaskFilter, store: TaskStore, has_time: Callable[[], bool]
-) -> list[dict[str, Any]]:
-    found: dict[str, Task] = {}
-    unread = set(ids)
-    while unread:
-        stored, left = store.read(sorted(unread))
-        found |= {task_id: each.task for task_id, each in stored.items()}
-        if left == unread or not has_time():
-            # protection: an-unprocessed-key-is-throttled
-            raise ThrottledError
-        unread = left
-    return [
-        found[task_id].to_json()
-        for task_id in dict.fromkeys(ids)
-        if task_id in found and wanted.matches(found[task_id])
-    ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -87,7 +87,6 @@ class RefusedError(Exception):
     def __init__(self, stored: Stored | None, *, is_repeated: bool) -> None:
         super().__init__()
         self.stored = stored
-        self.task = None if stored is None else stored.task
         # Whether the SDK sent the request more than once: it may have failed on its own effect.
         self.is_repeated = is_repeated
 
@@ -118,19 +117,46 @@ class TaskStore:
                 raise RefusedError(_stored(item) if item else None, is_repeated=_is_repeated(response)) from None
 
     def create(self, task: Task) -> None:
-        """Store a new task under an id that is unique (a random UUID).
+        """Store a new task under an id that is unique (a random UUID)."""
+        self._write_for_user(Create(task), task.created_at, task.to_json())
 
-        If the SDK repeats the put after a lost answer, the condition fails on the task itself: a success. If every
-        answer was lost, a read decides, because a caller that retries would create a second task.
+    def replace(self, task_id: str, *, version: int, fields: Fields, now: str) -> Task:
+        """Give the task these fields if it is at `version`, and return it.
+
+        Raises TaskNotFoundError, VersionConflictError.
+        """
+        changed = {**fields, "version": version + 1, "updatedAt": now}
+        try:
+            return self._write_for_user(Update(task_id, version, fields), now, changed)
+        except RefusedError as refused:
+            if refused.stored is None:
+                raise TaskNotFoundError(task_id) from None
+            raise VersionConflictError(task_id, given=version, current=refused.stored.task.version) from None
+
+    def _write_for_user(self, effect: Create | Update, now: str, fields: Mapping[str, Any]) -> Task:
+        """Apply an effect without a key, which gives the task these fields; raises as `write` does.
+
+        A user's retry after a lost answer would create a second task, or conflict with its own change. So the SDK's
+        repeat of a write may meet its own effect, and if every answer was lost, a read decides.
         """
         try:
-            self.write(Create(task), task.created_at)
-        except RefusedError:
-            return
-        except ThrottledError as error:
-            # protection: a-look-after-a-lost-creation
-            if self._found(task.id, error) is None:
-                raise
+            return self.write(effect, now)
+        except RefusedError as refused:
+            error: Exception = refused
+            found = refused.stored.task if refused.stored is not None and refused.is_repeated else None
+        except ThrottledError as throttled:
+            error = throttled
+            # protection: a-look-after-a-lost-write
+            found = self._found(effect.task_id)
+        if found is None or not found.has(fields):
+            raise error
+        return found
+
+    def _found(self, task_id: str) -> Task | None:
+        try:
+            return self.get(task_id)
+        except (TaskNotFoundError, ThrottledError):
+            return None
 
     def get(self, task_id: str) -> Task:
         """Raises TaskNotFoundError."""
@@ -139,40 +165,6 @@ class TaskStore:
         if "Item" not in answer:
             raise TaskNotFoundError(task_id)
         return _stored(answer["Item"]).task
-
-    def replace(self, task_id: str, *, version: int, fields: Fields, now: str) -> Task:
-        """Give the task these fields if it is at `version`, and return it.
-
-        Raises TaskNotFoundError, VersionConflictError.
-        """
-        lost = None
-        try:
-            return self.write(Update(task_id, version, fields), now)
-        except RefusedError as refused:
-            current, is_repeated = refused.task, refused.is_repeated
-        except ThrottledError as error:
-            # If only the answer was lost, a retry by the caller would conflict with its own change.
-            # protection: a-look-after-a-lost-replacement
-            current = self._found(task_id, error)
-            lost, is_repeated = error, True
-        # The SDK repeats an update whose answer was lost, and then meets its own work.
-        changes = {**fields, "version": version + 1, "updatedAt": now}
-        if is_repeated and current is not None and current.has(changes):
-            return current
-        if lost is not None:
-            raise lost
-        if current is None:
-            raise TaskNotFoundError(task_id)
-        raise VersionConflictError(task_id, given=version, current=current.version)
-
-    def _found(self, task_id: str, error: ThrottledError) -> Task | None:
-        """The task as it is now, if there is one. Raises `error` if it cannot be read."""
-        try:
-            return self.get(task_id)
-        except TaskNotFoundError:
-            return None
-        except ThrottledError:
-            raise error from None
 
     def delete(self, task_id: str) -> None:
         """Delete the task, at any version. Raises TaskNotFoundError."""
@@ -224,19 +216,22 @@ class TaskStore:
                 growth *= _SCAN_GROWTH
         return Page(tasks, after)
 
-    def read(self, task_ids: Sequence[str]) -> tuple[dict[str, Stored], set[str]]:
-        """The stored tasks of at most MOST_ITEMS ids, and the ids that DynamoDB left unprocessed."""
-        with translated():
-            answer = self._client.batch_get_item(
-                RequestItems={
-                    self._table: {"Keys": [{"id": {"S": task_id}} for task_id in task_ids], "ConsistentRead": True}
-                }
-            )
-        found = [_stored(item) for item in answer["Responses"].get(self._table, [])]
-        left = answer.get("UnprocessedKeys", {}).get(self._table)
-        # protection: unprocessed-keys-are-not-missing
-        unread = {key["id"]["S"] for key in left["Keys"]} if left else set()
-        return {stored.task.id: stored for stored in found}, unread
+    def read(self, task_ids: Iterable[str], *, has_time: Callable[[], bool]) -> dict[str, Task]:
+        """The stored tasks of at most MOST_ITEMS ids."""
+        found: dict[str, Task] = {}
+        keys: Any = [{"id": {"S": task_id}} for task_id in dict.fromkeys(task_ids)]
+        while keys:
+            with translated():
+                answer = self._client.batch_get_item(RequestItems={self._table: {"Keys": keys, "ConsistentRead": True}})
+            tasks = [_stored(item).task for item in answer["Responses"].get(self._table, [])]
+            found |= {task.id: task for task in tasks}
+            # protection: unprocessed-keys-are-not-missing
+            left = answer.get("UnprocessedKeys", {}).get(self._table, {"Keys": []})["Keys"]
+            # protection: an-unprocessed-key-is-throttled
+            if left and (len(left) == len(keys) or not has_time()):
+                raise ThrottledError
+            keys = left
+        return found
 
     def _scan(
         self, listing: Listing, *, after: str | None, limit: int, consistent: bool

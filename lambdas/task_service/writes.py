@@ -121,6 +121,7 @@ class Writer:
                 self._store.write(effect, now)
             except ThrottledError:
                 self._limiter.throttled(turn)
+                # protection: a-throttled-write-is-sent-again
                 continue
             except RefusedError as refused:
                 outcome = _verdict(effect, refused.stored)
