@@ -96,15 +96,12 @@ class Request:
         if not is_optional and self.media_type not in ("", JSON):
             raise UnsupportedMediaTypeError([Fault("Content-Type", self.media_type, JSON)])
         data = self.body(largest)
-        if not data.strip():
-            if is_optional:
-                return {}
-            raise InvalidRequestError([Fault("body", MISSING, _OBJECT)])
         try:
-            document = _loads(data)
+            document: Any = _loads(data) if data.strip() else MISSING
         except ValueError:
-            text = data.decode("utf-8", "replace")
-            raise InvalidRequestError([Fault("body", text, _OBJECT)]) from None
+            document = data.decode("utf-8", "replace")
+        if document is MISSING and is_optional:
+            return {}
         if not isinstance(document, dict):
             raise InvalidRequestError([Fault("body", document, _OBJECT)])
         return document

@@ -257,26 +257,18 @@ class TaskStore:
 
 
 def _filter_expression(wanted: TaskFilter) -> dict[str, Any]:
-    conditions: list[str] = []
-    names: dict[str, str] = {}
-    values: dict[str, Any] = {}
-    for attribute, sign, value in (
+    bounds = (
         ("isComplete", "=", wanted.is_complete),
         ("dueAt", "<", wanted.due_before),
         ("dueAt", ">=", wanted.due_after),
-    ):
-        if value is None:
-            continue
-        placeholder = f":v{len(values)}"
-        conditions.append(f"#{attribute} {sign} {placeholder}")
-        names[f"#{attribute}"] = attribute
-        values[placeholder] = _attribute(value)
-    if not conditions:
+    )
+    given = [(f":v{number}", *bound) for number, bound in enumerate(bounds) if bound[2] is not None]
+    if not given:
         return {}
     return {
-        "FilterExpression": " AND ".join(conditions),
-        "ExpressionAttributeNames": names,
-        "ExpressionAttributeValues": values,
+        "FilterExpression": " AND ".join(f"#{name} {sign} {placeholder}" for placeholder, name, sign, _ in given),
+        "ExpressionAttributeNames": {f"#{name}": name for _, name, _, _ in given},
+        "ExpressionAttributeValues": {placeholder: _attribute(value) for placeholder, _, _, value in given},
     }
 
 
