@@ -95,13 +95,9 @@ class Faults(list[Fault]):
 
 def _echo(value: object) -> object:
     """The value itself where JSON carries it exactly in few bytes, else the text that the sentence shows."""
-    if value is None or isinstance(value, bool):
+    if value is None or (isinstance(value, int) and abs(value) < _SAFE_INTEGER):
         return value
-    if isinstance(value, int) and abs(value) < _SAFE_INTEGER:
-        return value
-    if isinstance(value, str):
-        return printable(value)
-    return shown(value)
+    return printable(value) if isinstance(value, str) else shown(value)
 
 
 class ServiceError(Exception):
@@ -113,6 +109,13 @@ class ServiceError(Exception):
     @property
     def name(self) -> str:
         return type(self).__name__
+
+
+class InternalError(ServiceError):
+    """A request failed for a reason that is for the log alone."""
+
+    def __init__(self) -> None:
+        super().__init__("The request failed on our side, and may or may not have taken effect.")
 
 
 class FaultyError(ServiceError):

@@ -11,12 +11,13 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
 from common.errors import (
     MISSING,
     Fault,
     Faults,
+    InternalError,
     InvalidRequestError,
     PayloadTooLargeError,
     RouteNotFoundError,
@@ -158,7 +159,7 @@ class Api:
             # The log has everything; the answer has nothing that could be another user's.
             self._logger.exception("A request failed unexpectedly.")
             self._count("RequestsFailed")
-            return problem(None, request).to_event()
+            return problem(InternalError(), request).to_event()
 
     def _find(self, request: Request) -> tuple[Operation, tuple[str, ...]]:
         method, resource = request.event.get("httpMethod"), request.event.get("resource")
@@ -177,15 +178,11 @@ def _loads(data: bytes) -> Any:
     a number beyond the range of a double, a lone surrogate, objects nested too deep, an integer of thousands of digits.
     """
     try:
-        value = json.loads(data.decode("utf-8-sig"), parse_constant=_refuse)
+        value = json.loads(data.decode("utf-8-sig"))
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except RecursionError:
         raise ValueError("nested too deep") from None
     return value
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")
 
 
 def _query(event: Mapping[str, Any], known: tuple[str, ...]) -> dict[str, str]:
@@ -199,21 +196,19 @@ def _query(event: Mapping[str, Any], known: tuple[str, ...]) -> dict[str, str]:
     return {name: values[0] for name, values in given.items()}
 
 
-def problem(error: ServiceError | None, request: Request) -> Answer:
-    """The error as problem details; None stands for one whose reason is for the log alone."""
-    name, status = ("InternalError", 500) if error is None else (error.name, error.status)
-    text = "The request failed on our side, and may or may not have taken effect."
+def problem(error: ServiceError, request: Request) -> Answer:
+    """The error as problem details."""
     document: dict[str, Any] = {
-        "type": type_of(name),
-        "title": name,
-        "status": status,
-        "detail": text if error is None else str(error),
+        "type": type_of(error.name),
+        "title": error.name,
+        "status": error.status,
+        "detail": str(error),
         "instance": printable(request.path),
     }
-    if error is not None and error.faults:
+    if error.faults:
         document["errors"] = [fault.to_json() for fault in error.faults]
-    headers = {"Retry-After": RETRY_AFTER_SECONDS} if status in (429, 503) else {}
-    return Answer(status, document, headers, PROBLEM)
+    headers = {"Retry-After": RETRY_AFTER_SECONDS} if error.status in (429, 503) else {}
+    return Answer(error.status, document, headers, PROBLEM)
 
 
 def type_of(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -112,13 +113,13 @@ class TaskStore:
                 answer = self._client.update_item(**request, **_change(effect, now), ReturnValues="ALL_NEW")
                 return _stored(answer["Attributes"]).task
             except self._client.exceptions.ConditionalCheckFailedException as refused:
-                response = cast("dict[str, Any]", refused.response)
-                item = response.get("Item")
-                raise RefusedError(_stored(item) if item else None, is_repeated=_is_repeated(response)) from None
+                response: Any = refused.response
+                stored = _stored(response["Item"]) if response.get("Item") else None
+                raise RefusedError(stored, is_repeated=_is_repeated(response)) from None
 
     def create(self, task: Task) -> None:
-        """Store a new task under an id that is unique (a random UUID)."""
-        self._write_for_user(Create(task), task.created_at, task.to_json())
+        """Store a new task under an id that is unique (a random UUID): whatever has it is this task."""
+        self._write_for_user(Create(task), task.created_at, {"id": task.id})
 
     def replace(self, task_id: str, *, version: int, fields: Fields, now: str) -> Task:
         """Give the task these fields if it is at `version`, and return it.
@@ -134,7 +135,7 @@ class TaskStore:
             raise VersionConflictError(task_id, given=version, current=refused.stored.task.version) from None
 
     def _write_for_user(self, effect: Create | Update, now: str, fields: Mapping[str, Any]) -> Task:
-        """Apply an effect without a key, which gives the task these fields; raises as `write` does.
+        """Apply an effect without a key, which these fields of the task show; raises as `write` does.
 
         A user's retry after a lost answer would create a second task, or conflict with its own change. So the SDK's
         repeat of a write may meet its own effect, and if every answer was lost, a read decides.
@@ -145,18 +146,13 @@ class TaskStore:
             error: Exception = refused
             found = refused.stored.task if refused.stored is not None and refused.is_repeated else None
         except ThrottledError as throttled:
-            error = throttled
+            error, found = throttled, None
             # protection: a-look-after-a-lost-write
-            found = self._found(effect.task_id)
+            with suppress(TaskNotFoundError, ThrottledError):
+                found = self.get(effect.task_id)
         if found is None or not found.has(fields):
             raise error
         return found
-
-    def _found(self, task_id: str) -> Task | None:
-        try:
-            return self.get(task_id)
-        except (TaskNotFoundError, ThrottledError):
-            return None
 
     def get(self, task_id: str) -> Task:
         """Raises TaskNotFoundError."""
@@ -171,7 +167,7 @@ class TaskStore:
         with translated():
             answer = self._client.delete_item(TableName=self._table, Key={"id": {"S": task_id}}, ReturnValues="ALL_OLD")
         # After a repeat by the SDK it may have been deleted by this call; it is gone, as was asked.
-        if not answer.get("Attributes") and not _is_repeated(cast("dict[str, Any]", answer)):
+        if not answer.get("Attributes") and not _is_repeated(answer):
             raise TaskNotFoundError(task_id)
 
     def page(
@@ -309,7 +305,7 @@ def _change(effect: Update, now: str) -> dict[str, Any]:
     }
 
 
-def _is_repeated(response: Mapping[str, Any]) -> bool:
+def _is_repeated(response: Any) -> bool:
     """Whether the SDK has sent the request more than once before this answer came."""
     return int(response["ResponseMetadata"].get("RetryAttempts", 0)) > 0
 
