@@ -14,13 +14,8 @@ from typing import Any, ClassVar, Final
 
 SHOWN_CHARACTERS: Final = 100
 _SAFE_INTEGER: Final = 2**53
-
-
-class _Missing:
-    """The value of a field that was not given at all, which differs from null."""
-
-
-MISSING: Final = _Missing()
+MISSING: Final = object()
+"""The value of a field that was not given at all, which differs from null."""
 
 
 def shown(value: object) -> str:
@@ -87,10 +82,10 @@ class Faults(list[Fault]):
         self.check_whole(field, value, lowest, highest)
         return value if isinstance(value, int) else lowest
 
-    def raise_any(self, error: type[FaultyError] | None = None) -> None:
-        """Raise the error, InvalidRequestError if none is given, unless nothing is wrong."""
+    def raise_any(self) -> None:
+        """Raise InvalidRequestError unless nothing is wrong."""
         if self:
-            raise (error or InvalidRequestError)(self)
+            raise InvalidRequestError(self)
 
 
 def _echo(value: object) -> object:
@@ -111,13 +106,6 @@ class ServiceError(Exception):
         return type(self).__name__
 
 
-class InternalError(ServiceError):
-    """A request failed for a reason that is for the log alone."""
-
-    def __init__(self) -> None:
-        super().__init__("The request failed on our side, and may or may not have taken effect.")
-
-
 class FaultyError(ServiceError):
     """Some fields of a request are wrong. The message has a sentence for each fault."""
 
@@ -130,21 +118,3 @@ class FaultyError(ServiceError):
 
 class InvalidRequestError(FaultyError):
     """The request itself is wrong: query, path, event, or a body that is no JSON object."""
-
-
-class UnsupportedMediaTypeError(FaultyError):
-    """The body's Content-Type is not one that the route takes."""
-
-    status = 415
-
-
-class PayloadTooLargeError(FaultyError):
-    """The body is larger than the route takes."""
-
-    status = 413
-
-
-class RouteNotFoundError(ServiceError):
-    """The API has no operation of this method and path."""
-
-    status = 404

@@ -13,18 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from common.errors import (
-    MISSING,
-    Fault,
-    Faults,
-    InternalError,
-    InvalidRequestError,
-    PayloadTooLargeError,
-    RouteNotFoundError,
-    ServiceError,
-    UnsupportedMediaTypeError,
-    printable,
-)
+from common.errors import MISSING, Fault, Faults, FaultyError, InvalidRequestError, ServiceError, printable
 
 if TYPE_CHECKING:
     from aws_lambda_powertools import Logger, Metrics
@@ -33,6 +22,31 @@ JSON: Final = "application/json"
 PROBLEM: Final = "application/problem+json"
 RETRY_AFTER_SECONDS: Final = "1"
 _OBJECT: Final = "a JSON object in UTF-8"
+
+
+class UnsupportedMediaTypeError(FaultyError):
+    """The body's Content-Type is not one that the route takes."""
+
+    status = 415
+
+
+class PayloadTooLargeError(FaultyError):
+    """The body is larger than the route takes."""
+
+    status = 413
+
+
+class RouteNotFoundError(ServiceError):
+    """The API has no operation of this method and path."""
+
+    status = 404
+
+
+class InternalError(ServiceError):
+    """A request failed for a reason that is for the log alone."""
+
+    def __init__(self) -> None:
+        super().__init__("The request failed on our side, and may or may not have taken effect.")
 
 
 @dataclass(frozen=True)
@@ -107,23 +121,21 @@ class Request:
             raise InvalidRequestError([Fault("body", document, _OBJECT)])
         return document
 
-    def location(self, path: str) -> str:
-        """The path of a resource as a client asks for it: with the stage, or the base path of a custom domain."""
-        return self._split[0] + path
-
     @property
     def path(self) -> str:
-        """The path without the stage."""
-        return self._split[1]
-
-    @property
-    def _split(self) -> tuple[str, str]:
-        # With a custom domain the event's own path has the base path, too: count segments from the end.
-        whole = str((self.event.get("requestContext") or {}).get("path") or self.event.get("path") or "/")
+        """The path without the stage, or the base path of a custom domain."""
+        # The event's own path has the base path, too: count segments from the end.
         resource = str(self.parameters.get("proxy") or self.event.get("resource") or "")
         steps = resource.strip("/").count("/") + 1
-        segments = whole.rstrip("/").split("/")
-        return "/".join(segments[:-steps]), "/" + "/".join(segments[-steps:])
+        return "/" + "/".join(self._whole_path.split("/")[-steps:])
+
+    def location(self, path: str) -> str:
+        """The path of a resource as a client asks for it: with the stage, or the base path of a custom domain."""
+        return self._whole_path.removesuffix(self.path) + path
+
+    @property
+    def _whole_path(self) -> str:
+        return str((self.event.get("requestContext") or {}).get("path") or self.event.get("path") or "/").rstrip("/")
 
 
 Operation = Callable[[Request], Answer]
@@ -150,7 +162,10 @@ class Api:
         self._count("Requests")
         request = Request(event if isinstance(event, Mapping) else {}, context)
         try:
-            operation, known = self._find(request)
+            method, resource = request.event.get("httpMethod"), request.event.get("resource")
+            if (route := self.routes.get(f"{method} {resource}")) is None:
+                raise RouteNotFoundError(f"There is no operation {method} {printable(request.path)}.")
+            operation, known = route
             return operation(replace(request, query=_query(request.event, known))).to_event()
         except Exception as error:
             if isinstance(error, ServiceError) and (error.status < 500 or error.status == 503):
@@ -160,12 +175,6 @@ class Api:
             self._logger.exception("A request failed unexpectedly.")
             self._count("RequestsFailed")
             return problem(InternalError(), request).to_event()
-
-    def _find(self, request: Request) -> tuple[Operation, tuple[str, ...]]:
-        method, resource = request.event.get("httpMethod"), request.event.get("resource")
-        if (route := self.routes.get(f"{method} {resource}")) is not None:
-            return route
-        raise RouteNotFoundError(f"There is no operation {method} {printable(request.path)}.")
 
     def _count(self, name: str) -> None:
         self._metrics.add_metric(name=name, unit="Count", value=1)

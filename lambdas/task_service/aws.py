@@ -59,12 +59,6 @@ def translated() -> AbstractContextManager[None]:
     return common.aws.translated(throttled=ThrottledError, unavailable=ThrottledError)
 
 
-def secret(arn: str) -> str:
-    """The text of a secret. Raises ThrottledError."""
-    with translated():
-        return secrets_manager().get_secret_value(SecretId=arn)["SecretString"]
-
-
 def seconds_before_last_attempt(context: LambdaContext) -> Callable[[], float]:
     """How many seconds the function has beside those that a last attempt can take at its worst."""
     return lambda: context.get_remaining_time_in_millis() / 1_000 - LONGEST_ATTEMPT_SECONDS

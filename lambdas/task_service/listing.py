@@ -6,7 +6,6 @@ from typing import Any, Final
 from common.errors import Fault, Faults, InvalidRequestError
 from common.task import is_id
 from task_service import filters
-from task_service.errors import InvalidPageTokenError
 from task_service.store import MOST_ITEMS, TaskStore
 from task_service.tokens import Listing, PageTokens
 
@@ -46,12 +45,7 @@ def answer(event: object, store: TaskStore, tokens: PageTokens, *, has_time: Cal
         faults.check(segment < total, "segment", segment, f"below totalSegments, which is {total:,}")
     faults.raise_any()
     listed, cursor = Listing(wanted, segment, total), event.get("cursor")
-    after = None
-    if cursor is not None:
-        try:
-            after = tokens.read(cursor, listed, field="cursor")
-        except InvalidPageTokenError as error:
-            raise InvalidRequestError(error.faults) from None
+    after = None if cursor is None else tokens.read(cursor, listed, "cursor", InvalidRequestError)
     page = store.page(listed, after=after, limit=limit, has_time=has_time, consistent=True)
     return {
         "tasks": [task.to_json() for task in page.tasks],

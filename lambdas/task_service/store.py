@@ -82,14 +82,15 @@ class Update:
     key: str | None = None
 
 
+@dataclass(eq=False)
 class RefusedError(Exception):
-    """The condition of a write failed on `stored`, which is there instead; None if there is nothing."""
+    """The condition of a write failed on `stored`, which is there instead; None if there is nothing.
 
-    def __init__(self, stored: Stored | None, *, is_repeated: bool) -> None:
-        super().__init__()
-        self.stored = stored
-        # Whether the SDK sent the request more than once: it may have failed on its own effect.
-        self.is_repeated = is_repeated
+    `is_repeated`: the SDK sent the request more than once, so that it may have failed on its own effect.
+    """
+
+    stored: Stored | None
+    is_repeated: bool
 
 
 class TaskStore:
@@ -115,7 +116,7 @@ class TaskStore:
             except self._client.exceptions.ConditionalCheckFailedException as refused:
                 response: Any = refused.response
                 stored = _stored(response["Item"]) if response.get("Item") else None
-                raise RefusedError(stored, is_repeated=_is_repeated(response)) from None
+                raise RefusedError(stored, _is_repeated(response)) from None
 
     def create(self, task: Task) -> None:
         """Store a new task under an id that is unique (a random UUID): whatever has it is this task."""
@@ -147,8 +148,8 @@ class TaskStore:
             found = refused.stored.task if refused.stored is not None and refused.is_repeated else None
         except ThrottledError as throttled:
             error, found = throttled, None
-            # protection: a-look-after-a-lost-write
             with suppress(TaskNotFoundError, ThrottledError):
+                # protection: a-look-after-a-lost-write
                 found = self.get(effect.task_id)
         if found is None or not found.has(fields):
             raise error
@@ -185,10 +186,9 @@ class TaskStore:
         for scans in range(MOST_SCANS):
             if scans and not has_time():
                 break
+            most = (limit - len(tasks)) * growth
             try:
-                items, last_key = self._scan(
-                    listing, after=after, limit=(limit - len(tasks)) * growth, consistent=consistent
-                )
+                items, last_key = self._scan(listing, after=after, limit=most, consistent=consistent)
             except ThrottledError:
                 if scans:
                     break

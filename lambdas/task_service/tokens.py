@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from common.errors import Fault
+from common.errors import Fault, FaultyError
 from common.task import is_id
 from task_service.errors import InvalidPageTokenError
 from task_service.filters import TaskFilter
@@ -44,8 +44,14 @@ class PageTokens:
         signed = _FORM + last_id.encode()
         return _encode(signed + self._mac(signed, listing))
 
-    def read(self, token: object, listing: Listing, *, field: str = "pageToken") -> str:
-        """The id of the last task passed. Raises InvalidPageTokenError, which says nothing about why."""
+    def read(
+        self,
+        token: object,
+        listing: Listing,
+        field: str = "pageToken",
+        error: type[FaultyError] = InvalidPageTokenError,
+    ) -> str:
+        """The id of the last task passed. Raises `error`, which says nothing about why."""
         raw = b""
         if isinstance(token, str) and len(token) <= _LONGEST and token.isascii():
             with suppress(ValueError):
@@ -55,7 +61,7 @@ class PageTokens:
         is_signed = hmac.compare_digest(mac, self._mac(signed, listing))
         # The decoder skips foreign characters and ignores spare bits: only the one canonical spelling is a token.
         if not is_signed or _encode(raw) != token or not signed.startswith(_FORM) or not is_id(last_id):
-            raise InvalidPageTokenError([Fault(field, token, ALLOWED)])
+            raise error([Fault(field, token, ALLOWED)])
         return last_id
 
     def _mac(self, signed: bytes, listing: Listing) -> bytes:

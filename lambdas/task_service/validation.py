@@ -69,10 +69,6 @@ class Changes(NewTask):
 
     title: Title = ""
 
-    def given(self) -> dict[str, str | bool | None]:
-        """The fields that were sent, by their names in JSON."""
-        return self.model_dump(by_alias=True, exclude_unset=True)
-
 
 def new_task(value: object) -> NewTask:
     """Raises InvalidTaskError with every fault."""

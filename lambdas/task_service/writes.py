@@ -88,31 +88,26 @@ class Writer:
         other. Several writes to one task take effect in their order. What DynamoDB throttles is sent again while there
         are `seconds_left`; then it is `throttled`: it may have taken effect, and it is safe to send again.
         """
-        parsed = [parse_write(raw) for raw in writes]
-        outcomes = {position: each for position, each in enumerate(parsed) if isinstance(each, Outcome)}
-        by_task: dict[str, dict[int, Create | Update]] = {}
-        for position, each in enumerate(parsed):
+        # Each is replaced by its outcome where it stands.
+        decided: list[Any] = [parse_write(raw) for raw in writes]
+        by_task: dict[str, list[int]] = {}
+        for position, each in enumerate(decided):
             if not isinstance(each, Outcome):
-                by_task.setdefault(each.task_id, {})[position] = each
-        with ThreadPoolExecutor(THREADS) as pool:
-            for decided in pool.map(lambda effects: self._apply_in_order(effects, now, seconds_left), by_task.values()):
-                outcomes |= decided
-        return [outcomes[position] for position in range(len(writes))]
+                by_task.setdefault(each.task_id, []).append(position)
 
-    def _apply_in_order(
-        self, effects: Mapping[int, Create | Update], now: str, seconds_left: Callable[[], float]
-    ) -> dict[int, Outcome]:
-        """The outcomes of the effects on one task."""
-        outcomes: dict[int, Outcome] = {}
-        is_throttled = False
-        for position, effect in effects.items():
-            # Behind a write that may still take effect the next ones wait: tried now, they would find the wrong task.
-            # protection: nothing-overtakes-a-throttled-write
-            if not is_throttled:
-                outcome = self._apply(effect, now, seconds_left)
-            is_throttled = outcome.outcome == "throttled"
-            outcomes[position] = outcome
-        return outcomes
+        def apply_in_order(positions: list[int]) -> None:
+            is_throttled = False
+            for position in positions:
+                # Behind a write that may still take effect the next ones wait: now they would find the wrong task.
+                # protection: nothing-overtakes-a-throttled-write
+                if not is_throttled:
+                    outcome = self._apply(decided[position], now, seconds_left)
+                is_throttled = outcome.outcome == "throttled"
+                decided[position] = outcome
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            list(pool.map(apply_in_order, by_task.values()))
+        return decided
 
     def _apply(self, effect: Create | Update, now: str, seconds_left: Callable[[], float]) -> Outcome:
         task_id = effect.task_id
@@ -171,7 +166,8 @@ def parse_write(raw: object) -> Create | Update | Outcome:
             return Create(Task.new(creation.id, content, creation.created_at), creation.key)
         if op == "update":
             update = parse(_UpdateWrite, raw, InvalidRequestError)
-            return Update(update.id, update.version, validation.changes(update.changes).given(), update.key)
+            changes = validation.changes(update.changes).model_dump(by_alias=True, exclude_unset=True)
+            return Update(update.id, update.version, changes, update.key)
     except FaultyError as error:
         return Outcome(task_id, "invalid", error)
     return _invalid(task_id, Fault("op", op, 'one of "create" and "update"'))
