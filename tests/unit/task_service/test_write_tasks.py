@@ -359,7 +359,8 @@ def test_a_write_behind_a_late_success_is_throttled_too(dynamodb: Any, clock: Pa
     """The first update has its last attempt lost: the next would conflict with what is not known yet."""
     write_all([create("a")])
     sent = [update("a", title="1", key="k1"), update("a", version=2, title="2", key="k2")]
-    remaining = iter([8_000, *[0] * 9, 60_000, 60_000, 60_000])
+    # The clock is no promise: what counts is that the first is undecided.
+    remaining = iter([8_000, 0, 60_000, 60_000])
 
     with faults(dynamodb, "UpdateItem", lost("update_item")):
         assert outcomes(sent, Context(lambda: next(remaining))) == ["throttled", "throttled"]
