@@ -60,8 +60,9 @@ _FUNCTIONS = (
              table=("GetItem", "PutItem", "UpdateItem", "DeleteItem", "Scan"), signs_pages=True),
     Function("ListTasks",  60,  512, "Internal: a page of one segment of the tasks", service="task_service",
              table=("Scan", "BatchGetItem"), signs_pages=True),
-    Function("WriteTasks", 60,  512, "Internal: conditional creates and updates of tasks, safe to repeat",
-             service="task_service", table=("BatchGetItem", "PutItem", "UpdateItem")),
+    # One vCPU: the time of a write is mostly the SDK's, and the worker waits for it.
+    Function("WriteTasks", 60, 1769, "Internal: conditional creates and updates of tasks, safe to repeat",
+             service="task_service", table=("PutItem", "UpdateItem")),
     Function("Planner",    60,  512, "Checks a job's input, applies defaults, decides the segments",
              reads=(JOB_OBJECTS, UPLOADS), writes=("jobs/*/job.json",)),
     Function("Lister",    900, 1024, "Lists one segment of a job's source into shards",

@@ -1,5 +1,6 @@
 """AWS's errors, told apart once: what asks to slow down, what failed on the way, and what no retry will change."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -7,39 +8,12 @@ from typing import Final
 from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError
 from botocore.exceptions import ConnectionError as AwsConnectionError
 
-# https://docs.aws.amazon.com/general/latest/gr/api-retries.html
-THROTTLES: Final = frozenset(
-    {
-        "EC2ThrottledException",
-        "LimitExceededException",
-        "ProvisionedThroughputExceeded",
-        "ProvisionedThroughputExceededException",
-        "RequestLimitExceeded",
-        "RequestThrottled",
-        "RequestThrottledException",
-        "Slow Down",
-        "SlowDown",
-        "ThrottledException",
-        "Throttling",
-        "ThrottlingError",
-        "ThrottlingException",
-        "TooManyRequestsException",
-        "TransactionConflictException",
-        "TransactionInProgressException",
-        "429",
-    }
+# Error codes: https://docs.aws.amazon.com/general/latest/gr/api-retries.html
+_THROTTLE: Final = re.compile(
+    r"(EC2)?Thrott\w+|RequestThrottled(Exception)?|TooManyRequestsException|Slow ?Down|429"
+    r"|(RequestLimit|Limit|ProvisionedThroughput)Exceeded(Exception)?|Transaction(Conflict|InProgress)Exception"
 )
-FAILURES: Final = frozenset(
-    {
-        "InternalError",
-        "InternalFailure",
-        "InternalServerError",
-        "InternalServiceError",
-        "RequestTimeout",
-        "RequestTimeoutException",
-        "ServiceUnavailable",
-    }
-)
+_FAILURE: Final = re.compile(r"Internal(Failure|(Server|Service)?Error)|RequestTimeout(Exception)?|ServiceUnavailable")
 
 
 @contextmanager
@@ -57,9 +31,9 @@ def translated(*, throttled: Callable[[str], Exception], unavailable: Callable[[
     except ClientError as error:
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
         call, code = error.operation_name, error_code(error)
-        if code in THROTTLES or status == 429:
+        if _THROTTLE.fullmatch(code) or status == 429:
             raise throttled(f"{call} was throttled ({code}).") from error
-        if code in FAILURES or status >= 500:
+        if _FAILURE.fullmatch(code) or status >= 500:
             raise unavailable(f"{call} failed on the side of AWS ({code}).") from error
         raise
 

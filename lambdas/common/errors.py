@@ -14,13 +14,8 @@ from typing import Any, ClassVar, Final
 
 SHOWN_CHARACTERS: Final = 100
 _SAFE_INTEGER: Final = 2**53
-
-
-class _Missing:
-    """The value of a field that was not given at all, which differs from null."""
-
-
-MISSING: Final = _Missing()
+MISSING: Final = object()
+"""The value of a field that was not given at all, which differs from null."""
 
 
 def shown(value: object) -> str:
@@ -45,12 +40,13 @@ class Fault:
     field: str
     value: object
     allowed: str
+    is_known: bool = True
 
     @property
     def message(self) -> str:
-        if self.value is MISSING:
-            return f"{printable(self.field)} is missing, but must be {self.allowed}."
-        return f"{printable(self.field)} is {shown(self.value)}, but must be {self.allowed}."
+        given = "missing" if self.value is MISSING else shown(self.value)
+        unknown = "" if self.is_known else "there is no such field; a field "
+        return f"{printable(self.field)} is {given}, but {unknown}must be {self.allowed}."
 
     def to_json(self) -> dict[str, Any]:
         answer: dict[str, Any] = {"field": printable(self.field)}
@@ -59,17 +55,10 @@ class Fault:
         return answer | {"allowed": self.allowed}
 
 
-class UnknownField(Fault):
-    """A field that does not exist."""
-
-    def __init__(self, field: str, value: object, known: Iterable[str]) -> None:
-        names = ", ".join(known)
-        super().__init__(field, value, f"one of {names}" if names else "left out: there are none")
-
-    @property
-    def message(self) -> str:
-        sentence = f"{printable(self.field)} is {shown(self.value)}, but there is no such field"
-        return f"{sentence}; a field must be {self.allowed}."
+def unknown_field(field: str, value: object, known: Iterable[str]) -> Fault:
+    """The fault of a field that does not exist."""
+    names = ", ".join(known)
+    return Fault(field, value, f"one of {names}" if names else "left out: there are none", is_known=False)
 
 
 class Faults(list[Fault]):
@@ -80,7 +69,7 @@ class Faults(list[Fault]):
             self.append(Fault(field, value, allowed))
 
     def check_names(self, given: Mapping[Any, object], known: Sequence[str], prefix: str = "") -> None:
-        self += [UnknownField(f"{prefix}{name}", given[name], known) for name in given if name not in known]
+        self += [unknown_field(f"{prefix}{name}", given[name], known) for name in given if name not in known]
 
     def check_whole(self, field: str, value: object, lowest: int, highest: int) -> None:
         is_whole = isinstance(value, int) and not isinstance(value, bool) and lowest <= value <= highest
@@ -93,21 +82,17 @@ class Faults(list[Fault]):
         self.check_whole(field, value, lowest, highest)
         return value if isinstance(value, int) else lowest
 
-    def raise_any(self, error: type[FaultyError] | None = None) -> None:
-        """Raise the error, InvalidRequestError if none is given, unless nothing is wrong."""
+    def raise_any(self) -> None:
+        """Raise InvalidRequestError unless nothing is wrong."""
         if self:
-            raise (error or InvalidRequestError)(self)
+            raise InvalidRequestError(self)
 
 
 def _echo(value: object) -> object:
     """The value itself where JSON carries it exactly in few bytes, else the text that the sentence shows."""
-    if value is None or isinstance(value, bool):
+    if value is None or (isinstance(value, int) and abs(value) < _SAFE_INTEGER):
         return value
-    if isinstance(value, int) and abs(value) < _SAFE_INTEGER:
-        return value
-    if isinstance(value, str):
-        return printable(value)
-    return shown(value)
+    return printable(value) if isinstance(value, str) else shown(value)
 
 
 class ServiceError(Exception):
@@ -133,21 +118,3 @@ class FaultyError(ServiceError):
 
 class InvalidRequestError(FaultyError):
     """The request itself is wrong: query, path, event, or a body that is no JSON object."""
-
-
-class UnsupportedMediaTypeError(FaultyError):
-    """The body's Content-Type is not one that the route takes."""
-
-    status = 415
-
-
-class PayloadTooLargeError(FaultyError):
-    """The body is larger than the route takes."""
-
-    status = 413
-
-
-class RouteNotFoundError(ServiceError):
-    """The API has no operation of this method and path."""
-
-    status = 404

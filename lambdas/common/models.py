@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
-from common.errors import MISSING, Fault, UnknownField
+from common.errors import MISSING, Fault, unknown_field
 
 M = TypeVar("M", bound=BaseModel)
 _NARROWED = "narrowed"
@@ -38,7 +38,7 @@ def parse(
     if not isinstance(value, Mapping):
         raise error([Fault(whole, value, f"an object with {', '.join(known)}")])
     # Unknown names are found here: pydantic cannot carry every name that JSON can spell.
-    unknown: list[Fault] = [UnknownField(f"{prefix}{key}", value[key], known) for key in value if key not in known]
+    unknown: list[Fault] = [unknown_field(f"{prefix}{key}", value[key], known) for key in value if key not in known]
     try:
         parsed = model.model_validate({key: value[key] for key in value if key in known}, by_alias=True, by_name=False)
     except ValidationError as invalid:
@@ -69,7 +69,7 @@ def _fault(model: type[BaseModel], detail: Any, prefix: str) -> Fault:
         case "missing":
             return Fault(field, MISSING, rule)
         case "extra_forbidden":
-            return UnknownField(field, detail["input"], _fields(owner))
+            return unknown_field(field, detail["input"], _fields(owner))
         case "string_unicode":
             rule += " that is valid Unicode"
         case kind if kind == _NARROWED:

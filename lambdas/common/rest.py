@@ -11,19 +11,9 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
-from common.errors import (
-    MISSING,
-    Fault,
-    Faults,
-    InvalidRequestError,
-    PayloadTooLargeError,
-    RouteNotFoundError,
-    ServiceError,
-    UnsupportedMediaTypeError,
-    printable,
-)
+from common.errors import MISSING, Fault, Faults, FaultyError, InvalidRequestError, ServiceError, printable
 
 if TYPE_CHECKING:
     from aws_lambda_powertools import Logger, Metrics
@@ -32,6 +22,31 @@ JSON: Final = "application/json"
 PROBLEM: Final = "application/problem+json"
 RETRY_AFTER_SECONDS: Final = "1"
 _OBJECT: Final = "a JSON object in UTF-8"
+
+
+class UnsupportedMediaTypeError(FaultyError):
+    """The body's Content-Type is not one that the route takes."""
+
+    status = 415
+
+
+class PayloadTooLargeError(FaultyError):
+    """The body is larger than the route takes."""
+
+    status = 413
+
+
+class RouteNotFoundError(ServiceError):
+    """The API has no operation of this method and path."""
+
+    status = 404
+
+
+class InternalError(ServiceError):
+    """A request failed for a reason that is for the log alone."""
+
+    def __init__(self) -> None:
+        super().__init__("The request failed on our side, and may or may not have taken effect.")
 
 
 @dataclass(frozen=True)
@@ -96,36 +111,31 @@ class Request:
         if not is_optional and self.media_type not in ("", JSON):
             raise UnsupportedMediaTypeError([Fault("Content-Type", self.media_type, JSON)])
         data = self.body(largest)
-        if not data.strip():
-            if is_optional:
-                return {}
-            raise InvalidRequestError([Fault("body", MISSING, _OBJECT)])
         try:
-            document = _loads(data)
+            document: Any = _loads(data) if data.strip() else MISSING
         except ValueError:
-            text = data.decode("utf-8", "replace")
-            raise InvalidRequestError([Fault("body", text, _OBJECT)]) from None
+            document = data.decode("utf-8", "replace")
+        if document is MISSING and is_optional:
+            return {}
         if not isinstance(document, dict):
             raise InvalidRequestError([Fault("body", document, _OBJECT)])
         return document
 
-    def location(self, path: str) -> str:
-        """The path of a resource as a client asks for it: with the stage, or the base path of a custom domain."""
-        return self._split[0] + path
-
     @property
     def path(self) -> str:
-        """The path without the stage."""
-        return self._split[1]
-
-    @property
-    def _split(self) -> tuple[str, str]:
-        # With a custom domain the event's own path has the base path, too: count segments from the end.
-        whole = str((self.event.get("requestContext") or {}).get("path") or self.event.get("path") or "/")
+        """The path without the stage, or the base path of a custom domain."""
+        # The event's own path has the base path, too: count segments from the end.
         resource = str(self.parameters.get("proxy") or self.event.get("resource") or "")
         steps = resource.strip("/").count("/") + 1
-        segments = whole.rstrip("/").split("/")
-        return "/".join(segments[:-steps]), "/" + "/".join(segments[-steps:])
+        return "/" + "/".join(self._whole_path.split("/")[-steps:])
+
+    def location(self, path: str) -> str:
+        """The path of a resource as a client asks for it: with the stage, or the base path of a custom domain."""
+        return self._whole_path.removesuffix(self.path) + path
+
+    @property
+    def _whole_path(self) -> str:
+        return str((self.event.get("requestContext") or {}).get("path") or self.event.get("path") or "/").rstrip("/")
 
 
 Operation = Callable[[Request], Answer]
@@ -152,27 +162,19 @@ class Api:
         self._count("Requests")
         request = Request(event if isinstance(event, Mapping) else {}, context)
         try:
-            operation, known = self._find(request)
+            method, resource = request.event.get("httpMethod"), request.event.get("resource")
+            if (route := self.routes.get(f"{method} {resource}")) is None:
+                raise RouteNotFoundError(f"There is no operation {method} {printable(request.path)}.")
+            operation, known = route
             return operation(replace(request, query=_query(request.event, known))).to_event()
-        except ServiceError as error:
-            if error.status < 500 or error.status == 503:
+        except Exception as error:
+            if isinstance(error, ServiceError) and (error.status < 500 or error.status == 503):
                 self._count("RequestsRefused")
                 return problem(error, request).to_event()
-            return self._failed(error, request)
-        except Exception as error:
-            return self._failed(error, request)
-
-    def _find(self, request: Request) -> tuple[Operation, tuple[str, ...]]:
-        method, resource = request.event.get("httpMethod"), request.event.get("resource")
-        if (route := self.routes.get(f"{method} {resource}")) is not None:
-            return route
-        raise RouteNotFoundError(f"There is no operation {method} {printable(request.path)}.")
-
-    def _failed(self, error: Exception, request: Request) -> dict[str, Any]:
-        # The log has everything; the answer has nothing that could be another user's.
-        self._logger.exception("A request failed unexpectedly.", exc_info=error)
-        self._count("RequestsFailed")
-        return problem(None, request).to_event()
+            # The log has everything; the answer has nothing that could be another user's.
+            self._logger.exception("A request failed unexpectedly.")
+            self._count("RequestsFailed")
+            return problem(InternalError(), request).to_event()
 
     def _count(self, name: str) -> None:
         self._metrics.add_metric(name=name, unit="Count", value=1)
@@ -185,15 +187,11 @@ def _loads(data: bytes) -> Any:
     a number beyond the range of a double, a lone surrogate, objects nested too deep, an integer of thousands of digits.
     """
     try:
-        value = json.loads(data.decode("utf-8-sig"), parse_constant=_refuse)
+        value = json.loads(data.decode("utf-8-sig"))
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except RecursionError:
         raise ValueError("nested too deep") from None
     return value
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")
 
 
 def _query(event: Mapping[str, Any], known: tuple[str, ...]) -> dict[str, str]:
@@ -207,21 +205,19 @@ def _query(event: Mapping[str, Any], known: tuple[str, ...]) -> dict[str, str]:
     return {name: values[0] for name, values in given.items()}
 
 
-def problem(error: ServiceError | None, request: Request) -> Answer:
-    """The error as problem details; None stands for one whose reason is for the log alone."""
-    name, status = ("InternalError", 500) if error is None else (error.name, error.status)
-    text = "The request failed on our side, and may or may not have taken effect."
+def problem(error: ServiceError, request: Request) -> Answer:
+    """The error as problem details."""
     document: dict[str, Any] = {
-        "type": type_of(name),
-        "title": name,
-        "status": status,
-        "detail": text if error is None else str(error),
+        "type": type_of(error.name),
+        "title": error.name,
+        "status": error.status,
+        "detail": str(error),
         "instance": printable(request.path),
     }
-    if error is not None and error.faults:
+    if error.faults:
         document["errors"] = [fault.to_json() for fault in error.faults]
-    headers = {"Retry-After": RETRY_AFTER_SECONDS} if status in (429, 503) else {}
-    return Answer(status, document, headers, PROBLEM)
+    headers = {"Retry-After": RETRY_AFTER_SECONDS} if error.status in (429, 503) else {}
+    return Answer(error.status, document, headers, PROBLEM)
 
 
 def type_of(name: str) -> str:

@@ -8,9 +8,9 @@ from aws_lambda_powertools.logging import Logger, correlation_paths
 from aws_lambda_powertools.metrics import Metrics
 
 from common.environment import variable
-from common.errors import Fault, Faults, InvalidRequestError, UnsupportedMediaTypeError
+from common.errors import Fault, Faults, InvalidRequestError
 from common.models import parse
-from common.rest import JSON, Answer, Api, Request
+from common.rest import JSON, Answer, Api, Request, UnsupportedMediaTypeError
 from fan_out.aws.storage import Bucket
 from fan_out.jobs import STATUSES, Jobs
 from fan_out.uploads import Completion, NewUpload, PartsAsked, Uploads

@@ -25,6 +25,8 @@ ATTEMPTS: Final = 3
 LONGEST_CALL_SECONDS: Final = 25
 """One call at its worst: three attempts of 2 + 5 seconds, and the SDK's pauses of up to 1 and 2 seconds."""
 
+LONGEST_ATTEMPT_SECONDS: Final = CONNECT_SECONDS + READ_SECONDS
+
 _CONFIG: Final = Config(
     connect_timeout=CONNECT_SECONDS,
     read_timeout=READ_SECONDS,
@@ -39,6 +41,14 @@ def dynamodb() -> DynamoDBClient:
 
 
 @cache
+def dynamodb_without_retries() -> DynamoDBClient:
+    """A client for callers that retry by themselves: the SDK's pauses would hide a throttle from them."""
+    # The SDK's own check of the parameters takes a seventh of a write, and what is sent has been validated as a task.
+    single = Config(retries={"mode": "standard", "total_max_attempts": 1}, parameter_validation=False)
+    return boto3.client("dynamodb", config=_CONFIG.merge(single))
+
+
+@cache
 def secrets_manager() -> SecretsManagerClient:
     """The process's one Secrets Manager client, made at its first use."""
     return boto3.client("secretsmanager", config=_CONFIG)
@@ -49,10 +59,9 @@ def translated() -> AbstractContextManager[None]:
     return common.aws.translated(throttled=ThrottledError, unavailable=ThrottledError)
 
 
-def secret(arn: str) -> str:
-    """The text of a secret. Raises ThrottledError."""
-    with translated():
-        return secrets_manager().get_secret_value(SecretId=arn)["SecretString"]
+def seconds_before_last_attempt(context: LambdaContext) -> Callable[[], float]:
+    """How many seconds the function has beside those that a last attempt can take at its worst."""
+    return lambda: context.get_remaining_time_in_millis() / 1_000 - LONGEST_ATTEMPT_SECONDS
 
 
 def time_for_one_more_call(context: LambdaContext) -> Callable[[], bool]:

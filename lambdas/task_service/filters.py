@@ -46,14 +46,13 @@ def read(value: object, faults: Faults, *, prefix: str = "filter.") -> TaskFilte
         faults.check(False, prefix.rstrip("."), value, f"an object with the fields {', '.join(FIELDS)}")
         return EVERYTHING
     faults.check_names(value, FIELDS, prefix)
-    is_complete = value.get("isComplete")
+    given: dict[str, Any] = {name: value.get(name) for name in FIELDS}
+    is_complete = given["isComplete"]
     is_right = is_complete is None or isinstance(is_complete, bool)
     faults.check(is_right, f"{prefix}isComplete", is_complete, "true or false")
-    bounds: dict[str, str | None] = {}
-    for field in ("dueBefore", "dueAfter"):
-        given = value.get(field)
+    for name in ("dueBefore", "dueAfter"):
         try:
-            bounds[field] = None if given is None else timestamps.utc(given)
+            given[name] = None if given[name] is None else timestamps.utc(given[name])
         except ValueError:
-            faults.check(False, f"{prefix}{field}", given, timestamps.RULE)
-    return TaskFilter(is_complete, bounds.get("dueBefore"), bounds.get("dueAfter"))
+            faults.check(False, f"{prefix}{name}", given[name], timestamps.RULE)
+    return TaskFilter(given["isComplete"], given["dueBefore"], given["dueAfter"])

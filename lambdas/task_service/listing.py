@@ -4,9 +4,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from common.errors import Fault, Faults, InvalidRequestError
-from common.task import Task, is_id
+from common.task import is_id
 from task_service import filters
-from task_service.errors import InvalidPageTokenError, ThrottledError
 from task_service.store import MOST_ITEMS, TaskStore
 from task_service.tokens import Listing, PageTokens
 
@@ -34,7 +33,9 @@ def answer(event: object, store: TaskStore, tokens: PageTokens, *, has_time: Cal
         are_ids = isinstance(ids, list) and len(ids) <= MOST_ITEMS and all(map(is_id, ids))
         faults.check(are_ids, "ids", ids, f"a list of at most {MOST_ITEMS} ids of tasks")
         faults.raise_any()
-        return {"tasks": _look_up(ids, wanted, store, has_time)}
+        found = store.read(ids, has_time=has_time)
+        tasks = [found[task_id] for task_id in dict.fromkeys(ids) if task_id in found]
+        return {"tasks": [task.to_json() for task in tasks if wanted.matches(task)]}
     segment, total = event.get("segment", 0), event.get("totalSegments", 1)
     limit = event.get("limit", DEFAULT_LIMIT)
     faults.check_whole("totalSegments", total, 1, MOST_SEGMENTS)
@@ -44,33 +45,9 @@ def answer(event: object, store: TaskStore, tokens: PageTokens, *, has_time: Cal
         faults.check(segment < total, "segment", segment, f"below totalSegments, which is {total:,}")
     faults.raise_any()
     listed, cursor = Listing(wanted, segment, total), event.get("cursor")
-    after = None
-    if cursor is not None:
-        try:
-            after = tokens.read(cursor, listed, field="cursor")
-        except InvalidPageTokenError as error:
-            raise InvalidRequestError(error.faults) from None
+    after = None if cursor is None else tokens.read(cursor, listed, "cursor", InvalidRequestError)
     page = store.page(listed, after=after, limit=limit, has_time=has_time, consistent=True)
     return {
         "tasks": [task.to_json() for task in page.tasks],
         "cursor": None if page.last_id is None else tokens.issue(page.last_id, listed),
     }
-
-
-def _look_up(
-    ids: list[str], wanted: filters.TaskFilter, store: TaskStore, has_time: Callable[[], bool]
-) -> list[dict[str, Any]]:
-    found: dict[str, Task] = {}
-    unread = set(ids)
-    while unread:
-        stored, left = store.read(sorted(unread))
-        found |= {task_id: each.task for task_id, each in stored.items()}
-        if left == unread or not has_time():
-            # protection: an-unprocessed-key-is-throttled
-            raise ThrottledError
-        unread = left
-    return [
-        found[task_id].to_json()
-        for task_id in dict.fromkeys(ids)
-        if task_id in found and wanted.matches(found[task_id])
-    ]

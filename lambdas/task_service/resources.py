@@ -17,4 +17,6 @@ def store() -> TaskStore:
 @cache
 def page_tokens() -> PageTokens:
     """Raises SettingsError, ThrottledError."""
-    return PageTokens(aws.secret(variable("PAGE_TOKEN_SECRET_ARN")))
+    arn = variable("PAGE_TOKEN_SECRET_ARN")
+    with aws.translated():
+        return PageTokens(aws.secrets_manager().get_secret_value(SecretId=arn)["SecretString"])

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from boto3.dynamodb.types import TypeSerializer
@@ -17,12 +17,11 @@ from task_service.filters import EVERYTHING, TaskFilter
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
-    from mypy_boto3_dynamodb.type_defs import TransactWriteItemTypeDef
 
     from task_service.tokens import Listing
 
 MOST_ITEMS: Final = 100
-"""Items in one TransactWriteItems or BatchGetItem:
+"""Items in one BatchGetItem:
 https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/ServiceQuotas.html"""
 
 MOST_SCANS: Final = 30
@@ -63,10 +62,10 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Create:
-    """Write the task, once, if there is none with its id. `key` is the idempotency key of the effect."""
+    """Write the task if there is none with its id. `key` is the effect's idempotency key; a user's write has none."""
 
     task: Task
-    key: str
+    key: str | None = None
 
     @property
     def task_id(self) -> str:
@@ -75,21 +74,23 @@ class Create:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """Give the task these fields, once, if it is at `version`."""
+    """Give the task these fields if it is at `version`, and with a key only if that changes any of them."""
 
     task_id: str
-    key: str
     version: int
     fields: Fields
+    key: str | None = None
 
 
-class Refusal(Enum):
-    """Why a transaction was cancelled, for each of its effects."""
+@dataclass(eq=False)
+class RefusedError(Exception):
+    """The condition of a write failed on `stored`, which is there instead; None if there is nothing.
 
-    NONE = "nothing against this one"
-    CONDITION = "the task is not in the state that the effect is for"
-    BUSY = "another transaction or a throttle was in the way"
-    INVALID = "DynamoDB does not take this item"
+    `is_repeated`: the SDK sent the request more than once, so that it may have failed on its own effect.
+    """
+
+    stored: Stored | None
+    is_repeated: bool
 
 
 class TaskStore:
@@ -99,27 +100,60 @@ class TaskStore:
         self._client = client
         self._table = table
 
-    def create(self, task: Task) -> None:
-        """Store a new task under an id that is unique (a random UUID).
+    def write(self, effect: Create | Update, now: str) -> Task:
+        """Apply one effect and return the task with it.
 
-        If the SDK repeats the put after a lost answer, the condition fails on the task itself: a success. If every
-        answer was lost, a read decides, because a caller that retries would create a second task.
+        Raises RefusedError, and ThrottledError, which leaves open whether the effect is applied.
+        """
+        request: dict[str, Any] = {"TableName": self._table, "ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
+        with translated():
+            try:
+                if isinstance(effect, Create):
+                    self._client.put_item(**request, **_creation(effect))
+                    return effect.task
+                answer = self._client.update_item(**request, **_change(effect, now), ReturnValues="ALL_NEW")
+                return _stored(answer["Attributes"]).task
+            except self._client.exceptions.ConditionalCheckFailedException as refused:
+                response: Any = refused.response
+                stored = _stored(response["Item"]) if response.get("Item") else None
+                raise RefusedError(stored, _is_repeated(response)) from None
+
+    def create(self, task: Task) -> None:
+        """Store a new task under an id that is unique (a random UUID): whatever has it is this task."""
+        self._write_for_user(Create(task), task.created_at, {"id": task.id})
+
+    def replace(self, task_id: str, *, version: int, fields: Fields, now: str) -> Task:
+        """Give the task these fields if it is at `version`, and return it.
+
+        Raises TaskNotFoundError, VersionConflictError.
+        """
+        changed = {**fields, "version": version + 1, "updatedAt": now}
+        try:
+            return self._write_for_user(Update(task_id, version, fields), now, changed)
+        except RefusedError as refused:
+            if refused.stored is None:
+                raise TaskNotFoundError(task_id) from None
+            raise VersionConflictError(task_id, given=version, current=refused.stored.task.version) from None
+
+    def _write_for_user(self, effect: Create | Update, now: str, fields: Mapping[str, Any]) -> Task:
+        """Apply an effect without a key, which these fields of the task show; raises as `write` does.
+
+        A user's retry after a lost answer would create a second task, or conflict with its own change. So the SDK's
+        repeat of a write may meet its own effect, and if every answer was lost, a read decides.
         """
         try:
-            with translated():
-                try:
-                    self._client.put_item(
-                        TableName=self._table,
-                        Item=_item(task),
-                        ConditionExpression="attribute_not_exists(#id)",
-                        ExpressionAttributeNames={"#id": "id"},
-                    )
-                except self._client.exceptions.ConditionalCheckFailedException:
-                    return
-        except ThrottledError as error:
-            # protection: a-look-after-a-lost-creation
-            if self._found(task.id, error) is None:
-                raise
+            return self.write(effect, now)
+        except RefusedError as refused:
+            error: Exception = refused
+            found = refused.stored.task if refused.stored is not None and refused.is_repeated else None
+        except ThrottledError as throttled:
+            error, found = throttled, None
+            with suppress(TaskNotFoundError, ThrottledError):
+                # protection: a-look-after-a-lost-write
+                found = self.get(effect.task_id)
+        if found is None or not found.has(fields):
+            raise error
+        return found
 
     def get(self, task_id: str) -> Task:
         """Raises TaskNotFoundError."""
@@ -129,56 +163,12 @@ class TaskStore:
             raise TaskNotFoundError(task_id)
         return _stored(answer["Item"]).task
 
-    def replace(self, task_id: str, *, version: int, fields: Fields, now: str) -> Task:
-        """Give the task these fields if it is at `version`, and return it.
-
-        Raises TaskNotFoundError, VersionConflictError.
-        """
-        update = _update(Update(task_id, "", version, fields), now)
-        try:
-            with translated():
-                try:
-                    answer = self._client.update_item(
-                        TableName=self._table,
-                        **update,
-                        ReturnValues="ALL_NEW",
-                        ReturnValuesOnConditionCheckFailure="ALL_OLD",
-                    )
-                except self._client.exceptions.ConditionalCheckFailedException as refused:
-                    refusal = cast("dict[str, Any]", refused.response)
-                else:
-                    return _stored(answer["Attributes"]).task
-        except ThrottledError as error:
-            # If only the answer was lost, a retry by the caller would conflict with its own change.
-            # protection: a-look-after-a-lost-replacement
-            found = self._found(task_id, error)
-            if found is not None and found == _changed(found, fields, version=version + 1, now=now):
-                return found
-            raise
-        item = refusal.get("Item")
-        if not item:
-            raise TaskNotFoundError(task_id)
-        current = _stored(item).task
-        # The SDK repeats an update whose answer was lost, and then meets its own work.
-        if _is_repeated(refusal) and current == _changed(current, fields, version=version + 1, now=now):
-            return current
-        raise VersionConflictError(task_id, given=version, current=current.version)
-
-    def _found(self, task_id: str, error: ThrottledError) -> Task | None:
-        """The task as it is now, if there is one. Raises `error` if it cannot be read."""
-        try:
-            return self.get(task_id)
-        except TaskNotFoundError:
-            return None
-        except ThrottledError:
-            raise error from None
-
     def delete(self, task_id: str) -> None:
         """Delete the task, at any version. Raises TaskNotFoundError."""
         with translated():
             answer = self._client.delete_item(TableName=self._table, Key={"id": {"S": task_id}}, ReturnValues="ALL_OLD")
         # After a repeat by the SDK it may have been deleted by this call; it is gone, as was asked.
-        if not answer.get("Attributes") and not _is_repeated(cast("dict[str, Any]", answer)):
+        if not answer.get("Attributes") and not _is_repeated(answer):
             raise TaskNotFoundError(task_id)
 
     def page(
@@ -196,10 +186,9 @@ class TaskStore:
         for scans in range(MOST_SCANS):
             if scans and not has_time():
                 break
+            most = (limit - len(tasks)) * growth
             try:
-                items, last_key = self._scan(
-                    listing, after=after, limit=(limit - len(tasks)) * growth, consistent=consistent
-                )
+                items, last_key = self._scan(listing, after=after, limit=most, consistent=consistent)
             except ThrottledError:
                 if scans:
                     break
@@ -223,34 +212,22 @@ class TaskStore:
                 growth *= _SCAN_GROWTH
         return Page(tasks, after)
 
-    def read(self, task_ids: Sequence[str]) -> tuple[dict[str, Stored], set[str]]:
-        """The stored tasks of at most MOST_ITEMS ids, and the ids that DynamoDB left unprocessed."""
-        with translated():
-            answer = self._client.batch_get_item(
-                RequestItems={
-                    self._table: {"Keys": [{"id": {"S": task_id}} for task_id in task_ids], "ConsistentRead": True}
-                }
-            )
-        found = [_stored(item) for item in answer["Responses"].get(self._table, [])]
-        left = answer.get("UnprocessedKeys", {}).get(self._table)
-        # protection: unprocessed-keys-are-not-missing
-        unread = {key["id"]["S"] for key in left["Keys"]} if left else set()
-        return {stored.task.id: stored for stored in found}, unread
-
-    def commit(self, effects: Sequence[Create | Update], now: str) -> list[Refusal]:
-        """Apply at most MOST_ITEMS effects on different tasks, all or none.
-
-        Returns nothing if all are applied, else what stands against each. ThrottledError leaves open whether they are.
-        """
-        with translated():
-            try:
-                self._client.transact_write_items(TransactItems=[self._item_of(effect, now) for effect in effects])
-            except self._client.exceptions.TransactionCanceledException as cancelled:
-                reasons: list[dict[str, Any]] = cast("Any", cancelled.response).get("CancellationReasons", [])
-                if len(reasons) != len(effects):
-                    return [Refusal.BUSY] * len(effects)
-                return [_REFUSALS.get(reason.get("Code", "None"), Refusal.BUSY) for reason in reasons]
-        return []
+    def read(self, task_ids: Iterable[str], *, has_time: Callable[[], bool]) -> dict[str, Task]:
+        """The stored tasks of at most MOST_ITEMS ids."""
+        found: dict[str, Task] = {}
+        keys: Any = [{"id": {"S": task_id}} for task_id in dict.fromkeys(task_ids)]
+        while keys:
+            with translated():
+                answer = self._client.batch_get_item(RequestItems={self._table: {"Keys": keys, "ConsistentRead": True}})
+            tasks = [_stored(item).task for item in answer["Responses"].get(self._table, [])]
+            found |= {task.id: task for task in tasks}
+            # protection: unprocessed-keys-are-not-missing
+            left = answer.get("UnprocessedKeys", {}).get(self._table, {"Keys": []})["Keys"]
+            # protection: an-unprocessed-key-is-throttled
+            if left and (len(left) == len(keys) or not has_time()):
+                raise ThrottledError
+            keys = left
+        return found
 
     def _scan(
         self, listing: Listing, *, after: str | None, limit: int, consistent: bool
@@ -274,85 +251,63 @@ class TaskStore:
         last_id = last_key["id"]["S"] if last_key else None
         return cast("list[dict[str, Any]]", answer["Items"]), last_id
 
-    def _item_of(self, effect: Create | Update, now: str) -> TransactWriteItemTypeDef:
-        if isinstance(effect, Update):
-            return {"Update": cast("Any", {"TableName": self._table, **_update(effect, now)})}
-        return {
-            "Put": {
-                "TableName": self._table,
-                "Item": _item(effect.task) | {"createKey": {"S": effect.key}, "effectKey": {"S": effect.key}},
-                "ConditionExpression": "attribute_not_exists(#id)",
-                "ExpressionAttributeNames": {"#id": "id"},
-            }
-        }
-
-
-_REFUSALS: Final = {
-    "None": Refusal.NONE,
-    "ConditionalCheckFailed": Refusal.CONDITION,
-    "ValidationError": Refusal.INVALID,
-    "ItemCollectionSizeLimitExceeded": Refusal.INVALID,
-}
-
 
 def _filter_expression(wanted: TaskFilter) -> dict[str, Any]:
-    conditions: list[str] = []
-    names: dict[str, str] = {}
-    values: dict[str, Any] = {}
-    for attribute, sign, value in (
+    bounds = (
         ("isComplete", "=", wanted.is_complete),
         ("dueAt", "<", wanted.due_before),
         ("dueAt", ">=", wanted.due_after),
-    ):
-        if value is None:
-            continue
-        placeholder = f":v{len(values)}"
-        conditions.append(f"#{attribute} {sign} {placeholder}")
-        names[f"#{attribute}"] = attribute
-        values[placeholder] = _attribute(value)
-    if not conditions:
+    )
+    given = [(f":v{number}", *bound) for number, bound in enumerate(bounds) if bound[2] is not None]
+    if not given:
         return {}
     return {
-        "FilterExpression": " AND ".join(conditions),
-        "ExpressionAttributeNames": names,
-        "ExpressionAttributeValues": values,
+        "FilterExpression": " AND ".join(f"#{name} {sign} {placeholder}" for placeholder, name, sign, _ in given),
+        "ExpressionAttributeNames": {f"#{name}": name for _, name, _, _ in given},
+        "ExpressionAttributeValues": {placeholder: _attribute(value) for placeholder, _, _, value in given},
     }
 
 
-def _update(change: Update, now: str) -> dict[str, Any]:
-    fields: dict[str, str | bool | int | None] = {**change.fields, "updatedAt": now, "version": change.version + 1}
-    if change.key:
-        fields["effectKey"] = change.key
-    kept = {name: value for name, value in fields.items() if value is not None}
-    removed = [name for name, value in fields.items() if value is None]
+def _creation(effect: Create) -> dict[str, Any]:
+    keys = {} if effect.key is None else {"createKey": effect.key, "effectKey": effect.key}
+    fields = effect.task.to_json() | keys
+    return {
+        "Item": {name: _attribute(value) for name, value in fields.items()},
+        "ConditionExpression": "attribute_not_exists(#id)",
+        "ExpressionAttributeNames": {"#id": "id"},
+    }
+
+
+def _change(effect: Update, now: str) -> dict[str, Any]:
+    fields: dict[str, Any] = {**effect.fields, "updatedAt": now, "version": effect.version + 1}
     # protection: an-update-has-a-condition
     condition = "#version = :given"
+    if effect.key is not None:
+        fields["effectKey"] = effect.key
+        same = (
+            f"#{name} = :{name}" if value is not None else f"attribute_not_exists(#{name})"
+            for name, value in effect.fields.items()
+        )
+        # protection: a-change-changes-something
+        condition += f" AND NOT ({' AND '.join(same)})"
+    kept = {name: value for name, value in fields.items() if value is not None}
+    removed = [f"#{name}" for name, value in fields.items() if value is None]
     expression = "SET " + ", ".join(f"#{name} = :{name}" for name in kept)
     if removed:
-        expression += " REMOVE " + ", ".join(f"#{name}" for name in removed)
+        expression += " REMOVE " + ", ".join(removed)
     return {
-        "Key": {"id": {"S": change.task_id}},
+        "Key": {"id": {"S": effect.task_id}},
         "UpdateExpression": expression,
         "ConditionExpression": condition,
         "ExpressionAttributeNames": {f"#{name}": name for name in fields},
-        "ExpressionAttributeValues": {
-            **{f":{name}": _attribute(value) for name, value in kept.items()},
-            ":given": _attribute(change.version),
-        },
+        "ExpressionAttributeValues": {f":{name}": _attribute(value) for name, value in kept.items()}
+        | {":given": _attribute(effect.version)},
     }
 
 
-def _is_repeated(response: Mapping[str, Any]) -> bool:
+def _is_repeated(response: Any) -> bool:
     """Whether the SDK has sent the request more than once before this answer came."""
     return int(response["ResponseMetadata"].get("RetryAttempts", 0)) > 0
-
-
-def _changed(task: Task, fields: Fields, *, version: int, now: str) -> Task:
-    return Task.from_json({**task.to_json(), **fields, "version": version, "updatedAt": now})
-
-
-def _item(task: Task) -> dict[str, dict[str, Any]]:
-    return {name: _attribute(value) for name, value in task.to_json().items()}
 
 
 def _stored(item: Mapping[str, Mapping[str, Any]]) -> Stored:

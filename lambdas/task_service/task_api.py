@@ -10,7 +10,7 @@ from aws_lambda_powertools.metrics import Metrics
 from aws_lambda_powertools.tracing import Tracer
 
 from common import timestamps
-from common.errors import Faults
+from common.errors import Fault, Faults, InvalidRequestError
 from common.rest import Answer, Api, Request
 from common.task import ID_ALLOWED, Task, is_id
 from task_service import aws, filters, validation
@@ -83,9 +83,8 @@ def delete(request: Request) -> Answer:
 def _id(request: Request) -> str:
     """The id in the path. Raises InvalidRequestError."""
     task_id = request.parameters["id"]
-    faults = Faults()
-    faults.check(is_id(task_id), "id", task_id, ID_ALLOWED)
-    faults.raise_any()
+    if not is_id(task_id):
+        raise InvalidRequestError([Fault("id", task_id, ID_ALLOWED)])
     return task_id
 
 

@@ -4,10 +4,11 @@ import base64
 import hashlib
 import hmac
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from common.errors import Fault
+from common.errors import Fault, FaultyError
 from common.task import is_id
 from task_service.errors import InvalidPageTokenError
 from task_service.filters import TaskFilter
@@ -43,24 +44,24 @@ class PageTokens:
         signed = _FORM + last_id.encode()
         return _encode(signed + self._mac(signed, listing))
 
-    def read(self, token: object, listing: Listing, *, field: str = "pageToken") -> str:
-        """The id of the last task passed. Raises InvalidPageTokenError, which says nothing about why."""
-        refusal = InvalidPageTokenError([Fault(field, token, ALLOWED)])
-        if not isinstance(token, str) or not 0 < len(token) <= _LONGEST or not token.isascii():
-            raise refusal
-        try:
-            raw = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
-        except ValueError:
-            raise refusal from None
-        # The decoder skips foreign characters and ignores spare bits: only the one canonical spelling is a token.
-        if _encode(raw) != token:
-            raise refusal
+    def read(
+        self,
+        token: object,
+        listing: Listing,
+        field: str = "pageToken",
+        error: type[FaultyError] = InvalidPageTokenError,
+    ) -> str:
+        """The id of the last task passed. Raises `error`, which says nothing about why."""
+        raw = b""
+        if isinstance(token, str) and len(token) <= _LONGEST and token.isascii():
+            with suppress(ValueError):
+                raw = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
         signed, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
-        if not hmac.compare_digest(mac, self._mac(signed, listing)):
-            raise refusal
         last_id = signed[len(_FORM) :].decode("ascii", "replace")
-        if not signed.startswith(_FORM) or not is_id(last_id):
-            raise refusal
+        is_signed = hmac.compare_digest(mac, self._mac(signed, listing))
+        # The decoder skips foreign characters and ignores spare bits: only the one canonical spelling is a token.
+        if not is_signed or _encode(raw) != token or not signed.startswith(_FORM) or not is_id(last_id):
+            raise error([Fault(field, token, ALLOWED)])
         return last_id
 
     def _mac(self, signed: bytes, listing: Listing) -> bytes:

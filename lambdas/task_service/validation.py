@@ -64,21 +64,10 @@ class Replacement(NewTask):
     version: Version
 
 
-class Changes(Sent):
+class Changes(NewTask):
     """Some of a task's fields. null removes `detail` or `dueAt`; what is left out stays as it is."""
 
     title: Title = ""
-    detail: Detail = None
-    due_at: DueAt = None
-    is_complete: IsComplete = False
-
-    def given(self) -> dict[str, str | bool | None]:
-        """The fields that were sent, by their names in JSON."""
-        return self.model_dump(by_alias=True, exclude_unset=True)
-
-
-class _Versioned(Sent):
-    version: Version
 
 
 def new_task(value: object) -> NewTask:
@@ -96,8 +85,3 @@ def changes(value: object) -> Changes:
     if value == {}:
         raise InvalidTaskError([Fault("changes", value, "an object with a field of a task")])
     return parse(Changes, value, InvalidTaskError, whole="changes")
-
-
-def version(value: object) -> int:
-    """A version that a task can have. Raises InvalidTaskError."""
-    return parse(_Versioned, {"version": value}, InvalidTaskError).version

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools.logging import Logger
 from aws_lambda_powertools.metrics import Metrics, MetricUnit
 
 from common import timestamps
+from common.environment import variable
 from task_service import aws, writes
-from task_service.resources import store
+from task_service.store import TaskStore
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -20,14 +21,20 @@ logger = Logger()
 metrics = Metrics()
 
 
+@cache
+def writer() -> writes.Writer:
+    """The process's one writer, which keeps the rate that it has found. Raises SettingsError."""
+    return writes.Writer(TaskStore(aws.dynamodb_without_retries(), variable("TASK_TABLE_NAME")))
+
+
 @metrics.log_metrics
 @logger.inject_lambda_context(clear_state=True)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """`{writes: [...]}` -> `{outcomes: [...]}`, in the writes' order. Raises InvalidRequestError for a wrong event."""
     metrics.add_metric(name="Requests", unit=MetricUnit.Count, value=1)
     asked = writes.parse_event(event)
-    budget = writes.Budget(has_time=aws.time_for_one_more_call(context), sleep=time.sleep)
-    outcomes = writes.write(asked, store(), now=timestamps.now(), budget=budget)
+    seconds_left = aws.seconds_before_last_attempt(context)
+    outcomes = writer().write(asked, now=timestamps.now(), seconds_left=seconds_left)
     metrics.add_metric(name="WritesAsked", unit=MetricUnit.Count, value=len(asked))
     for outcome, count in Counter(each.outcome for each in outcomes).items():
         metrics.add_metric(name=f"Writes{outcome.capitalize()}", unit=MetricUnit.Count, value=count)

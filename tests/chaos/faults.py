@@ -1,8 +1,8 @@
 """Faults at the boundaries between this system and AWS, chosen one by one or drawn from a seed.
 
 A boundary is a call of a function by the state machine, or a call of AWS by a function. A fault is what may
-happen there, a `Trouble`, at one boundary; it is *stubborn* if it meets every try that the SDK makes of the
-same operation, so that the function gets to feel it.
+happen there, a `Trouble`, at one boundary; it is *stubborn* if it meets every try of the same operation, by the SDK
+or by the function that writes tasks, so that their caller gets to feel it.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ _THROTTLES = {
 def applies(trouble: Trouble, boundary: Boundary) -> bool:
     """Whether this can happen there."""
     if trouble is Trouble.PARTIAL:
-        return boundary.operation in {"TransactWriteItems", "BatchGetItem", "Scan"}
+        return boundary.operation in {"BatchGetItem", "Scan"}
     if boundary.service == "states":
         return trouble is not Trouble.RACE
     if trouble in (Trouble.TWICE, Trouble.LATE):
@@ -91,6 +91,8 @@ class Faults:
     _now: tuple[Trouble, bool] | None = None
     _late: list[Callable[[], Any]] = field(default_factory=list)
     _inner: int = 0
+    # The event and the body of the last request of WriteTasks.
+    _written: tuple[Any, Any] | None = None
     # What the state machine gets in place of the answer of the call that it has given up.
     _other: Any = None
 
@@ -99,7 +101,8 @@ class Faults:
             return cross()
         if boundary.service == "states":
             self.run_late(0.3)
-        if boundary.attempt == 1:
+        is_repeated = boundary.attempt > 1 or self._is_sent_again(boundary)
+        if not is_repeated:
             self.crossed.append(boundary)
             self._now = self.choose(boundary)
             if self._now is not None:
@@ -120,6 +123,13 @@ class Faults:
         finally:
             # The call of a function has crossed further boundaries meanwhile.
             self._now = now
+
+    def _is_sent_again(self, boundary: Boundary) -> bool:
+        """Whether WriteTasks itself repeats its last request: it writes without the SDK's tries."""
+        if boundary.function != "WriteTasks" or boundary.request is None:
+            return False
+        last, self._written = self._written, (boundary.event, _body(boundary.request))
+        return last is not None and last[0] is boundary.event and last[1] == self._written[1]
 
     def run_late(self, rate: float = 1.0) -> None:
         """Let the duplicates that are still under way arrive."""
@@ -226,24 +236,14 @@ class Faults:
             # DynamoDB ends a page after 1 MB before it filters: pages are short, and even empty.
             request.body = json.dumps(asked | {"Limit": 1}).encode()
             return cross()
-        if boundary.operation == "BatchGetItem":
-            answer = cross()
-            found = json.loads(answer.content)
-            (table, keys), *_ = asked["RequestItems"].items()
-            left = [key for key in keys["Keys"] if self.chance.random() < 0.5] or keys["Keys"][:1]
-            ids = [key["id"]["S"] for key in left]
-            found["Responses"][table] = [
-                item for item in found["Responses"].get(table, []) if item["id"]["S"] not in ids
-            ]
-            found["UnprocessedKeys"] = {table: keys | {"Keys": left}}
-            return response(request, answer.status_code, json.dumps(found), dict(answer.headers))
-        count = len(asked["TransactItems"])
-        code = self.chance.choice(["TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"])
-        busy = self.chance.randrange(count)
-        reasons = [{"Code": code if number == busy else "None"} for number in range(count)]
-        name = "TransactionCanceledException"
-        body = {"__type": name, "Message": "Transaction cancelled", "CancellationReasons": reasons}
-        return response(request, 400, json.dumps(body), {"x-amzn-ErrorType": name})
+        answer = cross()
+        found = json.loads(answer.content)
+        (table, keys), *_ = asked["RequestItems"].items()
+        left = [key for key in keys["Keys"] if self.chance.random() < 0.5] or keys["Keys"][:1]
+        ids = [key["id"]["S"] for key in left]
+        found["Responses"][table] = [item for item in found["Responses"].get(table, []) if item["id"]["S"] not in ids]
+        found["UnprocessedKeys"] = {table: keys | {"Keys": left}}
+        return response(request, answer.status_code, json.dumps(found), dict(answer.headers))
 
 
 def _request(boundary: Boundary) -> AWSPreparedRequest:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -19,9 +21,9 @@ from tests.chaos.scenarios import (
     check_tally,
     disturb,
 )
-from tests.support.machine import Boundary, Machine
+from tests.support.machine import Boundary, Call, Machine
 
-WRITES = {"PutObject", "TransactWriteItems", "Invoke", "CreateMultipartUpload", "CompleteMultipartUpload"}
+WRITES = {"PutObject", "PutItem", "UpdateItem", "Invoke", "CreateMultipartUpload", "CompleteMultipartUpload"}
 # Trees of several levels, objects of several blocks, uploads of several parts.
 SMALL = Sizes(fan_in=2, block=700, part=500)
 
@@ -87,6 +89,22 @@ def test_any_service_may_throttle_for_longer_than_the_sdk_tries(machine: Machine
     crossed = boundaries(machine, scenario, Sizes())
     some = random.Random(3).sample(crossed, 25)
     check_each(machine, scenario, Sizes(), each(some, Trouble.THROTTLE, stubborn=True))
+
+
+@pytest.mark.parametrize("trouble", [Trouble.THROTTLE, Trouble.LOST], ids=lambda trouble: trouble.name)
+def test_a_write_may_fail_for_as_long_as_a_call_has_time(machine: Machine, trouble: Trouble) -> None:
+    scenario = Scenario("import-tasks", 6, shard_size=3)
+    puts = [crossed for crossed in boundaries(machine, scenario, Sizes()) if crossed.operation == "PutItem"]
+    outcomes: Counter[str] = Counter()
+
+    def count(call: Call, answer: Any) -> Any:
+        if call.function == "WriteTasks":
+            outcomes.update(each["outcome"] for each in answer["outcomes"])
+        return answer
+
+    with patch.object(machine, "after", count):
+        runs = check_each(machine, scenario, Sizes(), each(puts, trouble, stubborn=True))
+    assert outcomes["throttled"] >= runs >= 5
 
 
 @pytest.mark.soak

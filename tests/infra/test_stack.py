@@ -184,7 +184,7 @@ def test_each_function_has_its_time_and_memory(template: Template) -> None:
     assert {name: (f["Timeout"], f["MemorySize"]) for name, f in template.functions.items()} == {
         "TaskApi": (29, 512),
         "ListTasks": (60, 512),
-        "WriteTasks": (60, 512),
+        "WriteTasks": (60, 1769),
         "Planner": (60, 512),
         "Lister": (900, 1024),
         "Manifest": (900, 1024),
@@ -308,7 +308,6 @@ GRANTS = {
         ("secretsmanager:GetSecretValue", "<PageTokenSecret>"),
     },
     "WriteTasks": {
-        ("dynamodb:BatchGetItem", "<Tasks.Arn>"),
         ("dynamodb:PutItem", "<Tasks.Arn>"),
         ("dynamodb:UpdateItem", "<Tasks.Arn>"),
     },

@@ -43,6 +43,7 @@ PLAN = "lambdas/fan_out/model/plan.py"
 PLANNER = "lambdas/fan_out/planner.py"
 PROCESS_GUARD = "lambdas/fan_out/steps/process_guard.py"
 QUARANTINE = "lambdas/fan_out/steps/quarantine.py"
+RATE_LIMITER = "lambdas/task_service/rate_limiter.py"
 RECORD = "lambdas/fan_out/model/record.py"
 REDUCTION = "lambdas/fan_out/steps/reduction.py"
 PLANNING = "lambdas/fan_out/steps/planning.py"
@@ -406,26 +407,20 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             "the key of a creation",
             TASK_WRITES,
             (Cut("the-key-of-a-creation-is-kept", never),),
-            tests=("test_a_transaction_with_lost_answers_applies_once",),
+            tests=("test_a_write_with_lost_answers_applies_once",),
         ),
         Removal(
             "the key of a change",
             TASK_WRITES,
             (Cut("the-key-of-a-change-is-kept", never),),
-            tests=("test_a_transaction_with_lost_answers_applies_once",),
+            tests=("test_a_write_with_lost_answers_applies_once",),
         ),
     ),
     "every answer of the database to an API request is lost": (
         Removal(
-            "a read of the table after a creation",
+            "a read of the table",
             TASK_STORE,
-            (Cut("a-look-after-a-lost-creation", always),),
-            tests=("test_a_change_whose_every_answer_was_lost_is_known_to_stand",),
-        ),
-        Removal(
-            "and after a replacement",
-            TASK_STORE,
-            (Cut("a-look-after-a-lost-replacement", value("None")),),
+            (Cut("a-look-after-a-lost-write", value("None")),),
             tests=("test_a_change_whose_every_answer_was_lost_is_known_to_stand",),
         ),
     ),
@@ -441,22 +436,62 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         Removal(
             "they are resent",
             TASK_STORE,
-            (Cut("unprocessed-keys-are-not-missing", value("set()")),),
-            tests=("test_keys_that_were_not_processed_are_asked_for_again", "test_unprocessed_keys_are_read_again"),
+            (Cut("unprocessed-keys-are-not-missing", value("[]")),),
+            tests=("test_unprocessed_keys_are_read_again",),
         ),
         Removal(
             "or the call is throttled",
-            "lambdas/task_service/listing.py",
-            (Cut("an-unprocessed-key-is-throttled", replace("break")),),
+            TASK_STORE,
+            (Cut("an-unprocessed-key-is-throttled", condition("left and not has_time()")),),
             tests=("test_unprocessed_keys_are_read_again",),
         ),
     ),
-    "a transaction is cancelled for some of its items": (
+    "the database throttles or refuses some of a call's writes": (
         Removal(
-            "refused items are taken out",
+            "each write is a request of its own",
             TASK_WRITES,
-            (Cut("only-an-invalid-item-is-invalid", always),),
-            tests=("test_a_cancelled_transaction_is_sent_again_in_part",),
+            (Cut("only-an-invalid-item-is-invalid", never),),
+            tests=("test_a_lasting_error_is_raised_not_throttled",),
+        ),
+        Removal(
+            "which is sent again",
+            TASK_WRITES,
+            (Cut("a-throttled-write-is-sent-again", replace("break")),),
+            tests=("test_a_throttled_write_cancels_no_other", "test_throttling_that_passes_is_outwaited"),
+        ),
+        Removal(
+            "writes to one task keep their order",
+            TASK_WRITES,
+            (Cut("nothing-overtakes-a-throttled-write", always),),
+            tests=("test_a_write_behind_a_late_success_is_throttled_too",),
+        ),
+    ),
+    "the database throttles writes for minutes": (
+        Removal(
+            "the rate is halved",
+            RATE_LIMITER,
+            (Cut("a-throttle-slows-down", delete),),
+            tests=("test_a_throttle_halves_the_rate_down_to_a_bound", "test_the_rate_of_a_table_is_found_and_used"),
+        ),
+        Removal(
+            "and grows again",
+            RATE_LIMITER,
+            (Cut("a-success-speeds-up", delete),),
+            tests=("test_a_second_of_successes_adds_the_same_at_any_rate",),
+        ),
+        Removal(
+            "until the function's deadline",
+            RATE_LIMITER,
+            (Cut("no-wait-beyond-the-deadline", never),),
+            tests=("test_a_turn_beyond_the_deadline_is_not_waited_for",),
+        ),
+    ),
+    "an effect that changes nothing": (
+        Removal(
+            "a condition that something changes",
+            TASK_STORE,
+            (Cut("a-change-changes-something", delete),),
+            tests=("test_a_change_that_changes_nothing_is_not_written",),
         ),
     ),
     "tasks change while they are listed": (

@@ -15,11 +15,11 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal, cast
 from unittest.mock import patch
 
@@ -46,6 +46,7 @@ import task_service.aws
 from fan_out.aws import clients as aws
 from fanout.local.gaps import error_names, paths
 from tests.support.context import Context
+from tests.support.stand_ins import OneAfterAnother, PassingTime
 
 ROOT = Path(__file__).parent.parent.parent
 DEFINITION = ROOT / "statemachines/fan_out.asl.json"
@@ -61,6 +62,8 @@ BUCKET = "jobs-bucket"
 TABLE = "tasks"
 STATES = ("Planner", "Lister", "Manifest", "Worker", "Reducer")
 STARTED_AT = "2026-11-23T09:00:00Z"
+# The time that a call of WriteTasks has: enough for some twenty attempts of a throttled write.
+WRITING_SECONDS = 20.0
 
 
 class KilledError(BaseException):
@@ -162,6 +165,7 @@ class Machine:
     around: Callable[[Boundary, Callable[[], Any]], Any] = lambda boundary, cross: cross()
     order: Callable[[list[Any]], list[Any]] = lambda items: items
     clock: Clock = field(default_factory=Clock)
+    writing_time: PassingTime = field(default_factory=PassingTime)
     calls: list[Call] = field(default_factory=list)
     payloads: list[tuple[str, int]] = field(default_factory=list)
     children: int = 0
@@ -178,9 +182,11 @@ class Machine:
         package = "task_service" if name in {"ListTasks", "WriteTasks", "TaskApi"} else "fan_out"
         module = "".join("_" + c.lower() if c.isupper() else c for c in name).lstrip("_")
         handler = importlib.import_module(f"{package}.{module}").handler
+        # WriteTasks retries for as long as it has time: here that time ends.
+        default = (lambda: Context(self.writing_time.remaining(WRITING_SECONDS))) if name == "WriteTasks" else Context
         self._running.append(_Process(name, call.event))
         try:
-            answer = handler(json.loads(json.dumps(event)), self.contexts.get(name, Context)())
+            answer = handler(json.loads(json.dumps(event)), self.contexts.get(name, default)())
         except KilledError:
             forget_processes()
             raise
@@ -333,7 +339,7 @@ class Machine:
                 "_run_distributed_map": self._distributed_map,
                 "_scaled_sleep": lambda seconds: None,
                 "_add_event": lambda *arguments: None,
-                "ThreadPoolExecutor": _OneAfterAnother,
+                "ThreadPoolExecutor": OneAfterAnother,
                 "futures_wait": lambda futures: None,
             }.items():
                 stack.enter_context(patch.object(interpreter, name, stand_in))
@@ -341,6 +347,7 @@ class Machine:
                 original = getattr(interpreter, name)
                 stack.enter_context(patch.object(interpreter, name, functools.partial(check, original)))
             from fan_out.steps import kind_runner, reduction, shard_runner
+            from task_service import rate_limiter, writes
 
             def sent(stubber: BotocoreStubber, event_name: str, request: Any, **more: Any) -> Any:
                 return self._send(stubber, event_name, request, **more)
@@ -360,7 +367,11 @@ class Machine:
             stack.enter_context(patch.object(BotocoreStubber, "__call__", sent))
             stack.enter_context(patch.object(botocore.retries.quota.RetryQuota, "__init__", remembered))
             stack.enter_context(patch.object(shard_runner, "Clock", clock))
-            stack.enter_context(patch.object(reduction, "ThreadPoolExecutor", _OneAfterAnother))
+            stack.enter_context(patch.object(reduction, "ThreadPoolExecutor", OneAfterAnother))
+            stack.enter_context(patch.object(writes, "ThreadPoolExecutor", OneAfterAnother))
+            stack.enter_context(patch.object(rate_limiter, "time", self.writing_time))
+            # The number of a throttled write's attempts, and so of a run's boundaries, is the same at every run.
+            stack.enter_context(patch.object(rate_limiter, "random", SimpleNamespace(random=lambda: 0.5)))
             # Making the user agent's text takes a tenth of a run's time.
             stack.enter_context(patch.object(UserAgentString, "to_string", lambda agent: "tests"))
             # The SDK and the Task Service pause between their tries.
@@ -407,33 +418,6 @@ _PATH_CHECKS: dict[str, Callable[..., Any]] = {
     "_run_map_items": _map_items,
     "_eval_intrinsic_arg": _intrinsic_argument,
 }
-
-
-class _OneAfterAnother:
-    """A pool of threads that has none."""
-
-    def __init__(self, *_: Any, **__: Any):
-        pass
-
-    def __enter__(self) -> _OneAfterAnother:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def shutdown(self, wait: bool) -> None:
-        pass
-
-    def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-        return map(function, items)
-
-    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        try:
-            future.set_result(function(*arguments))
-        except Exception as error:
-            future.set_exception(error)
-        return future
 
 
 def response(
@@ -506,9 +490,10 @@ def deployed(**settings: Any) -> Iterator[Machine]:
 def forget_processes() -> None:
     """Drop what a function's next process would read anew. Clients are kept: making them is slow and calls nobody."""
     from fan_out import worker
-    from task_service import resources
+    from task_service import resources, write_tasks
 
     worker._plan.cache_clear()
+    write_tasks.writer.cache_clear()
     resources.store.cache_clear()
     resources.page_tokens.cache_clear()
 

@@ -177,6 +177,18 @@ def test_the_cost_examples_are_what_the_estimate_says() -> None:
         assert float(dollars) == pytest.approx(costs.estimate_usd("daily-plan", listed, planned), rel=0.2)
 
 
+def test_the_price_of_an_import_is_the_sum_of_its_parts() -> None:
+    table = (
+        (ROOT / "docs/cost.md").read_text().partition("| part of an import of 1,000,000 rows")[2].partition("\n\n")[0]
+    )
+    job, units, calls, whole = (float(price) for price in re.findall(r"\| \$([\d.]+) \|", table))
+    assert job == pytest.approx(costs.estimate_usd("import-tasks", 1_000_000, 200), rel=0.02)
+    memory = functions.FUNCTIONS["WriteTasks"].memory / 1024
+    assert calls == pytest.approx(10_000 * (costs.INVOCATION + 0.1 * memory * costs.GB_SECOND), rel=0.02)
+    assert whole == pytest.approx(job + units + calls)
+    assert whole <= 0.80
+
+
 def test_the_commands_of_the_readme_exist_in_the_makefile() -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.M))
     assert {"demo", "test"} <= set(re.findall(r"\bmake ([\w-]+)", "\n".join(blocks(README, "console"))))

@@ -46,5 +46,5 @@ def instant(timestamp: str) -> datetime:
 # A timestamp in a job's input; what the job sees is UTC.
 Timestamp = Annotated[str, AfterValidator(utc)]
 
-# How many writes one call of `job.write` takes: DynamoDB's TransactWriteItems takes 100.
+# How many writes one call of `job.write` takes: the Task Service takes 100.
 WRITES_PER_CALL = 100

@@ -24,6 +24,7 @@ from moto.core.models import botocore_stubber
 from task_service import aws, list_tasks, resources, task_api, write_tasks
 from tests.support.context import Context
 from tests.support.events import api_event
+from tests.support.stand_ins import OneAfterAnother
 
 TABLE = "tasks"
 SECRET = "a secret of the tests"
@@ -35,6 +36,8 @@ def service() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch, mock_aws():
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         patch.setenv("TASK_TABLE_NAME", TABLE)
+        # The faults below, and moto, are for one request at a time.
+        patch.setattr("task_service.writes.ThreadPoolExecutor", OneAfterAnother)
         secret = boto3.client("secretsmanager").create_secret(Name="page-tokens", SecretString=SECRET)
         patch.setenv("PAGE_TOKEN_SECRET_ARN", secret["ARN"])
         yield
@@ -62,7 +65,8 @@ def make_table(client: Any) -> None:
 
 def forget() -> None:
     """Make the process cold again: no clients, no settings."""
-    for kept in (aws.dynamodb, aws.secrets_manager, resources.store, resources.page_tokens):
+    clients = (aws.dynamodb, aws.dynamodb_without_retries, aws.secrets_manager)
+    for kept in (*clients, resources.store, resources.page_tokens, write_tasks.writer):
         kept.cache_clear()
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import pytest
@@ -16,13 +18,28 @@ from hypothesis import strategies as st
 from common.errors import InvalidRequestError
 from task_service import aws, write_tasks
 from task_service.store import TaskStore
-from task_service.writes import Budget, write
+from task_service.writes import THREADS, Writer
+from tests.support.stand_ins import PassingTime
 
-from .conftest import TABLE, Context, create, faults, refusal, response, stored, update, write_all
+from .conftest import TABLE, Context, create, faults, refusal, stored, update, write_all
 
 TIMEOUT = ReadTimeoutError(endpoint_url="https://dynamodb")
 RUNS = itertools.count()
 NOW = "2026-05-18T09:00:00Z"
+
+
+@pytest.fixture
+def dynamodb(dynamodb: Any) -> Any:
+    """The client that writes, to stand in the way of."""
+    return aws.dynamodb_without_retries()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> PassingTime:
+    """The rate limiter's time."""
+    passing = PassingTime()
+    monkeypatch.setattr("task_service.rate_limiter.time", passing)
+    return passing
 
 
 def outcomes(writes: list[Any], context: Context | None = None) -> list[str]:
@@ -36,26 +53,18 @@ def field(client: Any, task_id: str, name: str) -> Any:
     return value
 
 
-def cancelled(*codes: str) -> Any:
-    return refusal("TransactionCanceledException", CancellationReasons=[{"Code": code} for code in codes])
+def throttles(count: int = 1_000) -> list[Any]:
+    return [refusal("ThrottlingException") for _ in range(count)]
 
 
-def lost(call: Callable[..., object], times: int = 1) -> list[Callable[[Any], None]]:
-    """The first request takes effect, but its answer and those of the next `times - 1` repeats are lost."""
-    sent: list[int] = []
+def lost(operation: str) -> Callable[[Any], None]:
+    """The request takes effect, past the client that has the faults, but its answer is lost."""
 
     def apply(request: Any) -> None:
-        if sent:
-            return
-        sent.append(1)
-        call(**json.loads(request.body))
+        getattr(aws.dynamodb(), operation)(**json.loads(request.body))
         raise TIMEOUT
 
-    def lose(_: Any) -> None:
-        raise TIMEOUT
-
-    # The call within `apply` meets the next planned step: it is let through.
-    return [apply, lambda _: None, *[lose] * (times - 1)]
+    return apply
 
 
 def test_a_created_task_has_the_given_time(dynamodb: Any) -> None:
@@ -139,14 +148,21 @@ def test_outcomes_are_in_the_order_of_the_writes(dynamodb: Any) -> None:
     ]
 
 
-def test_a_change_that_changes_nothing_is_not_written(dynamodb: Any) -> None:
-    write_all([create("a")])
+@pytest.mark.parametrize("given", [{"title": "Task a"}, {"dueAt": None}, {"title": "Task a", "detail": "More"}])
+def test_a_change_that_changes_nothing_is_not_written(dynamodb: Any, given: dict[str, Any]) -> None:
+    write_all([create("a", detail="More")])
+    before = stored(dynamodb, "a")
 
-    with faults(dynamodb, "TransactWriteItems") as made:
-        assert outcomes([update("a", title="Task a", dueAt=None)]) == ["unchanged"]
+    assert write_all([update("a", **given)]) == [{"id": "a", "outcome": "unchanged"}]
 
-    assert made == []
-    assert field(dynamodb, "a", "version") == "1"
+    assert stored(dynamodb, "a") == before
+
+
+@pytest.mark.parametrize("given", [{"detail": None}, {"title": "Task a", "dueAt": "2026-05-17T09:00:00Z"}])
+def test_a_change_of_one_field_of_many_is_written(dynamodb: Any, given: dict[str, Any]) -> None:
+    write_all([create("a", detail="More")])
+
+    assert outcomes([update("a", **given)]) == ["updated"]
 
 
 def test_repeated_writes_are_unchanged_and_take_effect_once(dynamodb: Any) -> None:
@@ -173,44 +189,62 @@ def test_a_hundred_creates_of_which_some_exist_create_the_others(dynamodb: Any) 
     write_all([create(f"t{number}", key="theirs") for number in range(0, 100, 10)])
     write_all([create(f"t{number}") for number in range(1, 100, 10)])
 
-    with faults(dynamodb, "TransactWriteItems") as made:
+    with faults(dynamodb, "PutItem") as made:
         answer = outcomes([create(f"t{number}") for number in range(100)])
 
     assert answer == ["conflict", "unchanged", *["created"] * 8] * 10
-    assert [len(request["TransactItems"]) for request in made] == [100, 80]
+    assert len(made) == 100
     assert field(dynamodb, "t0", "createKey") == "theirs"
 
 
-def test_nothing_is_read_for_creates_that_are_new(dynamodb: Any) -> None:
-    with faults(dynamodb, "BatchGetItem") as made:
-        assert outcomes([create("a"), create("b")]) == ["created", "created"]
+def test_nothing_is_read_for_writes(dynamodb: Any) -> None:
+    write_all([create("old")])
+    with faults(dynamodb, "BatchGetItem") as batches, faults(dynamodb, "GetItem") as reads:
+        assert outcomes([create("a"), create("old"), update("old", title="New"), update("gone", title="x")]) == [
+            "created",
+            "unchanged",
+            "updated",
+            "missing",
+        ]
 
-    assert made == []
+    assert batches == reads == []
 
 
-def test_a_concurrent_update_is_never_overwritten(dynamodb: Any, naps: list[float]) -> None:
+def test_a_write_is_one_request_with_a_condition(dynamodb: Any) -> None:
+    """A transaction would take two write units a task."""
+    with faults(dynamodb, "TransactWriteItems") as transactions, faults(dynamodb, "PutItem") as puts:
+        outcomes([create("a"), create("b")])
+
+    assert transactions == []
+    assert [request["ConditionExpression"] for request in puts] == ["attribute_not_exists(#id)"] * 2
+
+
+def test_a_concurrent_update_is_never_overwritten(dynamodb: Any) -> None:
     write_all([create("a"), create("b")])
 
     def overtaken(_: Any) -> None:
-        dynamodb.update_item(
+        aws.dynamodb().update_item(
             TableName=TABLE,
             Key={"id": {"S": "a"}},
             UpdateExpression="SET title = :title, version = :version",
             ExpressionAttributeValues={":title": {"S": "By a user"}, ":version": {"N": "2"}},
         )
 
-    with faults(dynamodb, "TransactWriteItems", overtaken):
+    with faults(dynamodb, "UpdateItem", overtaken):
         answer = outcomes([update("a", title="By a job"), update("b", title="By a job")])
 
     assert answer == ["conflict", "updated"]
     assert field(dynamodb, "a", "title") == "By a user"
 
 
-def test_a_transaction_with_lost_answers_applies_once(dynamodb: Any, naps: list[float]) -> None:
+def test_a_write_with_lost_answers_applies_once(dynamodb: Any, clock: PassingTime) -> None:
     write_all([create("old")])
     sent = [create("new"), update("old", title="New")]
 
-    with faults(dynamodb, "TransactWriteItems", *lost(dynamodb.transact_write_items, times=3)):
+    with (
+        faults(dynamodb, "PutItem", lost("put_item"), TIMEOUT, TIMEOUT),
+        faults(dynamodb, "UpdateItem", lost("update_item"), TIMEOUT),
+    ):
         answer = write_all(sent)
 
     assert answer == [
@@ -221,149 +255,83 @@ def test_a_transaction_with_lost_answers_applies_once(dynamodb: Any, naps: list[
     assert outcomes(sent) == ["unchanged", "unchanged"]
 
 
-def test_a_repeat_by_the_sdk_carries_the_same_request_token(dynamodb: Any, naps: list[float]) -> None:
-    with faults(dynamodb, "TransactWriteItems", TIMEOUT, None) as made:
-        assert outcomes([create("a")]) == ["created"]
-
-    assert made[0]["ClientRequestToken"] == made[1]["ClientRequestToken"]
-
-
-def test_keys_that_were_not_processed_are_asked_for_again(dynamodb: Any, naps: list[float]) -> None:
-    write_all([create(f"t{number}") for number in range(4)])
-    keys = [{"id": {"S": f"t{number}"}} for number in range(4)]
-    partial = response(
-        200,
-        {"Responses": {TABLE: [stored(dynamodb, "t0")]}, "UnprocessedKeys": {TABLE: {"Keys": keys[1:]}}},
-    )
-    nothing = response(200, {"Responses": {TABLE: []}, "UnprocessedKeys": {TABLE: {"Keys": keys[1:]}}})
-
-    with faults(dynamodb, "BatchGetItem", partial, nothing) as made:
-        answer = outcomes([update(f"t{number}", title="New") for number in range(4)])
-
-    assert answer == ["updated"] * 4
-    assert [len(request["RequestItems"][TABLE]["Keys"]) for request in made] == [4, 3, 3]
-    assert len(naps) == 2
-
-
-def test_a_cancelled_transaction_is_sent_again_in_part(dynamodb: Any, naps: list[float]) -> None:
-    with faults(dynamodb, "TransactWriteItems", cancelled("None", "TransactionConflict", "ThrottlingError")) as made:
+def test_a_throttled_write_cancels_no_other(dynamodb: Any, clock: PassingTime) -> None:
+    with faults(dynamodb, "PutItem", None, *throttles(2)) as made:
         assert outcomes([create("a"), create("b"), create("c")]) == ["created"] * 3
 
-    assert len(naps) == 1
-    assert [len(request["TransactItems"]) for request in made] == [3, 3]
-
-
-def test_transactions_get_smaller_while_they_are_throttled(dynamodb: Any, naps: list[float]) -> None:
-    busy = [cancelled(*["ThrottlingError"] * size) for size in (100, 50)]
-    with faults(dynamodb, "TransactWriteItems", *busy) as made:
-        answer = outcomes([create(f"t{number}") for number in range(100)])
-
-    assert answer == ["created"] * 100
-    assert [len(request["TransactItems"]) for request in made] == [100, 50, 25, 25, 25, 25]
-
-
-def test_a_cancellation_without_reasons_is_retried_in_bounds(dynamodb: Any, naps: list[float]) -> None:
-    none_given = [refusal("TransactionCanceledException") for _ in range(3)]
-    none_meant = [cancelled("None") for _ in range(100)]
-
-    with faults(dynamodb, "TransactWriteItems", *none_given):
-        assert outcomes([create("a")]) == ["created"]
-    with faults(dynamodb, "TransactWriteItems", *none_meant):
-        assert outcomes([create("b")]) == ["throttled"]
-
-
-def test_an_unexplained_refusal_is_retried_in_bounds(dynamodb: Any, naps: list[float]) -> None:
-    with faults(dynamodb, "TransactWriteItems", *[cancelled("ConditionalCheckFailed") for _ in range(100)]) as made:
-        assert outcomes([create("a")]) == ["throttled"]
-
-    assert len(made) == 9
+    assert [request["Item"]["id"]["S"] for request in made] == ["a", "b", "b", "b", "c"]
 
 
 def test_an_item_that_dynamodb_refuses_is_invalid_alone(dynamodb: Any) -> None:
-    with faults(dynamodb, "TransactWriteItems", cancelled("ValidationError", "None")):
+    with faults(dynamodb, "PutItem", refusal("ValidationException")):
         assert outcomes([create("a"), create("b")]) == ["invalid", "created"]
 
 
-def test_lasting_throttling_ends_in_throttled_outcomes(dynamodb: Any, naps: list[float]) -> None:
-    with faults(dynamodb, "TransactWriteItems", *[cancelled("ThrottlingError") for _ in range(100)]) as made:
-        (answer,) = write_all([create("a")])
+def test_lasting_throttling_ends_in_throttled_outcomes(dynamodb: Any, clock: PassingTime) -> None:
+    with faults(dynamodb, "PutItem", *throttles()) as made:
+        (answer,) = write_all([create("a")], Context(clock.remaining(60)))
 
     assert answer["outcome"] == "throttled"
     assert answer["error"]["name"] == "ThrottledError"
-    assert len(made) == 9
-    assert len(naps) == 8
-    assert all(0 <= nap <= Budget.LONGEST for nap in naps)
     assert stored(dynamodb, "a") is None
+    # It is tried for as long as there is time, and not more often than the table can be asked.
+    assert 50 < clock.passed <= 60 - aws.LONGEST_ATTEMPT_SECONDS
+    assert 40 < len(made) < 120
 
 
-def test_throttling_while_reading_is_bounded_too(dynamodb: Any, naps: list[float]) -> None:
+def test_throttling_that_passes_is_outwaited(dynamodb: Any, clock: PassingTime) -> None:
+    with faults(dynamodb, "PutItem", *throttles(40)) as made:
+        assert outcomes([create("a")], Context(clock.remaining(60))) == ["created"]
+
+    assert len(made) == 41
+
+
+def test_a_call_starts_at_the_rate_that_the_last_one_found(dynamodb: Any, clock: PassingTime) -> None:
+    with faults(dynamodb, "PutItem", *throttles(8)):
+        outcomes([create("a")], Context(clock.remaining(60)))
+    clock.naps.clear()
+
+    outcomes([create("b"), create("c")], Context(clock.remaining(60)))
+
+    assert max(clock.naps) > 0.03
+
+
+def test_outcomes_survive_the_end_of_the_time(dynamodb: Any, clock: PassingTime) -> None:
     write_all([create("a")])
-    throttles = [refusal("ProvisionedThroughputExceededException") for _ in range(100)]
 
-    with faults(dynamodb, "BatchGetItem", *throttles) as made:
-        assert outcomes([update("a", title="x")]) == ["throttled"]
-
-    assert len(made) <= 27
-
-
-def test_outcomes_survive_the_end_of_the_budget(dynamodb: Any, naps: list[float]) -> None:
-    write_all([create("a")])
-
-    with faults(dynamodb, "TransactWriteItems", *[cancelled("ThrottlingError") for _ in range(100)]):
-        assert outcomes([update("a", title="Task a"), create("b", title=""), create("c")]) == [
-            "unchanged",
-            "invalid",
-            "throttled",
-        ]
+    with faults(dynamodb, "PutItem", *throttles()):
+        assert outcomes(
+            [update("a", title="Task a"), create("b", title=""), create("c")], Context(clock.remaining(10))
+        ) == ["unchanged", "invalid", "throttled"]
 
 
-def test_no_call_is_begun_that_the_function_has_no_time_for(dynamodb: Any, naps: list[float]) -> None:
-    context = Context(remaining_ms=aws.LONGEST_CALL_SECONDS * 1_000 - 1)
+def test_no_call_is_begun_that_the_function_has_no_time_for(dynamodb: Any) -> None:
+    context = Context(remaining_ms=aws.LONGEST_ATTEMPT_SECONDS * 1_000 - 1)
 
-    with faults(dynamodb, "TransactWriteItems") as made:
+    with faults(dynamodb, "PutItem") as made:
         assert outcomes([create("a")], context) == ["throttled"]
 
     assert made == []
 
 
-def test_the_budget_ends_when_the_time_runs_out_between_pauses(dynamodb: Any) -> None:
-    context = Context(remaining_ms=26_000)
+def test_writes_to_many_tasks_are_under_way_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("task_service.writes.ThreadPoolExecutor", ThreadPoolExecutor)
+    together = threading.Barrier(THREADS)
 
-    def age(seconds: float) -> None:
-        context.remaining_ms -= max(1, int(seconds * 1_000))
+    class Store:
+        def write(self, *_: object) -> None:
+            together.wait(timeout=10)
 
-    budget = Budget(
-        has_time=aws.time_for_one_more_call(context),  # type: ignore[arg-type]
-        pauses=1_000_000,
-        sleep=age,
-        draw=lambda: 1.0,
+    answer = Writer(cast("TaskStore", Store())).write(
+        [create(f"t{number}") for number in range(2 * THREADS)], now=NOW, seconds_left=lambda: 60.0
     )
-    with faults(dynamodb, "TransactWriteItems", *[cancelled("ThrottlingError") for _ in range(100)]) as made:
-        (outcome,) = write([create("a")], TaskStore(dynamodb, TABLE), now=NOW, budget=budget)
 
-    assert outcome.outcome == "throttled"
-    assert 1 < len(made) < 10
+    assert [each.outcome for each in answer] == ["created"] * 2 * THREADS
 
 
-def test_pauses_grow_to_a_bound_and_are_drawn_below_it() -> None:
-    naps: list[float] = []
-    budget = Budget(has_time=lambda: True, pauses=8, sleep=naps.append, draw=lambda: 1.0)
-
-    assert [budget.pause() for _ in range(9)] == [True] * 8 + [False]
-    assert naps == [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]
-    assert Budget(has_time=lambda: False, sleep=naps.append).pause() is False
-    assert len(naps) == 8
-    lucky = Budget(has_time=lambda: True, sleep=naps.append, draw=lambda: 0.25)
-    lucky.pause()
-    assert naps[-1] == 0.0125
-
-
-@pytest.mark.parametrize("code", ["AccessDeniedException", "ResourceNotFoundException", "ValidationException"])
+@pytest.mark.parametrize("code", ["AccessDeniedException", "ResourceNotFoundException"])
 def test_a_lasting_error_is_raised_not_throttled(dynamodb: Any, code: str) -> None:
-    with (
-        faults(dynamodb, "TransactWriteItems", refusal(code)),
-        pytest.raises(dynamodb.exceptions.ClientError, match=code),
-    ):
+    with faults(dynamodb, "PutItem", refusal(code)), pytest.raises(dynamodb.exceptions.ClientError, match=code):
         write_all([create("a")])
 
 
@@ -377,16 +345,31 @@ def test_many_writes_to_one_task_take_effect_in_their_order(dynamodb: Any) -> No
     assert (field(dynamodb, "a", "version"), field(dynamodb, "a", "title")) == ("50", "V49")
 
 
-def test_a_write_behind_a_throttled_one_is_throttled_too(dynamodb: Any, naps: list[float]) -> None:
-    with faults(dynamodb, "TransactWriteItems", *[cancelled("ThrottlingError") for _ in range(9)]):
-        answer = outcomes([create("a"), update("a", title="New"), create("b"), create("c", title="")])
+def test_a_write_behind_a_throttled_one_is_throttled_too(dynamodb: Any, clock: PassingTime) -> None:
+    with faults(dynamodb, "PutItem", *throttles()), faults(dynamodb, "UpdateItem") as updates:
+        answer = outcomes(
+            [create("a"), update("a", title="New"), create("b"), create("c", title="")], Context(clock.remaining(10))
+        )
 
     assert answer == ["throttled", "throttled", "throttled", "invalid"]
+    assert updates == []
 
 
-def test_a_hundred_equal_creates_make_one_task(dynamodb: Any, naps: list[float]) -> None:
+def test_a_write_behind_a_late_success_is_throttled_too(dynamodb: Any, clock: PassingTime) -> None:
+    """The first update has its last attempt lost: the next would conflict with what is not known yet."""
+    write_all([create("a")])
+    sent = [update("a", title="1", key="k1"), update("a", version=2, title="2", key="k2")]
+    # The clock is no promise: what counts is that the first is undecided.
+    remaining = iter([8_000, 0, 60_000, 60_000])
+
+    with faults(dynamodb, "UpdateItem", lost("update_item")):
+        assert outcomes(sent, Context(lambda: next(remaining))) == ["throttled", "throttled"]
+
+    assert [each["outcome"] for each in write_all(sent)] == ["unchanged", "updated"]
+
+
+def test_a_hundred_equal_creates_make_one_task(dynamodb: Any) -> None:
     assert outcomes([create("a")] * 100) == ["created", *["unchanged"] * 99]
-    assert naps == []
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -400,24 +383,20 @@ def test_effects_apply_once_under_repeats_and_losses(dynamodb: Any, data: st.Dat
         for each in sent
         if data.draw(st.booleans(), label="is updated")
     ]
-    naps: list[float] = []
+
+    def planned(operation: str) -> Any:
+        steps = {"through": None, "timeout": TIMEOUT, "throttle": refusal("ThrottlingException"), "lost": None}
+        plan = data.draw(st.lists(st.sampled_from(list(steps)), max_size=4))
+        method = {"PutItem": "put_item", "UpdateItem": "update_item"}[operation]
+        return faults(dynamodb, operation, *[lost(method) if step == "lost" else steps[step] for step in plan])
 
     def attempt() -> list[str]:
-        plan = data.draw(st.lists(st.sampled_from(["through", "timeout", "throttle", "lost"]), max_size=4))
-        steps: list[Any] = []
-        for step in plan:
-            if step == "lost":
-                steps += lost(dynamodb.transact_write_items)
-            else:
-                fault = {"through": None, "timeout": TIMEOUT, "throttle": refusal("ThrottlingException")}[step]
-                steps.append(fault)
-        budget = Budget(has_time=lambda: True, sleep=naps.append)
-        with faults(dynamodb, "TransactWriteItems", *steps):
-            decided = write(sent, TaskStore(dynamodb, TABLE), now=NOW, budget=budget)
+        with planned("PutItem"), planned("UpdateItem"):
+            decided = Writer(TaskStore(dynamodb, TABLE)).write(sent, now=NOW, seconds_left=lambda: 60.0)
         return [each.outcome for each in decided]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("time.sleep", naps.append)
+        patch.setattr("task_service.rate_limiter.time", PassingTime())
         attempts = [attempt() for _ in range(data.draw(st.integers(1, 3)))]
 
     assert set(attempts[-1]) <= {"created", "updated", "unchanged"}
