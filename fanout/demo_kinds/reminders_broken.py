@@ -1,7 +1,5 @@
 """reminders: writes a reminder for each open task. It has two faults, which the demo meets and then fixes."""
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

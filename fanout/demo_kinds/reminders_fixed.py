@@ -1,7 +1,5 @@
 """reminders: writes a reminder for each open task. The demo deploys it in place of the broken one."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from fan_out import JSON, Job, Kind, Params, Task

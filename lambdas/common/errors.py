@@ -5,8 +5,6 @@ the REST API shows it and Lambda reports it to whoever invoked a function. Every
 which field, which value, what is allowed. Messages never hold stack traces, AWS messages or other users' data.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
