@@ -20,6 +20,7 @@ from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal, cast
 from unittest.mock import patch
 
@@ -29,6 +30,7 @@ os.environ.setdefault("POWERTOOLS_METRICS_NAMESPACE", "FanOut")
 os.environ.setdefault("POWERTOOLS_TRACE_DISABLED", "1")
 
 import boto3
+import botocore.endpoint
 import botocore.retries.quota
 import moto.backends
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
@@ -43,6 +45,7 @@ from werkzeug.exceptions import HTTPException
 
 import kinds
 import task_service.aws
+import task_service.write_tasks
 from fan_out.aws import clients as aws
 from fanout.local.gaps import error_names, paths
 from tests.support.context import Context
@@ -300,7 +303,10 @@ class Machine:
             text = aws.s3().get_object(**source)["Body"].read()
         except ClientError as error:
             raise interpreter._ExecutionError("States.ItemReaderFailed", str(error)) from None
-        items = list(enumerate(json.loads(line) for line in text.splitlines()))
+        try:
+            items = list(enumerate(json.loads(line) for line in text.splitlines()))
+        except ValueError as error:
+            raise interpreter._ExecutionError("States.ItemReaderFailed", str(error)) from None
         _number(state, "MaxConcurrencyPath", effective)
         tolerated = _number(state, "ToleratedFailurePercentagePath", effective)
         interpreter._resolve_params_obj(state["ResultWriter"]["Parameters"], effective, context)
@@ -364,7 +370,9 @@ class Machine:
             # Making the user agent's text takes a tenth of a run's time.
             stack.enter_context(patch.object(UserAgentString, "to_string", lambda agent: "tests"))
             # The SDK and the Task Service pause between their tries.
-            stack.enter_context(patch.object(time, "sleep", lambda seconds: None))
+            hurried = SimpleNamespace(**vars(time) | {"sleep": lambda seconds: None})
+            for module in (botocore.endpoint, task_service.write_tasks):
+                stack.enter_context(patch.object(module, "time", hurried))
             forget_processes()
             yield
 

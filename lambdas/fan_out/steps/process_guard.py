@@ -9,25 +9,29 @@ import builtins
 import hashlib
 import json
 import os
+import random
 import sys
+import threading
+import time
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
+import boto3
 from botocore.client import BaseClient
 from botocore.httpsession import URLLib3Session
 
+from fan_out.model.kind import FAULTS, Job
+from fan_out.model.task import Row, Task
+
 # What the worker's objects are made and stored with, as it is before any kind is imported.
-_OWNERS: tuple[Any, ...] = (
-    builtins,
-    hashlib,
-    json,
-    json.encoder,
-    json.decoder,
-    json.JSONEncoder,
-    json.JSONDecoder,
-    BaseClient,
-    URLLib3Session,
-)
-_ORIGINALS = [(owner, dict(vars(owner))) for owner in _OWNERS]
+_MODULES = (builtins, hashlib, json, json.encoder, json.decoder, os, random, threading, time, boto3)
+_CLASSES = (json.JSONEncoder, json.JSONDecoder, BaseClient, URLLib3Session)
+# What others put in its place, too: a test, or a tracer.
+_REPLACED = {"excepthook"}
+_ORIGINALS: list[tuple[Any, dict[str, Any]]] = [
+    (owner, {name: each for name, each in vars(owner).items() if callable(each) and name not in _REPLACED})
+    for owner in (*_MODULES, *_CLASSES)
+]
 _STREAMS = (0, 1, 2)
 _exit = os._exit
 
@@ -62,6 +66,10 @@ class ProcessGuard:
             for name, value in original.items():
                 if now.get(name) is not value:
                     return f"{owner.__name__}.{name} is replaced"
+        for module in _MODULES:
+            # protection: imports-find-the-same-modules
+            if sys.modules.get(module.__name__) is not module:
+                return f"the module {module.__name__} is replaced"
         environment = os.environ
         for name, value in self._environment.items():
             if environment.get(name) != value:
@@ -71,6 +79,21 @@ class ProcessGuard:
         if sys.getrecursionlimit() != self._limit:
             return "the recursion limit is changed"
         return None
+
+
+def fingerprint(tasks: Sequence[Task | Row], job: Job[Any]) -> list[int] | None:
+    """What differs if a kind has changed the tasks or the job that it is given; None if that cannot be told."""
+    try:
+        return [*(hash(task) for task in tasks if type(task) is Task), *map(id, vars(job).values())]
+    except FAULTS:
+        return None
+
+
+def check_given(before: list[int] | None, tasks: Sequence[Task | Row], job: Job[Any]) -> None:
+    """End this process if the tasks or the job are changed: failures and the keys of effects are made of them."""
+    # protection: what-a-kind-is-given-stays
+    if fingerprint(tasks, job) != before:
+        _end("a task or the job that the kind was given is changed")
 
 
 def end_fork(pid: int) -> None:

@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from types import ModuleType
 from typing import Any, ClassVar, NoReturn
 
 from pydantic import BaseModel
@@ -341,6 +342,18 @@ def change_job(call: Call) -> Any:
     return usual
 
 
+def change_task(call: Call) -> Any:
+    usual, task = call.usual(), first(call, Task) or call.arguments[0][0]
+    object.__setattr__(task, "id", "another")
+    return usual
+
+
+def spoil_task(call: Call) -> Any:
+    usual, task = call.usual(), first(call, Task) or call.arguments[0][0]
+    object.__setattr__(task, "title", [NoText()])
+    return usual
+
+
 def keep_partial(call: Call) -> Any:
     """An answer that is changed later on."""
     KIND.kept.append(call.usual())
@@ -350,10 +363,9 @@ def keep_partial(call: Call) -> Any:
     return KIND.kept[-1]
 
 
-CHANGES: dict[str, Deed] = {
-    "forget the arguments": forget_arguments,
-    "change the job": change_job,
-}
+CHANGES: dict[str, Deed] = {"forget the arguments": forget_arguments}
+# What is frozen, so that the process is damaged.
+FROZEN: dict[str, Deed] = {"change the job": change_job, "change the task": change_task, "spoil the task": spoil_task}
 OF_LISTS: dict[str, Deed] = {"turn the tasks": turn_tasks, "more tasks": more_tasks}
 
 # --- damaged
@@ -441,6 +453,14 @@ DAMAGES: dict[str, Deed] = {
     "patch sorted": damaging(lambda: patch(builtins, "sorted", lambda items, **_: list(items))),
     "patch open": damaging(lambda: patch(builtins, "open")),
     "patch sha256": damaging(lambda: patch(hashlib, "sha256", hashlib.sha512)),
+    "patch time.time": damaging(lambda: patch(time, "time", lambda: 0.0)),
+    "patch time.monotonic": damaging(lambda: patch(time, "monotonic", lambda: 0.0)),
+    "patch time.sleep": damaging(lambda: patch(time, "sleep")),
+    "no randomness": damaging(lambda: patch(random, "random", lambda: 0.0)),
+    "no threads": damaging(lambda: patch(threading, "Thread")),
+    "patch boto3.client": damaging(patch_boto3),
+    "forget modules": damaging(forget_modules),
+    "another json": damaging(lambda: sys.modules.update(json=ModuleType("json"))),
     "lower the recursion limit": damaging(lambda: sys.setrecursionlimit(sys.getrecursionlimit() - 1)),
     "raise the recursion limit": damaging(lambda: sys.setrecursionlimit(sys.getrecursionlimit() + 50)),
 }
@@ -457,8 +477,6 @@ PRANKS: dict[str, Deed] = {
     "no stdout": damaging(lambda: patch(sys, "stdout", None)),
     "no logging": damaging(lambda: logging.disable(logging.CRITICAL)),
     "seed the random": damaging(lambda: random.seed(1)),
-    "no randomness": damaging(lambda: patch(random, "random", lambda: 0.0)),
-    "patch boto3.client": damaging(patch_boto3),
 }
 # Too much for a process that others need, such as that of tests.
 HARMS: dict[str, Deed] = {
@@ -472,9 +490,6 @@ HARMS: dict[str, Deed] = {
     "fork and exit": damaging(lambda: fork(sys.exit)),
     "patch the SDK": damaging(patch_sdk),
     "patch the SDK's transport": damaging(patch_transport),
-    "patch time.time": damaging(lambda: patch(time, "time", lambda: 0.0)),
-    "patch time.sleep": damaging(lambda: patch(time, "sleep")),
-    "forget modules": damaging(forget_modules),
     "an alarm": damaging(lambda: signal.alarm(1)),
     "exit in a thread": damaging(lambda: start_thread(sys.exit)),
     "raise in a thread": damaging(lambda: start_thread(no)),
@@ -521,6 +536,7 @@ DEEDS: dict[str, Deed] = (
     | FILTERS
     | RESULTS
     | CHANGES
+    | FROZEN
     | OF_LISTS
     | {"spoil the partial": spoil_partial, "keep the partial": keep_partial}
     | DAMAGES

@@ -12,6 +12,7 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -41,8 +42,12 @@ SECONDS_OF_A_PART = 180
 class Process:
     """What a hostile kind may damage in this process, as it was at first."""
 
-    _OWNERS = (builtins, hashlib, json, json.JSONEncoder, random, boto3, sys)
-    _NAMES = ("sorted", "open", "sha256", "dumps", "loads", "default", "random", "client", "stdout")
+    _OWNERS = (builtins, hashlib, json, json.JSONEncoder, random, boto3, sys, threading, time)
+    _NAMES = (
+        *("sorted", "open", "sha256", "dumps", "loads", "default", "random", "client", "stdout", "Thread"),
+        *("time", "monotonic", "sleep"),
+    )
+    _MODULES = ("json", "hashlib", "kinds", "boto3")
 
     def __init__(self) -> None:
         self._values = [
@@ -51,11 +56,13 @@ class Process:
             for name in self._NAMES
             if hasattr(owner, name)
         ]
+        self._modules = {name: each for name, each in sys.modules.items() if name.partition(".")[0] in self._MODULES}
         self._environment = dict(os.environ)
         self._limit, self._folder = sys.getrecursionlimit(), Path.cwd()
         self._signal = signal.getsignal(signal.SIGUSR1)
 
     def restore(self) -> None:
+        sys.modules.update(self._modules)
         for owner, name, value in self._values:
             if getattr(owner, name) is not value:
                 setattr(owner, name, value)
