@@ -614,6 +614,13 @@ def test_an_environment_survives_an_exception(emulator: Emulator) -> None:
     assert emulator.invoke(function, {})[1] == {"calls": 3}
 
 
+@pytest.mark.parametrize("what", ["sys.stdout = None", "sys.stderr.close()", "sys.stdout = object()"])
+def test_an_environment_survives_the_streams_of_its_code(emulator: Emulator, what: str) -> None:
+    code = "import sys\nCALLS = []\ndef handler(event, context):\n    CALLS.append(event)\n"
+    function = emulator.function(f"{code}    {what}\n    return len(CALLS)")
+    assert [emulator.invoke(function, {}) for _ in range(2)] == [(None, 1), (None, 2)]
+
+
 # A Lambda environment that dies
 
 

@@ -283,10 +283,12 @@ def install(folder: str) -> None:
                 return answer
             finally:
                 now.clear()
+                if damager.damaged is not None:
+                    (Path(folder) / f"{job_id}-damaged").write_text(damager.damaged)
 
         return call
 
-    storage.Bucket.put = saved  # type: ignore[method-assign]
+    storage.Bucket.put = saved  # type: ignore[method-assign, assignment]
     runtime.state = damaging
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -146,13 +146,14 @@ class Deployment:
 
 
 @contextmanager
-def deployed(folder: Path) -> Iterator[Deployment]:
-    """A deployment in this folder, taken down at the end whatever happens."""
+def deployed(folder: Path, change: Callable[[Path], None] = lambda staged: None) -> Iterator[Deployment]:
+    """A deployment in this folder, taken down at the end whatever happens; `change` gets the functions' code."""
     staged, home = folder / "lambdas", folder / "home"
     shutil.copytree(ROOT / "lambdas", staged, ignore=shutil.ignore_patterns("__pycache__"))
     for folder_of_kinds in ("tests/support/kinds", "bench/kinds"):
         for kind in (ROOT / folder_of_kinds).glob("*.py"):
             shutil.copy(kind, staged / "kinds")
+    change(staged)
     try:
         yield Deployment(home, local.up(home, lambdas=staged, tied=True, wait_scale=0.05))
     finally:

@@ -104,8 +104,10 @@ def end_fork(pid: int) -> None:
 
 
 def _end(damage: str) -> NoReturn:
-    os.write(2, f"The kind's code has damaged its process, which ends: {damage}.\n".encode())
-    _exit(1)
+    try:
+        os.write(2, f"The kind's code has damaged its process, which ends: {damage}.\n".encode())
+    finally:
+        _exit(1)
 
 
 def _streams() -> list[tuple[int, int] | None]:

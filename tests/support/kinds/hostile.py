@@ -482,6 +482,7 @@ PRANKS: dict[str, Deed] = {
 HARMS: dict[str, Deed] = {
     "close stdout": damaging(lambda: close(1)),
     "close the streams": damaging(lambda: close(0, 1, 2)),
+    "shut stdout": damaging(lambda: sys.stdout.close()),
     "replace stdout": damaging(lambda: put_instead(1)),
     "close all descriptors": damaging(lambda: os.closerange(3, 1024)),
     "fork and return": damaging(lambda: fork(lambda: None)),

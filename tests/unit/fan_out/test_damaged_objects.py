@@ -101,3 +101,17 @@ def test_a_damaged_list_of_failures_is_not_retried_from(
     OBJECTS.write("job-1", "failures.jsonl", body[:-9] if damaged == body else damaged)
     ended = machine.run({"source": {"failedIn": "job-1"}}, "job-2")
     assert ended.output["counts"] == WHOLE
+
+
+def test_the_table_names_every_object_of_a_job() -> None:
+    """So that a new object gets its damages: the guide's list of objects is the table's."""
+    named = {target.begin for target in TARGETS.values()} | set(damage.AFTERWARDS)
+    guide = (
+        (machines.ROOT / "docs/how-it-works.md").read_text().partition("## A job's objects")[2].partition("\n### ")[0]
+    )
+    listed = [line.split("`")[1] for line in guide.splitlines() if line.startswith("| `")]
+    assert len(listed) >= 15
+    # Empty ones, those that Step Functions writes and another kind's file.
+    beside = ("excess", "results/", "plan.jsonl")
+    for name in listed:
+        assert name.startswith(beside) or any(name.startswith(each) for each in named), name

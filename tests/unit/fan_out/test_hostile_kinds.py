@@ -90,7 +90,10 @@ sys.path.insert(0, {lambdas!r})
 from fan_out.steps.process_guard import ProcessGuard, end_fork
 guard, pid = ProcessGuard(), os.getpid()
 {damage}
-guard.check()
+try:
+    guard.check()
+except BaseException:
+    os._exit(7)
 print("still here")
 """
 
@@ -101,6 +104,7 @@ print("still here")
         ("pass", 0, "still here\n"),
         ("os.close(1)", 1, ""),
         ("os.closerange(0, 3)", 1, ""),
+        ("os.write = len", 1, ""),
         ("import json; json.loads = eval", 1, ""),
         ("os.environ.clear()", 1, ""),
         # The child returns like its parent: only one of them is still there.
