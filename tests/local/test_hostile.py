@@ -60,7 +60,7 @@ def name_of(case: Case) -> str:
     return f"{case.method}-{(CASES + HARMS).index(case)}"
 
 
-def check_all(aws: Deployment, cases: Sequence[Case], shard_size: int = 9) -> None:
+def check_all(aws: Deployment, cases: Sequence[Case], shard_size: int = 18) -> None:
     """A job for each case; what they come to, all together."""
 
     def check(case: Case) -> str | None:

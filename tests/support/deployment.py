@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,13 @@ ENDED = {"SUCCEEDED", "FAILED", "ABORTED", "TIMED_OUT"}
 class Deployment:
     home: Path
     at: local.Local
+    _clients: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def client(self, service: str) -> Any:
-        return client(service, self.at.endpoint_url)
+        # Making one is slow, and threads may share it.
+        if service not in self._clients:
+            self._clients[service] = client(service, self.at.endpoint_url)
+        return self._clients[service]
 
     def set_timeout(self, function: str, seconds: int) -> None:
         """Give the function of this state so many seconds a call, instead of its own fifteen minutes."""
