@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -128,3 +131,17 @@ def test_hostile_methods_on_real_processes_cost_no_job(aws: Deployment, method: 
 def test_harm_done_to_real_processes_stays_with_its_job(aws: Deployment, method: str) -> None:
     check_all(aws, [case for case in HARMS if case.method == method])
     check_next(aws, f"{method}-harmed")
+
+
+def test_a_killed_zygote_costs_a_job_nothing(aws: Deployment) -> None:
+    """What ran in its environments was no death: it is tried again, and nothing is quarantined."""
+    act = {"method": "process", "deed": "wait", "tasks": list(range(COUNT))}
+    execution = aws.start(document(act, shardSize=COUNT), "zygote")
+    for _ in range(3):
+        time.sleep(1)
+        found = ["pgrep", "-P", str(aws.at.pid), "-f", "multiprocessing.forkserver"]
+        zygote = subprocess.run(found, capture_output=True, text=True, check=False).stdout.split()
+        if zygote:
+            os.kill(int(zygote[0]), signal.SIGKILL)
+    record = json.loads(aws.wait(execution)["output"])
+    hostile.check_outcome(Case("process", "wait", hostile.USUAL), record, [], count=COUNT)

@@ -1,5 +1,5 @@
-"""Map: the first failed iteration ends an inline Map at once, MaxConcurrencyPath, items that are no list, and AWS's
-events."""
+"""Map: the first failed iteration ends an inline Map at once, MaxConcurrencyPath, items that are no list or cannot be
+read, and AWS's events."""
 
 from __future__ import annotations
 
@@ -40,7 +40,10 @@ def run_items(state: Data, raw_input: Any, execution: Data, ctx: Data) -> Output
     data = sf._apply_input_path(state, raw_input, ctx)
     processor = state.get("ItemProcessor") or state.get("Iterator") or {}
     if reader := state.get("ItemReader"):
-        items = sf._read_map_items(reader, data, ctx)
+        try:
+            items = sf._read_map_items(reader, data, ctx)
+        except ValueError as problem:
+            raise error("States.ItemReaderFailed", f"The items cannot be read: {problem}") from problem
         if not isinstance(items, list):
             raise error("States.ItemReaderFailed", "Attempting to map over non-iterable node.")
     else:

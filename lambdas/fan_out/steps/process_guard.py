@@ -24,7 +24,9 @@ from fan_out.model.kind import FAULTS, Job
 from fan_out.model.task import Row, Task
 
 # What the worker's objects are made and stored with, as it is before any kind is imported.
+# protection: modules-are-compared
 _MODULES = (builtins, hashlib, json, json.encoder, json.decoder, os, random, threading, time, boto3)
+# protection: the-sdk-is-compared
 _CLASSES = (json.JSONEncoder, json.JSONDecoder, BaseClient, URLLib3Session)
 # What others put in its place, too: a test, or a tracer.
 _REPLACED = {"excepthook"}
@@ -104,6 +106,7 @@ def end_fork(pid: int) -> None:
 
 
 def _end(damage: str) -> NoReturn:
+    # protection: a-process-without-streams-ends
     try:
         os.write(2, f"The kind's code has damaged its process, which ends: {damage}.\n".encode())
     finally:

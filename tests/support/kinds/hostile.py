@@ -18,6 +18,7 @@ import logging
 import os
 import random
 import signal
+import socket
 import sys
 import threading
 import time
@@ -404,6 +405,21 @@ def fork(child: Callable[[], object]) -> None:
         child()
 
 
+def fork_in_c(child: Callable[[], object]) -> None:
+    """Without Python's own hooks: the child holds the runtime's channel."""
+    if ctypes.CDLL(None).fork() == 0:
+        child()
+
+
+def answer_for_the_runtime() -> None:
+    """An answer of no call on every Unix socket of the process."""
+    for number in range(3, 256):
+        with contextlib.suppress(OSError):
+            found = socket.socket(fileno=os.dup(number))
+            if found.family == socket.AF_UNIX:
+                found.sendall(b'another-id {"result": "stale"}\n')
+
+
 def sleep_and_exit() -> NoReturn:
     time.sleep(3)
     os._exit(0)
@@ -466,6 +482,7 @@ DAMAGES: dict[str, Deed] = {
 }
 # They harm nothing that a later call needs.
 PRANKS: dict[str, Deed] = {
+    "wait": damaging(lambda: time.sleep(0.1)),
     "change the directory": damaging(lambda: os.chdir("/")),
     "add a variable": damaging(lambda: os.environ.update(ADDED_BY_A_KIND="1")),
     "leave a thread": damaging(lambda: start_thread(lambda: time.sleep(0.2))),
@@ -489,6 +506,8 @@ HARMS: dict[str, Deed] = {
     "fork and sleep": damaging(lambda: fork(sleep_and_exit)),
     "fork and raise": damaging(lambda: fork(no)),
     "fork and exit": damaging(lambda: fork(sys.exit)),
+    "fork in C and sleep": damaging(lambda: fork_in_c(sleep_and_exit)),
+    "answer for the runtime": damaging(answer_for_the_runtime),
     "patch the SDK": damaging(patch_sdk),
     "patch the SDK's transport": damaging(patch_transport),
     "an alarm": damaging(lambda: signal.alarm(1)),
