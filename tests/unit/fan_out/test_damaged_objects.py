@@ -103,13 +103,23 @@ def test_a_damaged_list_of_failures_is_not_retried_from(
     assert ended.output["counts"] == WHOLE
 
 
+def test_a_retry_without_its_plan_says_that_it_is_lost(machine: Machine, trial: Any, store: JobStore) -> None:
+    put_tasks([task(number) for number in range(COUNT)])
+    trial.on["task-00001"] = ValueError("no")
+    machine.run({**DOCUMENT, "kind": "trial", "params": {}})
+    OBJECTS.write("job-1", "job.json", None)
+    ended = machine.run({"source": {"failedIn": "job-1"}}, "job-2")
+    assert ended.error == "InvalidJobError"
+    assert "job.json can be read" in str(ended.cause)
+
+
 def test_the_table_names_every_object_of_a_job() -> None:
     """So that a new object gets its damages: the guide's list of objects is the table's."""
     named = {target.begin for target in TARGETS.values()} | set(damage.AFTERWARDS)
     guide = (
         (machines.ROOT / "docs/how-it-works.md").read_text().partition("## A job's objects")[2].partition("\n### ")[0]
     )
-    listed = [line.split("`")[1] for line in guide.splitlines() if line.startswith("| `")]
+    listed = [line.split("`")[1].replace("{level}", "0") for line in guide.splitlines() if line.startswith("| `")]
     assert len(listed) >= 15
     # Empty ones, those that Step Functions writes and another kind's file.
     beside = ("excess", "results/", "plan.jsonl")
