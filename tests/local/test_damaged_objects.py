@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +21,8 @@ from tests.support.factories import task
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800), pytest.mark.xdist_group("damaged")]
 
 AT_ONCE = 6
+# Ways behind which a retry is tried, too.
+RETRIED = ("missing", "truncated", "another byte")
 ENDED = {"SUCCEEDED", "PARTIAL", "FAILED", "STOPPED"}
 
 
@@ -86,19 +90,21 @@ def check_next(aws: Deployment, job_id: str) -> None:
     assert record["result"] == {"partial": {"tasks": WHOLE["succeeded"]}}
 
 
-@pytest.mark.parametrize("target", TARGETS)
-def test_an_object_damaged_between_states_is_named(aws: Deployment, target: str) -> None:
-    def check(way: str) -> None:
+def test_an_object_damaged_between_states_is_named(aws: Deployment) -> None:
+    """All targets and ways as jobs on the same warm processes."""
+
+    def check(case: tuple[str, str]) -> None:
+        target, way = case
         job_id = damage.job_of(target, way)
         execution, record = ended(aws, job_id)
-        name = (Path(aws.home).parent / "calls" / f"{job_id}-damaged").read_text()
+        name = (aws.home.parent / "calls" / f"{job_id}-damaged").read_text()
         damage.check_record(record, execution, job_id, name, way, TARGETS[target])
         check_shown(aws, job_id, record)
-        if way in ("missing", "truncated", "another byte"):
+        if way in RETRIED:
             check_retry(aws, job_id, record, way)
 
-    assert not problems(check, DAMAGES)
-    check_next(aws, f"after-{target.replace(' ', '-')}")
+    assert not problems(check, itertools.product(TARGETS, DAMAGES))
+    assert not problems(lambda number: check_next(aws, f"between-{number}"), range(AT_ONCE))
 
 
 def check_shown(aws: Deployment, job_id: str, record: Any) -> None:
@@ -125,31 +131,47 @@ def ended_later(aws: Deployment, job_id: str) -> tuple[Any, Any]:
     return {"error": None, "cause": None} | execution, json.loads(aws.stored(job_id, "record.json"))
 
 
-@pytest.mark.parametrize("name", AFTERWARDS)
-def test_an_object_damaged_after_its_job_is_told(aws: Deployment, name: str) -> None:
-    def check(way: str) -> None:
-        job_id = f"ended-{name.replace('/', '-').replace('.', '-')}-{list(DAMAGES).index(way)}"
+def test_an_object_damaged_after_its_job_is_told(aws: Deployment) -> None:
+    """One job for each object, which is damaged in one way after the other."""
+
+    def check(name: str) -> None:
+        job_id = f"ended-{re.sub('[^a-z]', '-', name)}"
         _, record = ended(aws, job_id)
         bucket = objects(aws)
-        bucket.write(job_id, name, DAMAGES[way](bucket.read(job_id, name), bucket.read("other-any", name)))
-        status, shown = aws.http("GET", f"/jobs/{job_id}")
-        assert (status, shown["jobId"], shown["status"] in ENDED) == (200, job_id, True), shown
-        # The execution's output says it, too; a readable text for people is taken as it is.
-        if (name, way) != ("record.json", "another byte"):
-            assert (shown["counts"], shown["status"]) == (record["counts"], record["status"])
-        for path in ("failures", "result"):
-            status, answer = aws.http("GET", f"/jobs/{job_id}/{path}")
-            assert status in (200, 404, 409), (path, answer)
-            assert status == 200 or answer["detail"], answer
-        status, answer = aws.http("POST", f"/jobs/{job_id}/retry", json.dumps({"jobId": f"again-{job_id}"}).encode())
-        if status != 202:
-            assert status == 400, answer
-            assert name in ("job.json", "record.json"), answer
-            assert "job.json can be read" in answer["detail"] or "has its record" in answer["detail"], answer
-            return
-        _, after = ended_later(aws, f"again-{job_id}")
-        assert after["status"] == "SUCCEEDED", after
-        assert after["counts"]["succeeded"] in (COUNT, COUNT - WHOLE["succeeded"]), after
+        whole, other = bucket.read(job_id, name), bucket.read("other-any", name)
+        for number, way in enumerate(DAMAGES):
+            bucket.write(job_id, name, DAMAGES[way](whole, other))
+            try:
+                check_told(aws, job_id, record, name, way)
+                if way in RETRIED:
+                    check_retry_afterwards(aws, job_id, f"again-{number}-{job_id}", name)
+            except AssertionError as error:
+                raise AssertionError(f"{way}: {error}") from error
+        bucket.write(job_id, name, whole)
 
-    assert not problems(check, DAMAGES)
-    check_next(aws, f"after-{name.replace('/', '-').replace('.', '-')}")
+    assert not problems(check, AFTERWARDS)
+    assert not problems(lambda number: check_next(aws, f"after-{number}"), range(AT_ONCE))
+
+
+def check_told(aws: Deployment, job_id: str, record: Any, name: str, way: str) -> None:
+    """The job is still one that has ended, and what cannot be shown of it is refused with a sentence."""
+    status, shown = aws.http("GET", f"/jobs/{job_id}")
+    assert (status, shown["jobId"], shown["status"] in ENDED) == (200, job_id, True), shown
+    # The execution's output says it, too; a readable text for people is taken as it is.
+    if (name, way) != ("record.json", "another byte"):
+        assert (shown["counts"], shown["status"]) == (record["counts"], record["status"])
+    for path in ("failures", "result"):
+        status, answer = aws.http("GET", f"/jobs/{job_id}/{path}")
+        assert status in (200, 404, 409), (path, answer)
+        assert status == 200 or answer["detail"], answer
+
+
+def check_retry_afterwards(aws: Deployment, job_id: str, again: str, name: str) -> None:
+    status, answer = aws.http("POST", f"/jobs/{job_id}/retry", json.dumps({"jobId": again}).encode())
+    if status != 202:
+        assert (status, name in ("job.json", "record.json")) == (400, True), answer
+        assert "job.json can be read" in answer["detail"] or "has its record" in answer["detail"], answer
+        return
+    _, after = ended_later(aws, again)
+    assert after["status"] == "SUCCEEDED", after
+    assert after["counts"]["succeeded"] in (COUNT, COUNT - WHOLE["succeeded"]), after

@@ -13,7 +13,8 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import boto3
@@ -28,12 +29,13 @@ from fan_out.model.task import Row, Task
 _MODULES = (builtins, hashlib, json, json.encoder, json.decoder, os, random, threading, time, boto3)
 # protection: the-sdk-is-compared
 _CLASSES = (json.JSONEncoder, json.JSONDecoder, BaseClient, URLLib3Session)
-# What others put in its place, too: a test, or a tracer.
-_REPLACED = {"excepthook"}
-_ORIGINALS: list[tuple[Any, dict[str, Any]]] = [
-    (owner, {name: each for name, each in vars(owner).items() if callable(each) and name not in _REPLACED})
-    for owner in (*_MODULES, *_CLASSES)
+# A test or a tracer may put its own exception hook there.
+_ORIGINALS: list[tuple[str, Mapping[str, Any], dict[str, Any]]] = [
+    (each.__name__, vars(each), {name: of for name, of in vars(each).items() if callable(of) and "hook" not in name})
+    for each in (*_MODULES, *_CLASSES)
 ]
+# protection: imports-find-the-same-modules
+_ORIGINALS.append(("sys.modules", sys.modules, {module.__name__: module for module in _MODULES}))
 _STREAMS = (0, 1, 2)
 _exit = os._exit
 
@@ -44,7 +46,7 @@ class ProcessGuard:
     def __init__(self) -> None:
         self._pid = os.getpid()
         self._environment = dict(os.environ)
-        self._streams = _streams()
+        self._streams = [*map(_stream, _STREAMS)]
         self._limit = sys.getrecursionlimit()
 
     def __enter__(self) -> None:
@@ -63,39 +65,33 @@ class ProcessGuard:
 
     def damage(self) -> str | None:
         """What is not as it was, or None."""
-        for owner, original in _ORIGINALS:
-            now = vars(owner)
+        for owner, now, original in _ORIGINALS:
             for name, value in original.items():
                 if now.get(name) is not value:
-                    return f"{owner.__name__}.{name} is replaced"
-        for module in _MODULES:
-            # protection: imports-find-the-same-modules
-            if sys.modules.get(module.__name__) is not module:
-                return f"the module {module.__name__} is replaced"
+                    return f"{owner}.{name} is replaced"
         environment = os.environ
         for name, value in self._environment.items():
             if environment.get(name) != value:
                 return f"the environment variable {name} is changed"
-        if _streams() != self._streams:
+        if [*map(_stream, _STREAMS)] != self._streams:
             return "a standard stream is closed or replaced"
         if sys.getrecursionlimit() != self._limit:
             return "the recursion limit is changed"
         return None
 
 
-def fingerprint(tasks: Sequence[Task | Row], job: Job[Any]) -> list[int] | None:
-    """What differs if a kind has changed the tasks or the job that it is given; None if that cannot be told."""
-    try:
-        return [*(hash(task) for task in tasks if type(task) is Task), *map(id, vars(job).values())]
-    except FAULTS:
-        return None
+def fingerprint(tasks: Sequence[Task | Row], job: Job[Any]) -> list[int]:
+    """What differs when a kind has changed the tasks or the job that it is given."""
+    return [*(hash(task) for task in tasks if type(task) is Task), *map(id, vars(job).values())]
 
 
-def check_given(before: list[int] | None, tasks: Sequence[Task | Row], job: Job[Any]) -> None:
-    """End this process if the tasks or the job are changed: failures and the keys of effects are made of them."""
+def check_given(before: list[int], tasks: Sequence[Task | Row], job: Job[Any]) -> None:
+    """End this process if they are changed: failures and the keys of effects are made of them."""
     # protection: what-a-kind-is-given-stays
-    if fingerprint(tasks, job) != before:
-        _end("a task or the job that the kind was given is changed")
+    with suppress(*FAULTS):
+        if fingerprint(tasks, job) == before:
+            return
+    _end("a task or the job that the kind was given is changed")
 
 
 def end_fork(pid: int) -> None:
@@ -113,13 +109,9 @@ def _end(damage: str) -> NoReturn:
         _exit(1)
 
 
-def _streams() -> list[tuple[int, int] | None]:
-    found: list[tuple[int, int] | None] = []
-    for stream in _STREAMS:
-        try:
-            status = os.fstat(stream)
-        except OSError:
-            found.append(None)
-        else:
-            found.append((status.st_dev, status.st_ino))
-    return found
+def _stream(number: int) -> tuple[int, int] | None:
+    """What is open there, or None."""
+    with suppress(OSError):
+        status = os.fstat(number)
+        return status.st_dev, status.st_ino
+    return None
