@@ -56,12 +56,14 @@ class Deployment:
 
     def wait(self, execution: str, seconds: float = 200) -> Any:
         """The execution's description once it has ended."""
-        client, deadline = self.client("stepfunctions"), time.monotonic() + seconds
+        client, deadline, pause = self.client("stepfunctions"), time.monotonic() + seconds, 0.1
         while time.monotonic() < deadline:
             described = client.describe_execution(executionArn=execution)
             if described["status"] in ENDED:
                 return described
-            time.sleep(0.1)
+            # Many jobs at once would be kept from their work by those who ask for them.
+            time.sleep(pause)
+            pause = min(0.5, pause * 1.3)
         raise AssertionError(f"{execution} has not ended in {seconds} s")
 
     def run(self, document: Any, job_id: str, seconds: float = 200) -> Any:
