@@ -166,16 +166,25 @@ def test_a_failed_iteration_ends_an_inline_map_at_once(emulator: Emulator, echo:
     assert types[-3:] == ["MapIterationFailed", "MapStateFailed", "ExecutionFailed"]
 
 
-def test_items_that_are_no_list_fail_a_map(emulator: Emulator) -> None:
+@pytest.mark.parametrize(
+    ("form", "body"), [("JSON", b'{"no": "list"}'), ("JSON", b"{"), ("JSONL", b"{}\n{"), ("JSONL", b"\xff")]
+)
+def test_items_that_cannot_be_read_are_caught(emulator: Emulator, form: str, body: bytes) -> None:
     bucket = emulator.bucket()
-    emulator.client("s3").put_object(Bucket=bucket, Key="k", Body=b'{"no": "list"}')
+    emulator.client("s3").put_object(Bucket=bucket, Key="k", Body=body)
     reader = {
         "Resource": "arn:aws:states:::s3:getObject",
-        "ReaderConfig": {"InputType": "JSON"},
+        "ReaderConfig": {"InputType": form},
         "Parameters": {"Bucket": bucket, "Key": "k"},
     }
     ended = emulator.run({"Shards": distributed({"Done": DONE}, ItemReader=reader)}, items(1))
     assert (ended["status"], ended["error"]) == ("FAILED", "States.ItemReaderFailed")
+    catch = [{"ErrorEquals": ["States.ALL"], "Next": "Done"}]
+    states = {"Shards": distributed({"Done": DONE}, ItemReader=reader, Catch=catch, Next="Done"), "Done": DONE}
+    assert emulator.run(states, items(1))["status"] == "SUCCEEDED"
+
+
+def test_items_that_are_no_list_fail_a_map(emulator: Emulator) -> None:
     ended = emulator.run({"Shards": distributed({"Done": DONE})}, {"items": 3})
     assert (ended["status"], ended["error"]) == ("FAILED", "States.Runtime")
 
@@ -706,6 +715,13 @@ def test_an_environment_survives_an_exception(emulator: Emulator) -> None:
     emulator.invoke(function, {})
     emulator.invoke(function, {"fail": "NotYetError"})
     assert emulator.invoke(function, {})[1] == {"calls": 3}
+
+
+@pytest.mark.parametrize("what", ["sys.stdout = None", "sys.stderr.close()", "sys.stdout = object()"])
+def test_an_environment_survives_the_streams_of_its_code(emulator: Emulator, what: str) -> None:
+    code = "import sys\nCALLS = []\ndef handler(event, context):\n    CALLS.append(event)\n"
+    function = emulator.function(f"{code}    {what}\n    return len(CALLS)")
+    assert [emulator.invoke(function, {}) for _ in range(2)] == [(None, 1), (None, 2)]
 
 
 # A Lambda environment that dies

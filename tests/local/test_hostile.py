@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +24,7 @@ from tests.support.kinds import hostile as kind
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600), pytest.mark.xdist_group("hostile")]
 
 COUNT = 36
-AT_ONCE = 6
+AT_ONCE = 8
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +63,7 @@ def name_of(case: Case) -> str:
     return f"{case.method}-{(CASES + HARMS).index(case)}"
 
 
-def check_all(aws: Deployment, cases: Sequence[Case], shard_size: int = 9) -> None:
+def check_all(aws: Deployment, cases: Sequence[Case], shard_size: int = 18) -> None:
     """A job for each case; what they come to, all together."""
 
     def check(case: Case) -> str | None:
@@ -88,43 +91,56 @@ def numbers(failures: list[Any]) -> set[int]:
     return {kind.number_of(Task.from_json(line["task"])) for line in failures}
 
 
-@pytest.mark.parametrize("method", kind.OF_A_TASK)
-def test_hostile_tasks_on_real_processes_cost_nobody_else(aws: Deployment, method: str) -> None:
+def test_hostile_tasks_on_real_processes_cost_nobody_else(aws: Deployment) -> None:
     """Twelve ways in a job: each has one task, and two are innocent."""
-    cases = [case for case in CASES if case.method == method]
-    chunks = [cases[first : first + COUNT // 3] for first in range(0, len(cases), COUNT // 3)]
+    chunks = [
+        (method, cases[first : first + COUNT // 3])
+        for method in kind.OF_A_TASK
+        for cases in ([case for case in CASES if case.method == method],)
+        for first in range(0, len(cases), COUNT // 3)
+    ]
 
     def check(number: int) -> list[str]:
-        acts = [case.act | {"tasks": [3 * each + 1]} for each, case in enumerate(chunks[number])]
+        method, chunk = chunks[number]
+        acts = [case.act | {"tasks": [3 * each + 1]} for each, case in enumerate(chunk)]
         record, failures = run(aws, f"{method}-chunk-{number}", document(*acts, shardSize=9))
         hostile.check_tally(record, failures, COUNT)
         outcomes = {kind.number_of(Task.from_json(line["task"])): line["outcome"] for line in failures}
         expected = {FAIL: "failed", QUARANTINED: "quarantined"}
         return [
             f"{case}: {outcomes.get(3 * each + 1)}"
-            for each, case in enumerate(chunks[number])
+            for each, case in enumerate(chunk)
             if outcomes.pop(3 * each + 1, None) != expected.get(str(case.outcome))
         ] + [f"innocent: {each}" for each in outcomes if each % 3 != 1]
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         wrong = [each for found in pool.map(check, range(len(chunks))) for each in found]
     assert not wrong, "\n".join(wrong)
-    check_next(aws, f"{method}-next")
+    check_next(aws, "tasks-next")
 
 
-@pytest.mark.parametrize("method", kind.OF_A_JOB)
-def test_hostile_methods_on_real_processes_cost_no_job(aws: Deployment, method: str) -> None:
-    sorts = (kind.RAISES, kind.INTERRUPTS, kind.ODDITIES, kind.PLAIN, kind.ODD_VALUES, kind.PRANKS)
-    some = {deed for sort in sorts for deed in list(sort)[::4]} | {*kind.DAMAGES, *kind.KILLS, *kind.FILTERS}
-    # A shard whose zero is faulty is tried again a dozen times: few of these.
+def test_hostile_methods_on_real_processes_cost_no_job(aws: Deployment) -> None:
+    # A shard whose zero is faulty is tried again a dozen times: few of these, and they come first.
     few = set(list(kind.RAISES)[:2]) | {"a set", "kill", "empty the environment", "patch json.dumps", "seed the random"}
-    check_all(
-        aws, [case for case in CASES if case.method == method and case.deed in (few if method == "zero" else some)]
-    )
-    check_next(aws, f"{method}-next")
+    zeros = [case for case in CASES if case.method == "zero" and case.deed in few]
+    check_all(aws, zeros + [case for case in CASES if case.method in kind.OF_A_JOB and case.method != "zero"])
+    check_next(aws, "methods-next")
 
 
-@pytest.mark.parametrize("method", ["process", "fold", "merge", "summary", "filter"])
-def test_harm_done_to_real_processes_stays_with_its_job(aws: Deployment, method: str) -> None:
-    check_all(aws, [case for case in HARMS if case.method == method])
-    check_next(aws, f"{method}-harmed")
+def test_harm_done_to_real_processes_stays_with_its_job(aws: Deployment) -> None:
+    check_all(aws, HARMS)
+    check_next(aws, "harmed")
+
+
+def test_a_killed_zygote_costs_a_job_nothing(aws: Deployment) -> None:
+    """What ran in its environments was no death: it is tried again, and nothing is quarantined."""
+    act = {"method": "process", "deed": "wait", "tasks": list(range(COUNT))}
+    execution = aws.start(document(act, shardSize=COUNT), "zygote")
+    for _ in range(3):
+        time.sleep(1)
+        found = ["pgrep", "-P", str(aws.at.pid), "-f", "multiprocessing.forkserver"]
+        zygote = subprocess.run(found, capture_output=True, text=True, check=False).stdout.split()
+        if zygote:
+            os.kill(int(zygote[0]), signal.SIGKILL)
+    record = json.loads(aws.wait(execution)["output"])
+    hostile.check_outcome(Case("process", "wait", hostile.USUAL), record, [], count=COUNT)

@@ -241,6 +241,36 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             tests=("test_hostile_tasks_of_one_job_cost_nobody_else",),
         ),
         Removal(
+            "though it has no streams to say so",
+            PROCESS_GUARD,
+            (Cut("a-process-without-streams-ends", replace("os.write(2, damage.encode())\n_exit(1)")),),
+            tests=("test_a_damaged_process_ends_itself",),
+        ),
+        Removal(
+            "functions of modules are compared",
+            PROCESS_GUARD,
+            (Cut("modules-are-compared", value("(builtins, hashlib, json)")),),
+            tests=("test_a_damaged_process_ends_itself", "test_hostile_tasks_of_one_job_cost_nobody_else"),
+        ),
+        Removal(
+            "and of the SDK",
+            PROCESS_GUARD,
+            (Cut("the-sdk-is-compared", value("()")),),
+            tests=("test_a_damaged_process_ends_itself",),
+        ),
+        Removal(
+            "imports find the same modules",
+            PROCESS_GUARD,
+            (Cut("imports-find-the-same-modules", delete),),
+            tests=("test_a_damaged_process_ends_itself", "test_hostile_tasks_of_one_job_cost_nobody_else"),
+        ),
+        Removal(
+            "what a kind is given stays",
+            PROCESS_GUARD,
+            (Cut("what-a-kind-is-given-stays", replace("return")),),
+            tests=("test_hostile_tasks_of_one_job_cost_nobody_else",),
+        ),
+        Removal(
             "so does a worker whose call ends by an error",
             "lambdas/fan_out/worker.py",
             (Cut("a-damaged-worker-ends", body),),

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,13 @@ ENDED = {"SUCCEEDED", "FAILED", "ABORTED", "TIMED_OUT"}
 class Deployment:
     home: Path
     at: local.Local
+    _clients: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def client(self, service: str) -> Any:
-        return client(service, self.at.endpoint_url)
+        # Making one is slow, and threads may share it.
+        if service not in self._clients:
+            self._clients[service] = client(service, self.at.endpoint_url)
+        return self._clients[service]
 
     def set_timeout(self, function: str, seconds: int) -> None:
         """Give the function of this state so many seconds a call, instead of its own fifteen minutes."""
@@ -52,12 +56,14 @@ class Deployment:
 
     def wait(self, execution: str, seconds: float = 200) -> Any:
         """The execution's description once it has ended."""
-        client, deadline = self.client("stepfunctions"), time.monotonic() + seconds
+        client, deadline, pause = self.client("stepfunctions"), time.monotonic() + seconds, 0.1
         while time.monotonic() < deadline:
             described = client.describe_execution(executionArn=execution)
             if described["status"] in ENDED:
                 return described
-            time.sleep(0.1)
+            # Many jobs at once would be kept from their work by those who ask for them.
+            time.sleep(pause)
+            pause = min(0.5, pause * 1.3)
         raise AssertionError(f"{execution} has not ended in {seconds} s")
 
     def run(self, document: Any, job_id: str, seconds: float = 200) -> Any:
@@ -146,13 +152,14 @@ class Deployment:
 
 
 @contextmanager
-def deployed(folder: Path) -> Iterator[Deployment]:
-    """A deployment in this folder, taken down at the end whatever happens."""
+def deployed(folder: Path, change: Callable[[Path], None] = lambda staged: None) -> Iterator[Deployment]:
+    """A deployment in this folder, taken down at the end whatever happens; `change` gets the functions' code."""
     staged, home = folder / "lambdas", folder / "home"
     shutil.copytree(ROOT / "lambdas", staged, ignore=shutil.ignore_patterns("__pycache__"))
     for folder_of_kinds in ("tests/support/kinds", "bench/kinds"):
         for kind in (ROOT / folder_of_kinds).glob("*.py"):
             shutil.copy(kind, staged / "kinds")
+    change(staged)
     try:
         yield Deployment(home, local.up(home, lambdas=staged, tied=True, wait_scale=0.05))
     finally:

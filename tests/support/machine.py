@@ -22,6 +22,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal, cast
 from unittest.mock import patch
+from urllib.parse import unquote
 
 # Powertools reads these when a handler's module is imported.
 os.environ.setdefault("POWERTOOLS_SERVICE_NAME", "test")
@@ -29,6 +30,7 @@ os.environ.setdefault("POWERTOOLS_METRICS_NAMESPACE", "FanOut")
 os.environ.setdefault("POWERTOOLS_TRACE_DISABLED", "1")
 
 import boto3
+import botocore.endpoint
 import botocore.retries.quota
 import moto.backends
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
@@ -43,6 +45,7 @@ from werkzeug.exceptions import HTTPException
 
 import kinds
 import task_service.aws
+import task_service.write_tasks
 from fan_out.aws import clients as aws
 from fanout.local.gaps import error_names, paths
 from tests.support.context import Context
@@ -306,7 +309,10 @@ class Machine:
             text = aws.s3().get_object(**source)["Body"].read()
         except ClientError as error:
             raise interpreter._ExecutionError("States.ItemReaderFailed", str(error)) from None
-        items = list(enumerate(json.loads(line) for line in text.splitlines()))
+        try:
+            items = list(enumerate(json.loads(line) for line in text.splitlines()))
+        except ValueError as error:
+            raise interpreter._ExecutionError("States.ItemReaderFailed", str(error)) from None
         _number(state, "MaxConcurrencyPath", effective)
         tolerated = _number(state, "ToleratedFailurePercentagePath", effective)
         interpreter._resolve_params_obj(state["ResultWriter"]["Parameters"], effective, context)
@@ -375,7 +381,9 @@ class Machine:
             # Making the user agent's text takes a tenth of a run's time.
             stack.enter_context(patch.object(UserAgentString, "to_string", lambda agent: "tests"))
             # The SDK and the Task Service pause between their tries.
-            stack.enter_context(patch.object(time, "sleep", lambda seconds: None))
+            hurried = SimpleNamespace(**vars(time) | {"sleep": lambda seconds: None})
+            for module in (botocore.endpoint, task_service.write_tasks):
+                stack.enter_context(patch.object(module, "time", hurried))
             forget_processes()
             yield
 
@@ -441,8 +449,51 @@ def _routes(service: str) -> list[tuple[re.Pattern[str], Any]]:
     return [(re.compile(url), method) for url, method in backend.urls.items()]
 
 
+_RANGE = re.compile(r"bytes=(\d+)-(\d+)")
+
+
+def _object(request: AWSPreparedRequest) -> AWSResponse | None:
+    """S3's answer for one whole or partial object, on moto's store without moto's HTTP: twice as fast; else None."""
+    if "?" in request.url or request.method not in ("GET", "PUT", "HEAD"):
+        return None
+    headers = {
+        name.lower(): value.decode() if isinstance(value, bytes) else value
+        for name, value in dict(request.headers).items()
+    }
+    backend = moto.backends.get_backend("s3")[ACCOUNT]["aws"]
+    host, _, path = request.url.partition("://")[2].partition("/")
+    name, key = (BUCKET, unquote(path)) if host.startswith(f"{BUCKET}.") else unquote(path).split("/", 1)
+    found = backend.buckets[name].keys.get(key)
+
+    def refused(status: int, code: str) -> AWSResponse:
+        said = "" if request.method == "HEAD" else f"<Error><Code>{code}</Code><Message>{code}</Message></Error>"
+        return response(request, status, said)
+
+    wanted = headers.get("if-match")
+    if found is None and (request.method != "PUT" or wanted):
+        return refused(404, "NoSuchKey")
+    if (wanted and wanted.strip('"') != found.etag.strip('"')) or (headers.get("if-none-match") == "*" and found):
+        return refused(412, "PreconditionFailed")
+    if request.method == "PUT":
+        body: Any = request.body or b""
+        # The SDK sends a body in chunks, each with its checksum.
+        written = backend.put_object(name, key, body if isinstance(body, bytes) else body._raw.getvalue())
+        return response(request, 200, b"", {"ETag": written.etag})
+    value = found.value
+    told = {"ETag": found.etag, "Content-Length": str(len(value))}
+    if request.method == "HEAD" or (part := _RANGE.fullmatch(headers.get("range", ""))) is None:
+        return response(request, 200, b"" if request.method == "HEAD" else value, told)
+    first, last = int(part[1]), min(int(part[2]), len(value) - 1)
+    if first >= len(value):
+        return refused(416, "InvalidRange")
+    told |= {"Content-Range": f"bytes {first}-{last}/{len(value)}", "Content-Length": str(last - first + 1)}
+    return response(request, 206, value[first : last + 1], told)
+
+
 def _answer(service: str, request: AWSPreparedRequest) -> AWSResponse:
     """The data services' answer, found without moto's search through every service that it knows."""
+    if service == "s3" and (quick := _object(request)) is not None:
+        return quick
     clean = request.url.partition("?")[0]
     method = next(method for url, method in _routes(service) if url.match(clean))
     normalized = normalize_request(request)

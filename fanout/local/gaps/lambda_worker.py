@@ -5,6 +5,7 @@ reads a JSON line for each invocation from its channel. Each answer is a line of
 Nothing of the project is left in it: a function finds here only what Lambda gives it.
 """
 
+import contextlib
 import ctypes
 import importlib
 import json
@@ -140,6 +141,7 @@ def serve(init: dict[str, Any], channel: socket.socket) -> NoReturn:
     null = os.open(os.devnull, os.O_RDWR)
     os.set_inheritable(channel.fileno(), False)
     os.register_at_fork(after_in_child=lambda: os.dup2(null, channel.fileno(), inheritable=False))
+    streams = sys.stdout, sys.stderr
     loaded = _load(init["handler"])
     if isinstance(loaded, bytes):
         channel.sendall(b"init " + loaded + b"\n")
@@ -148,9 +150,10 @@ def serve(init: dict[str, Any], channel: socket.socket) -> NoReturn:
     for line in channel.makefile("rb"):
         call = json.loads(line)
         answer = call["requestId"].encode() + b" " + _answer(loaded, call)
-        # What the function printed must be in the log before its answer is.
-        sys.stdout.flush()
-        sys.stderr.flush()
+        # What the function printed must be in the log before its answer is. It may have put others there, or closed it.
+        for stream in streams:
+            with contextlib.suppress(ValueError):
+                stream.flush()
         channel.sendall(answer + b"\n")
     # Threads that the function left must not keep the process alive.
     os._exit(0)

@@ -1,5 +1,5 @@
-"""Map: the first failed iteration ends an inline Map at once, MaxConcurrencyPath, items that are no list, and AWS's
-events."""
+"""Map: the first failed iteration ends an inline Map at once, MaxConcurrencyPath, items that are no list or cannot be
+read, and AWS's events."""
 
 import contextvars
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait

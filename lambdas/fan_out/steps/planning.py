@@ -42,7 +42,8 @@ def _find_retry_source(bucket: Bucket, source: Source) -> RetrySource | None:
     record = earlier.find(RECORD, JobRecord)
     # An object is lost without which there is no tally.
     is_off = record is not None and record.get("error", {}).get("name") == AccountingError.__name__
-    plan = _read_plan(earlier, is_off=is_off)
+    was_planned = is_off or (record is not None and record["kind"] is not None)
+    plan = _read_plan(earlier, was_planned=was_planned)
     if plan is None and record is None:
         raise SourceNotFoundError(f'source.failedIn is "{job_id}", but there is no such job.')
     if plan is None:
@@ -61,10 +62,10 @@ def _find_retry_source(bucket: Bucket, source: Source) -> RetrySource | None:
     return RetrySource(_with_source_that_exists(bucket, plan), counts["listed"], expected_count=None)
 
 
-def _read_plan(store: JobStore, *, is_off: bool = False) -> Plan | None:
+def _read_plan(store: JobStore, *, was_planned: bool = False) -> Plan | None:
     """The job's plan, None if it was not planned. Raises InvalidJobError if the plan is lost."""
     try:
-        return store.require("job.json", Plan) if is_off else store.get("job.json", Plan)
+        return store.require("job.json", Plan) if was_planned else store.get("job.json", Plan)
     except AccountingError:
         lost = "a job whose job.json can be read; this one can only be started again with its input"
         raise _refuse(store.job_id, lost) from None

@@ -9,25 +9,33 @@ import builtins
 import hashlib
 import json
 import os
+import random
 import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
+import boto3
 from botocore.client import BaseClient
 from botocore.httpsession import URLLib3Session
 
+from fan_out.model.kind import FAULTS, Job
+from fan_out.model.task import Row, Task
+
 # What the worker's objects are made and stored with, as it is before any kind is imported.
-_OWNERS: tuple[Any, ...] = (
-    builtins,
-    hashlib,
-    json,
-    json.encoder,
-    json.decoder,
-    json.JSONEncoder,
-    json.JSONDecoder,
-    BaseClient,
-    URLLib3Session,
-)
-_ORIGINALS = [(owner, dict(vars(owner))) for owner in _OWNERS]
+# protection: modules-are-compared
+_MODULES = (builtins, hashlib, json, json.encoder, json.decoder, os, random, threading, time, boto3)
+# protection: the-sdk-is-compared
+_CLASSES = (json.JSONEncoder, json.JSONDecoder, BaseClient, URLLib3Session)
+# A test or a tracer may put its own exception hook there.
+_ORIGINALS: list[tuple[str, Mapping[str, Any], dict[str, Any]]] = [
+    (each.__name__, vars(each), {name: of for name, of in vars(each).items() if callable(of) and "hook" not in name})
+    for each in (*_MODULES, *_CLASSES)
+]
+# protection: imports-find-the-same-modules
+_ORIGINALS.append(("sys.modules", sys.modules, {module.__name__: module for module in _MODULES}))
 _STREAMS = (0, 1, 2)
 _exit = os._exit
 
@@ -38,7 +46,7 @@ class ProcessGuard:
     def __init__(self) -> None:
         self._pid = os.getpid()
         self._environment = dict(os.environ)
-        self._streams = _streams()
+        self._streams = [*map(_stream, _STREAMS)]
         self._limit = sys.getrecursionlimit()
 
     def __enter__(self) -> None:
@@ -57,20 +65,33 @@ class ProcessGuard:
 
     def damage(self) -> str | None:
         """What is not as it was, or None."""
-        for owner, original in _ORIGINALS:
-            now = vars(owner)
+        for owner, now, original in _ORIGINALS:
             for name, value in original.items():
                 if now.get(name) is not value:
-                    return f"{owner.__name__}.{name} is replaced"
+                    return f"{owner}.{name} is replaced"
         environment = os.environ
         for name, value in self._environment.items():
             if environment.get(name) != value:
                 return f"the environment variable {name} is changed"
-        if _streams() != self._streams:
+        if [*map(_stream, _STREAMS)] != self._streams:
             return "a standard stream is closed or replaced"
         if sys.getrecursionlimit() != self._limit:
             return "the recursion limit is changed"
         return None
+
+
+def fingerprint(tasks: Sequence[Task | Row], job: Job[Any]) -> list[int]:
+    """What differs when a kind has changed the tasks or the job that it is given."""
+    return [*(hash(task) for task in tasks if type(task) is Task), *map(id, vars(job).values())]
+
+
+def check_given(before: list[int], tasks: Sequence[Task | Row], job: Job[Any]) -> None:
+    """End this process if they are changed: failures and the keys of effects are made of them."""
+    # protection: what-a-kind-is-given-stays
+    with suppress(*FAULTS):
+        if fingerprint(tasks, job) == before:
+            return
+    _end("a task or the job that the kind was given is changed")
 
 
 def end_fork(pid: int) -> None:
@@ -81,17 +102,16 @@ def end_fork(pid: int) -> None:
 
 
 def _end(damage: str) -> NoReturn:
-    os.write(2, f"The kind's code has damaged its process, which ends: {damage}.\n".encode())
-    _exit(1)
+    # protection: a-process-without-streams-ends
+    try:
+        os.write(2, f"The kind's code has damaged its process, which ends: {damage}.\n".encode())
+    finally:
+        _exit(1)
 
 
-def _streams() -> list[tuple[int, int] | None]:
-    found: list[tuple[int, int] | None] = []
-    for stream in _STREAMS:
-        try:
-            status = os.fstat(stream)
-        except OSError:
-            found.append(None)
-        else:
-            found.append((status.st_dev, status.st_ino))
-    return found
+def _stream(number: int) -> tuple[int, int] | None:
+    """What is open there, or None."""
+    with suppress(OSError):
+        status = os.fstat(number)
+        return status.st_dev, status.st_ino
+    return None

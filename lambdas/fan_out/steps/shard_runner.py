@@ -17,7 +17,7 @@ from fan_out.model.shard import Partial, Progress, Shard
 from fan_out.model.task import Row, Task
 from fan_out.steps.folding import Folding, make_partial
 from fan_out.steps.kind_runner import Clock, KindRunner, OutOfTime, task_rate
-from fan_out.steps.process_guard import ProcessGuard
+from fan_out.steps.process_guard import ProcessGuard, check_given, fingerprint
 from fan_out.steps.quarantine import Marker, Search
 
 # A checkpoint is written at least this often, so that a death late in a long shard does not cost all of it.
@@ -42,6 +42,7 @@ class ShardRunner:
         self._guard = ProcessGuard()
         self._clock, self._is_late = clock or Clock(), is_late
         kind, job = kinds.find(plan.kind), plan.job(write)
+        self._job = job
         self._runner = KindRunner(kind, job, task_rate(plan, workers), self._clock, is_late)
         self._folding = Folding(kind, job, shard)
         self._saved_at = self._checked_at = self._clock.now()
@@ -107,11 +108,13 @@ class ShardRunner:
                     return False
             # protection: attempts-are-counted-across-calls
             attempts, progress.tries = progress.tries, 0
+            given = fingerprint(batch, self._job)
             answers = self._runner.run(batch, attempts)
             if isinstance(answers, OutOfTime):
                 progress.tries = answers.attempts
                 return False
             self._folding.add(batch, answers)
+            check_given(given, batch, self._job)
             now = self._clock.now()
             self._longest = max(self._longest or 0.0, now - begun)
             # protection: a-checkpoint-every-minute

@@ -18,12 +18,14 @@ import logging
 import os
 import random
 import signal
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from types import ModuleType
 from typing import Any, ClassVar, NoReturn
 
 from pydantic import BaseModel
@@ -341,6 +343,18 @@ def change_job(call: Call) -> Any:
     return usual
 
 
+def change_task(call: Call) -> Any:
+    usual, task = call.usual(), first(call, Task) or call.arguments[0][0]
+    object.__setattr__(task, "id", "another")
+    return usual
+
+
+def spoil_task(call: Call) -> Any:
+    usual, task = call.usual(), first(call, Task) or call.arguments[0][0]
+    object.__setattr__(task, "title", [NoText()])
+    return usual
+
+
 def keep_partial(call: Call) -> Any:
     """An answer that is changed later on."""
     KIND.kept.append(call.usual())
@@ -350,10 +364,9 @@ def keep_partial(call: Call) -> Any:
     return KIND.kept[-1]
 
 
-CHANGES: dict[str, Deed] = {
-    "forget the arguments": forget_arguments,
-    "change the job": change_job,
-}
+CHANGES: dict[str, Deed] = {"forget the arguments": forget_arguments}
+# What is frozen, so that the process is damaged.
+FROZEN: dict[str, Deed] = {"change the job": change_job, "change the task": change_task, "spoil the task": spoil_task}
 OF_LISTS: dict[str, Deed] = {"turn the tasks": turn_tasks, "more tasks": more_tasks}
 
 # --- damaged
@@ -390,6 +403,21 @@ def start_thread(target: Callable[[], object]) -> None:
 def fork(child: Callable[[], object]) -> None:
     if os.fork() == 0:
         child()
+
+
+def fork_in_c(child: Callable[[], object]) -> None:
+    """Without Python's own hooks: the child holds the runtime's channel."""
+    if ctypes.CDLL(None).fork() == 0:
+        child()
+
+
+def answer_for_the_runtime() -> None:
+    """An answer of no call on every Unix socket of the process."""
+    for number in range(3, 256):
+        with contextlib.suppress(OSError):
+            found = socket.socket(fileno=os.dup(number))
+            if found.family == socket.AF_UNIX:
+                found.sendall(b'another-id {"result": "stale"}\n')
 
 
 def sleep_and_exit() -> NoReturn:
@@ -441,11 +469,20 @@ DAMAGES: dict[str, Deed] = {
     "patch sorted": damaging(lambda: patch(builtins, "sorted", lambda items, **_: list(items))),
     "patch open": damaging(lambda: patch(builtins, "open")),
     "patch sha256": damaging(lambda: patch(hashlib, "sha256", hashlib.sha512)),
+    "patch time.time": damaging(lambda: patch(time, "time", lambda: 0.0)),
+    "patch time.monotonic": damaging(lambda: patch(time, "monotonic", lambda: 0.0)),
+    "patch time.sleep": damaging(lambda: patch(time, "sleep")),
+    "no randomness": damaging(lambda: patch(random, "random", lambda: 0.0)),
+    "no threads": damaging(lambda: patch(threading, "Thread")),
+    "patch boto3.client": damaging(patch_boto3),
+    "forget modules": damaging(forget_modules),
+    "another json": damaging(lambda: sys.modules.update(json=ModuleType("json"))),
     "lower the recursion limit": damaging(lambda: sys.setrecursionlimit(sys.getrecursionlimit() - 1)),
     "raise the recursion limit": damaging(lambda: sys.setrecursionlimit(sys.getrecursionlimit() + 50)),
 }
 # They harm nothing that a later call needs.
 PRANKS: dict[str, Deed] = {
+    "wait": damaging(lambda: time.sleep(0.1)),
     "change the directory": damaging(lambda: os.chdir("/")),
     "add a variable": damaging(lambda: os.environ.update(ADDED_BY_A_KIND="1")),
     "leave a thread": damaging(lambda: start_thread(lambda: time.sleep(0.2))),
@@ -457,24 +494,22 @@ PRANKS: dict[str, Deed] = {
     "no stdout": damaging(lambda: patch(sys, "stdout", None)),
     "no logging": damaging(lambda: logging.disable(logging.CRITICAL)),
     "seed the random": damaging(lambda: random.seed(1)),
-    "no randomness": damaging(lambda: patch(random, "random", lambda: 0.0)),
-    "patch boto3.client": damaging(patch_boto3),
 }
 # Too much for a process that others need, such as that of tests.
 HARMS: dict[str, Deed] = {
     "close stdout": damaging(lambda: close(1)),
     "close the streams": damaging(lambda: close(0, 1, 2)),
+    "shut stdout": damaging(lambda: sys.stdout.close()),
     "replace stdout": damaging(lambda: put_instead(1)),
     "close all descriptors": damaging(lambda: os.closerange(3, 1024)),
     "fork and return": damaging(lambda: fork(lambda: None)),
     "fork and sleep": damaging(lambda: fork(sleep_and_exit)),
     "fork and raise": damaging(lambda: fork(no)),
     "fork and exit": damaging(lambda: fork(sys.exit)),
+    "fork in C and sleep": damaging(lambda: fork_in_c(sleep_and_exit)),
+    "answer for the runtime": damaging(answer_for_the_runtime),
     "patch the SDK": damaging(patch_sdk),
     "patch the SDK's transport": damaging(patch_transport),
-    "patch time.time": damaging(lambda: patch(time, "time", lambda: 0.0)),
-    "patch time.sleep": damaging(lambda: patch(time, "sleep")),
-    "forget modules": damaging(forget_modules),
     "an alarm": damaging(lambda: signal.alarm(1)),
     "exit in a thread": damaging(lambda: start_thread(sys.exit)),
     "raise in a thread": damaging(lambda: start_thread(no)),
@@ -521,6 +556,7 @@ DEEDS: dict[str, Deed] = (
     | FILTERS
     | RESULTS
     | CHANGES
+    | FROZEN
     | OF_LISTS
     | {"spoil the partial": spoil_partial, "keep the partial": keep_partial}
     | DAMAGES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -84,34 +85,60 @@ def test_a_process_in_order_is_not_damaged() -> None:
         del os.environ["ADDED_BY_A_KIND"]
 
 
-REAL = """
-import os, sys
+# Damages, each with the exit code of its process and what that still says.
+REAL = {
+    "pass": (0, "still here\n"),
+    "os.close(1)": (1, ""),
+    "os.closerange(0, 3)": (1, ""),
+    "os.write = len": (1, ""),
+    "json.loads = eval": (1, ""),
+    "time.monotonic = time.time": (1, ""),
+    "threading.Thread = None": (1, ""),
+    "random.random = int": (1, ""),
+    "boto3.client = len": (1, ""),
+    "sys.modules['json'] = os": (1, ""),
+    "del sys.modules['hashlib']": (1, ""),
+    "botocore.client.BaseClient._make_api_call = len": (1, ""),
+    "botocore.httpsession.URLLib3Session.send = len": (1, ""),
+    "os.environ.clear()": (1, ""),
+    # The child returns like its parent: only one of them is still there.
+    "os.fork() or end_fork(pid)": (0, "still here\n"),
+    "os.fork()": (0, "still here\n"),
+}
+SOURCE = """
+import json, os, random, sys, threading, time
+import boto3, botocore.client, botocore.httpsession
 sys.path.insert(0, {lambdas!r})
 from fan_out.steps.process_guard import ProcessGuard, end_fork
-guard, pid = ProcessGuard(), os.getpid()
-{damage}
-guard.check()
-print("still here")
+
+def damaged(damage):
+    guard, pid = ProcessGuard(), os.getpid()
+    exec(damage)
+    try:
+        guard.check()
+    except BaseException:
+        os._exit(7)
+    os.write(1, b"still here\\n")
+    os._exit(0)
+
+done = {{}}
+for damage in {damages!r}:
+    out, into = os.pipe()
+    if (child := os.fork()) == 0:
+        os.dup2(into, 1)
+        os.closerange(3, 64)
+        damaged(damage)
+    os.close(into)
+    said = open(out).read()
+    done[damage] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), said
+print(json.dumps(done))
 """
 
 
-@pytest.mark.parametrize(
-    ("damage", "code", "said"),
-    [
-        ("pass", 0, "still here\n"),
-        ("os.close(1)", 1, ""),
-        ("os.closerange(0, 3)", 1, ""),
-        ("import json; json.loads = eval", 1, ""),
-        ("os.environ.clear()", 1, ""),
-        # The child returns like its parent: only one of them is still there.
-        ("os.fork() or end_fork(pid)", 0, "still here\n"),
-        ("os.fork()", 0, "still here\n"),
-    ],
-)
-def test_a_damaged_process_ends_itself(damage: str, code: int, said: str) -> None:
-    source = REAL.format(lambdas=str(ROOT / "lambdas"), damage=damage)
-    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=False, timeout=60)
-    assert (done.returncode, done.stdout) == (code, said), done.stderr
+def test_a_damaged_process_ends_itself() -> None:
+    source = SOURCE.format(lambdas=str(ROOT / "lambdas"), damages=list(REAL))
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True, timeout=60)
+    assert {damage: tuple(found) for damage, found in json.loads(done.stdout).items()} == REAL, done.stderr
 
 
 def test_a_partial_that_does_not_add_up_is_not_committed(
