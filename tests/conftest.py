@@ -1,3 +1,4 @@
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -7,6 +8,9 @@ from tests.support.emulator import Emulator
 
 # The waits of state machines, as a part of what they say: enough to measure, and tests stay fast.
 WAIT_SCALE = 0.1
+
+# A shell that starts the tests in the background has them ignore it, and so every program that they interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
