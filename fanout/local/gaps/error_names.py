@@ -7,18 +7,18 @@ from typing import Any
 from ministack.services import lambda_svc
 from ministack.services import stepfunctions as sf
 
-from . import replace
+from . import replaces
 from .execution_history import error
 
-# Neither is ever matched by a Retry or a Catch, States.ALL included:
-# https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html
-UNCATCHABLE = {"States.Runtime"}
 
-
+@replaces(sf, "_error_matches", wraps=True)
 def matches(original: Callable[[list[str], str], bool], error_equals: list[str], name: str) -> bool:
-    return name not in UNCATCHABLE and original(error_equals, name)
+    """States.Runtime is matched by no Retry or Catch, States.ALL included:
+    https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html"""
+    return name != "States.Runtime" and original(error_equals, name)
 
 
+@replaces(sf, "_call_lambda")
 def call_lambda(reference: str, event: object) -> Any:
     """Invoke a function for a Task; a failure has the error's own name and, as Cause, Lambda's payload. A refused
     invocation is Lambda.TooManyRequestsException."""
@@ -35,8 +35,3 @@ def call_lambda(reference: str, event: object) -> Any:
     if outcome.get("error"):
         raise error(body.get("errorType", "Lambda.Unknown"), json.dumps(body, separators=(",", ":")))
     return body
-
-
-def close() -> None:
-    replace(sf, "_error_matches", matches, wraps=True)
-    replace(sf, "_call_lambda", call_lambda)

@@ -10,7 +10,7 @@ from typing import Any
 
 from ministack.services import stepfunctions as sf
 
-from . import replace
+from . import replaces
 
 MAX_EVENTS = 25_000
 TIMEOUT = "States.Timeout"
@@ -75,6 +75,7 @@ def finish(execution: Data, status: str, event: str, details: Data | None = None
     return True
 
 
+@replaces(sf, "_add_event")
 def add_event(execution: Data, event_type: str, details: Data | None = None) -> Data:
     """Append to the history; raises HaltedError once the execution has ended, which is what keeps a stopped
     execution's threads from taking another step.
@@ -126,19 +127,8 @@ def _of_task(event_type: str, details: Data) -> tuple[str, Data]:
     return event_type, {f"{event_type[0].lower()}{event_type[1:]}EventDetails": told}
 
 
+@replaces(sf, "_fail_execution")
 def fail_execution(execution: Data, name: str | None, cause: str | None) -> None:
     """End as FAILED, unless the execution has been stopped or timed out meanwhile."""
-    name, cause = name or None, cause or None
-    finish(
-        execution,
-        "FAILED",
-        "ExecutionFailed",
-        {key: value for key, value in (("error", name), ("cause", cause)) if value},
-        error=name,
-        cause=cause,
-    )
-
-
-def close() -> None:
-    replace(sf, "_add_event", add_event)
-    replace(sf, "_fail_execution", fail_execution)
+    told = {key: value for key, value in (("error", name), ("cause", cause)) if value}
+    finish(execution, "FAILED", "ExecutionFailed", told, **told)

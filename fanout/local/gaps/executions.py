@@ -8,7 +8,7 @@ from typing import Any
 
 from ministack.services import stepfunctions as sf
 
-from . import replace
+from . import replaces
 from .execution_history import (
     Control,
     Data,
@@ -25,6 +25,9 @@ from .paths import number, require_path
 from .payload_limit import limited
 
 logger = logging.getLogger("fanout.states")
+
+# An execution takes a year at most: https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html
+MAX_SECONDS = 365 * 24 * 3600
 
 
 def step(state: Data, data: Any, execution: Data, ctx: Data) -> tuple[Any, str | None]:
@@ -71,16 +74,12 @@ def walk(states: Data, start: str | None, data: Any, execution: Data, ctx: Data)
     return data
 
 
+@replaces(sf, "_run_execution")
 def run_execution(arn: str) -> None:
     """Run a started execution to its end, in the calling thread. At the machine's TimeoutSeconds it ends as
     TIMED_OUT, whatever its tasks are doing."""
-    execution = sf._executions.get(arn)
-    machine = sf._state_machines.get(execution["stateMachineArn"]) if execution else None
-    if execution is None:
-        return
-    if machine is None:
-        fail_execution(execution, "StateMachineDeleted", "State machine no longer exists")
-        return
+    execution = sf._executions[arn]
+    machine = sf._state_machines[execution["stateMachineArn"]]
     execution["events"][0] |= {"previousEventId": 0}
     definition = json.loads(machine["definition"])
     data = json.loads(execution["input"])
@@ -97,16 +96,12 @@ def run_execution(arn: str) -> None:
         "StateMachine": {"Id": execution["stateMachineArn"], "Name": machine["name"]},
         "variables": {},
     }
-    timer = None
-    if "TimeoutSeconds" in definition:
-        context = contextvars.copy_context()
-        ended = (finish, execution, "TIMED_OUT", "ExecutionTimedOut")
-        timer = threading.Timer(definition["TimeoutSeconds"], context.run, ended)
-        timer.daemon = True
-        timer.start()
+    ended = (finish, execution, "TIMED_OUT", "ExecutionTimedOut")
+    timer = threading.Timer(definition.get("TimeoutSeconds", MAX_SECONDS), contextvars.copy_context().run, ended)
+    timer.daemon = True
+    timer.start()
     run_to_the_end(execution, definition, data, ctx)
-    if timer is not None:
-        timer.cancel()
+    timer.cancel()
 
 
 def run_to_the_end(execution: Data, definition: Data, data: Any, ctx: Data) -> None:
@@ -128,7 +123,3 @@ def run_to_the_end(execution: Data, definition: Data, data: Any, ctx: Data) -> N
         fail_execution(execution, "States.Runtime", str(failure))
     finally:
         controls.pop(arn, None)
-
-
-def close() -> None:
-    replace(sf, "_run_execution", run_execution)

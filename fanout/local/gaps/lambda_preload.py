@@ -14,18 +14,11 @@ from botocore.config import Config
 
 # Nothing here may read the function's environment variables while it is imported:
 # aws_xray_sdk does (it picks its context by LAMBDA_TASK_ROOT), so it is left to the function.
+# What these and the clients below import themselves is not listed.
 PRELOADED = (
-    "asyncio",
-    "concurrent.futures",
-    "csv",
-    "uuid",
     "zoneinfo",
     "boto3.dynamodb.types",
-    "botocore.endpoint",
-    "botocore.httpsession",
-    "botocore.signers",
     "pydantic",
-    "aws_lambda_powertools",
     "aws_lambda_powertools.event_handler",
     "aws_lambda_powertools.logging.correlation_paths",
     "aws_lambda_powertools.metrics",

@@ -6,7 +6,7 @@ from typing import Any
 
 from ministack.services import stepfunctions as sf
 
-from . import replace
+from . import replaces
 from .execution_history import TIMEOUT, error
 
 # https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html
@@ -17,14 +17,12 @@ def limited(value: object, what: str) -> str:
     """`value` as JSON; raises States.DataLimitExceeded above 256 KiB of UTF-8."""
     text = json.dumps(value, ensure_ascii=False)
     if len(text) > MAX_PAYLOAD_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_PAYLOAD_BYTES:
-        raise error(
-            "States.DataLimitExceeded",
-            f"The state/task '{what}' returned a result with a size exceeding the maximum number of bytes "
-            "service limit.",
-        )
+        cause = f"The state/task '{what}' returned a result with a size exceeding the maximum number of bytes "
+        raise error("States.DataLimitExceeded", cause + "service limit.")
     return text
 
 
+@replaces(sf, "_invoke_resource", wraps=True)
 def invoke_resource(original: Callable[[str, Any], Any], resource: str, data: Any) -> Any:
     """Call what a Task names, with the size limit on what goes in and what comes out.
 
@@ -51,14 +49,10 @@ def _payload(given: Any) -> Any:
         raise error("Lambda.InvalidRequestContentException", cause) from None
 
 
+@replaces(sf, "_invoke_resource_with_timeout", wraps=True)
 def invoke_with_timeout(original: Callable[..., Any], resource: str, data: Any, seconds: float) -> Any:
     """A time-out of a Task has no cause."""
     try:
         return original(resource, data, seconds)
     except sf._ExecutionError as failure:
         raise error(failure.error, "" if failure.error == TIMEOUT else failure.cause) from failure
-
-
-def close() -> None:
-    replace(sf, "_invoke_resource", invoke_resource, wraps=True)
-    replace(sf, "_invoke_resource_with_timeout", invoke_with_timeout, wraps=True)

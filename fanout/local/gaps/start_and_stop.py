@@ -7,48 +7,43 @@ from typing import Any
 
 from ministack.services import stepfunctions as sf
 
-from . import replace
+from . import replaces
 from .execution_history import Data, finish
 from .payload_limit import MAX_PAYLOAD_BYTES
 
 NAME = re.compile(r"[^\s<>{}\[\]?*\"#%\\^|~`$&,;:/\x00-\x1f\x7f-\x9f]{1,80}")
 
 
+@replaces(sf, "_start_execution", wraps=True)
 def start_execution(original: Callable[[Data], Any], data: Data) -> Any:
     """StartExecution with AWS's checks of name and input, and its answer to a repeated start: the running
     execution if name and input are the same, else ExecutionAlreadyExists."""
-    name = data.get("name")
+    name, text = data.get("name"), data.get("input", "{}")
     if name is not None and not NAME.fullmatch(name):
-        return sf.error_response_json("InvalidName", f"Invalid Name: '{name}'", 400)
-    text = data.get("input", "{}")
+        return _refused("InvalidName", f"Invalid Name: '{name}'")
     try:
         json.loads(text)
     except ValueError as problem:
-        return sf.error_response_json(
-            "InvalidExecutionInput", f"Invalid State Machine Execution Input: '{problem}'", 400
-        )
+        return _refused("InvalidExecutionInput", f"Invalid State Machine Execution Input: '{problem}'")
     if len(text.encode("utf-8", "surrogatepass")) > MAX_PAYLOAD_BYTES:
-        return sf.error_response_json(
-            "InvalidExecutionInput", f"The input exceeds the maximum of {MAX_PAYLOAD_BYTES} bytes.", 400
-        )
-    machine_arn = sf._resolve_state_machine_arn(data.get("stateMachineArn", ""))
-    if name is not None and machine_arn is not None:
-        arn = f"{machine_arn.replace(':stateMachine:', ':execution:')}:{name}"
-        running = sf._executions.get(arn)
-        if running is not None and running["status"] == "RUNNING" and running["input"] == text:
-            return sf.json_response({"executionArn": arn, "startDate": running["startDate"]})
-        if running is not None:
-            return sf.error_response_json("ExecutionAlreadyExists", f"Execution Already Exists: '{arn}'", 400)
-    return original(data)
+        return _refused("InvalidExecutionInput", f"The input exceeds the maximum of {MAX_PAYLOAD_BYTES} bytes.")
+    machine_arn = sf._resolve_state_machine_arn(data.get("stateMachineArn", "")) or ""
+    arn = f"{machine_arn.replace(':stateMachine:', ':execution:')}:{name}"
+    known = sf._executions.get(arn)
+    if known is None:
+        return original(data)
+    if known["status"] == "RUNNING" and known["input"] == text:
+        return sf.json_response({"executionArn": arn, "startDate": known["startDate"]})
+    return _refused("ExecutionAlreadyExists", f"Execution Already Exists: '{arn}'")
 
 
+@replaces(sf, "_stop_execution")
 def stop_execution(data: Data) -> Any:
     """StopExecution: the execution is ABORTED for good, its children are ABORTED, and none of them starts new
     work. A Lambda invocation under way runs to its end, unheard, as on AWS."""
     execution = sf._executions.get(data.get("executionArn"))
     if execution is None:
-        cause = f"Execution Does Not Exist: '{data.get('executionArn')}'"
-        return sf.error_response_json("ExecutionDoesNotExist", cause, 400)
+        return _refused("ExecutionDoesNotExist", f"Execution Does Not Exist: '{data.get('executionArn')}'")
     reason = {"error": data.get("error"), "cause": data.get("cause")}
     details = {key: value or "" for key, value in reason.items()}
     finish(execution, "ABORTED", "ExecutionAborted", details, **reason)
@@ -56,6 +51,5 @@ def stop_execution(data: Data) -> Any:
     return sf.json_response({"stopDate": execution["stopDate"]})
 
 
-def close() -> None:
-    replace(sf, "_stop_execution", stop_execution)
-    replace(sf, "_start_execution", start_execution, wraps=True)
+def _refused(code: str, message: str) -> Any:
+    return sf.error_response_json(code, message, 400)
