@@ -6,7 +6,7 @@ import json
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,6 +23,7 @@ MAX_PARALLEL_CHILDREN = 100
 # Executions per result file. AWS splits by bytes, far beyond a test's data; split early, so that whoever reads
 # them meets several files.
 RESULT_FILE_EXECUTIONS = 1000
+INCLUDED = {"Included": True}
 RECORDED = "cause error executionArn input name output startDate stateMachineArn status stopDate"
 COUNTS = "pending running succeeded failed timedOut aborted total resultsWritten failuresNotRedrivable pendingRedrive"
 
@@ -38,14 +39,13 @@ class DistributedMap:
             raise error("States.Runtime", f"The embedded AWS has no {', '.join(sorted(unknown))}.")
         self.state, self.effective, self.bound = state, effective, bound
         self.parent, self.ctx = execution, ctx
-        self.tolerated_percentage = number(state, "ToleratedFailurePercentage", effective, ctx)
-        self.tolerated_count = number(state, "ToleratedFailureCount", effective, ctx)
+        self.percentage = number(state, "ToleratedFailurePercentage", effective, ctx)
+        self.count = number(state, "ToleratedFailureCount", effective, ctx)
         self.changed = threading.Condition(lock)
         label = state.get("Label") or re.sub(r"[^A-Za-z0-9]", "", ctx["State"]["Name"])[:40]
         self.child_machine = f"{execution['stateMachineArn']}/{label}"
         self.items: list[Any] = []
-        self.children: list[Data | None] = []
-        self.left: Iterator[int] = iter(())
+        self.children: list[Data] = []
         self.counts = dict.fromkeys(COUNTS.split(), 0)
         self.run: Data = {
             "mapRunArn": f"{self.child_machine.replace(':stateMachine:', ':mapRun:')}:{sf.new_uuid()}",
@@ -53,8 +53,8 @@ class DistributedMap:
             "status": "RUNNING",
             "startDate": sf.now_iso(),
             "maxConcurrency": bound,
-            "toleratedFailurePercentage": float(self.tolerated_percentage or 0),
-            "toleratedFailureCount": int(self.tolerated_count or 0),
+            "toleratedFailurePercentage": float(self.percentage or 0),
+            "toleratedFailureCount": int(self.count or 0),
             # Without an ItemBatcher a child has one item: they are the same.
             "itemCounts": self.counts,
             "executionCounts": self.counts,
@@ -76,8 +76,6 @@ class DistributedMap:
             self.items = read()
         except sf._ExecutionError as failure:
             self._fail(failure)
-        self.children = [None] * len(self.items)
-        self.left = iter(range(len(self.items)))
         counts = self.counts
         counts["total"] = counts["pending"] = len(self.items)
         for _ in range(min(len(self.items), self.bound or MAX_PARALLEL_CHILDREN, MAX_PARALLEL_CHILDREN)):
@@ -92,7 +90,7 @@ class DistributedMap:
         if self.run["status"] == "ABORTED":
             raise HaltedError
         counts["resultsWritten"] = counts["total"] - counts["pending"]
-        result: Any = [_result(child) for child in self.children if child]
+        result: Any = [_result(child) for child in self.children]
         if "ResultWriter" in self.state:
             result = self._write_results()
         if self.run["status"] == "FAILED":
@@ -107,10 +105,9 @@ class DistributedMap:
             if self.run["status"] != "RUNNING":
                 return
             self.run.update(status=status, stopDate=sf.now_iso())
-            self.left = iter(())
             for child in self.children:
-                if child and finish(child, "ABORTED", "ExecutionAborted"):
-                    self._count("running", "aborted")
+                if finish(child, "ABORTED", "ExecutionAborted"):
+                    self._move("running", "aborted")
             self.changed.notify_all()
 
     def _fail(self, failure: Any) -> NoReturn:
@@ -119,31 +116,31 @@ class DistributedMap:
         raise failure
 
     def _is_exceeded(self, failed: int) -> bool:
-        if self.tolerated_percentage is None and self.tolerated_count is None:
+        if self.percentage is None and self.count is None:
             return failed > 0
-        by_count = self.tolerated_count is not None and failed > self.tolerated_count
-        percentage = self.tolerated_percentage
-        return by_count or (percentage is not None and failed * 100 > percentage * len(self.items))
+        by_percentage = self.percentage is not None and failed * 100 > self.percentage * len(self.items)
+        return by_percentage or (self.count is not None and failed > self.count)
 
-    def _count(self, before: str, after: str) -> None:
+    def _move(self, before: str, after: str) -> None:
         self.counts[before] -= 1
         self.counts[after] += 1
 
     def _work(self) -> None:
         while True:
             with self.changed:
-                index = next(self.left, None)
-                if index is None:
+                index = len(self.children)
+                if self.run["status"] != "RUNNING" or index == len(self.items):
                     return
-                child = self.children[index] = self._child()
-                self._count("pending", "running")
+                child = self._child()
+                self.children.append(child)
+                self._move("pending", "running")
                 self.peak = max(self.peak, self.counts["running"])
             sf._executions[child["executionArn"]] = child
             self._run_child(child, index)
             with self.changed:
                 # Counted already if the run was aborted meanwhile.
                 if self.run["status"] == "RUNNING" or child["status"] != "ABORTED":
-                    self._count("running", "succeeded" if child["status"] == "SUCCEEDED" else "failed")
+                    self._move("running", "succeeded" if child["status"] == "SUCCEEDED" else "failed")
                 if self._is_exceeded(self.counts["failed"]):
                     self.abort("FAILED")
                 self.changed.notify_all()
@@ -197,34 +194,22 @@ class DistributedMap:
         place = sf._resolve_params_obj(self.state["ResultWriter"]["Parameters"], self.effective, self.ctx)
         bucket, run_arn = place["Bucket"], self.run["mapRunArn"]
         folder = f"{place.get('Prefix', '').strip('/')}/{run_arn.rpartition(':')[2]}".lstrip("/")
-        records: dict[str, list[Data]] = {"FAILED": [], "PENDING": [], "SUCCEEDED": []}
-        for index, child in enumerate(self.children):
-            status = child["status"] if child else "PENDING"
+        never_started = (json.dumps(self._child_input(n)) for n in range(len(self.children), len(self.items)))
+        records = {
             # Aborted ones count as failed, as on AWS.
-            records[status if status in records else "FAILED"].append(self._record(child, index))
+            "FAILED": [_record(child) for child in self.children if child["status"] != "SUCCEEDED"],
+            "PENDING": [{"Input": data, "InputDetails": INCLUDED, "Status": "PENDING"} for data in never_started],
+            "SUCCEEDED": [_record(child) for child in self.children if child["status"] == "SUCCEEDED"],
+        }
         files: dict[str, list[Data]] = {status: [] for status in records}
         for status, listed in records.items():
             for part, start in enumerate(range(0, len(listed), RESULT_FILE_EXECUTIONS)):
                 key = f"{folder}/{status}_{part}.json"
                 size = _put(bucket, key, listed[start : start + RESULT_FILE_EXECUTIONS])
                 files[status].append({"Key": key, "Size": size})
-        _put(
-            bucket,
-            f"{folder}/manifest.json",
-            {"DestinationBucket": bucket, "MapRunArn": run_arn, "ResultFiles": files},
-        )
-        return {"MapRunArn": run_arn, "ResultWriterDetails": {"Bucket": bucket, "Key": f"{folder}/manifest.json"}}
-
-    def _record(self, child: Data | None, index: int) -> Data:
-        """What a result file says of a child, or of an item that had none."""
-        if child is None:
-            child = {"input": json.dumps(self._child_input(index)), "status": "PENDING"}
-        record = {name[0].upper() + name[1:]: child[name] for name in RECORDED.split() if child.get(name) is not None}
-        record |= {f"{name}Details": {"Included": True} for name in ("Input", "Output") if name in record}
-        if "name" in child:
-            is_done = child["status"] == "SUCCEEDED"
-            record |= {"RedriveCount": 0, "RedriveStatus": "NOT_REDRIVABLE" if is_done else "REDRIVABLE_BY_MAP_RUN"}
-        return record
+        key, manifest = f"{folder}/manifest.json", {"DestinationBucket": bucket, "MapRunArn": run_arn}
+        _put(bucket, key, {**manifest, "ResultFiles": files})
+        return {"MapRunArn": run_arn, "ResultWriterDetails": {"Bucket": bucket, "Key": key}}
 
     def _note_peak(self) -> None:
         """One line for each ended map run in map-runs.jsonl of the home folder: the bound and the peak."""
@@ -232,6 +217,15 @@ class DistributedMap:
         line |= {"children": len(self.items), "peakRunning": self.peak}
         with lock, Path(os.environ["FANOUT_MAP_RUNS"]).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+
+
+def _record(child: Data) -> Data:
+    """What a result file says of a child."""
+    record = {name[0].upper() + name[1:]: child[name] for name in RECORDED.split() if child.get(name) is not None}
+    if child["status"] != "SUCCEEDED":
+        return record | {"InputDetails": INCLUDED, "RedriveCount": 0, "RedriveStatus": "REDRIVABLE_BY_MAP_RUN"}
+    details = {"InputDetails": INCLUDED, "OutputDetails": INCLUDED}
+    return record | details | {"RedriveCount": 0, "RedriveStatus": "NOT_REDRIVABLE"}
 
 
 def _put(bucket: str, key: str, content: object) -> int:

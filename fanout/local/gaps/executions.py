@@ -52,9 +52,7 @@ def walk(states: Data, start: str | None, data: Any, execution: Data, ctx: Data)
     """Run states from `start` to an end and return the output; raises what the last state failed with."""
     name = start
     while name is not None:
-        state = states.get(name)
-        if state is None:
-            raise error("States.Runtime", f"State '{name}' not found in definition")
+        state = states[name]
         kind = state["Type"]
         ctx["State"] = {"Name": name, "EnteredTime": sf.now_iso()}
         entered = {"name": name, "input": limited(data, name)}
