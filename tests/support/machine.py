@@ -47,7 +47,7 @@ import kinds
 import task_service.aws
 import task_service.write_tasks
 from fan_out.aws import clients as aws
-from fanout.local.gaps import error_names, paths
+from fanout.local.gaps import paths, task_calls
 from tests.support.context import Context
 from tests.support.stand_ins import OneAfterAnother, PassingTime
 
@@ -422,7 +422,7 @@ _PATH_CHECKS: dict[str, Callable[..., Any]] = {
     "_evaluate_rule": paths.evaluate_rule,
     "_apply_input_path": paths.requiring("InputPath"),
     "_apply_output_path": paths.requiring("OutputPath"),
-    "_error_matches": error_names.matches,
+    "_error_matches": task_calls.matches,
     "_run_map_items": _map_items,
     "_eval_intrinsic_arg": _intrinsic_argument,
 }

@@ -20,9 +20,6 @@ from .paths import number
 # Children of one map run that this machine works on at once, however large the state's own bound is: each
 # holds a thread here and, usually, a Lambda process.
 MAX_PARALLEL_CHILDREN = 100
-# Executions per result file. AWS splits by bytes, far beyond a test's data; split early, so that whoever reads
-# them meets several files.
-RESULT_FILE_EXECUTIONS = 1000
 INCLUDED = {"Included": True}
 RECORDED = "cause error executionArn input name output startDate stateMachineArn status stopDate"
 COUNTS = "pending running succeeded failed timedOut aborted total resultsWritten failuresNotRedrivable pendingRedrive"
@@ -156,9 +153,7 @@ class DistributedMap:
             "startDate": started,
             "stopDate": None,
             "input": "",
-            "inputDetails": {"included": True},
             "output": None,
-            "outputDetails": {"included": True},
             "mapRunArn": self.run["mapRunArn"],
             "events": [{"id": 1, "type": "ExecutionStarted", "timestamp": started}],
         }
@@ -201,15 +196,14 @@ class DistributedMap:
             "PENDING": [{"Input": data, "InputDetails": INCLUDED, "Status": "PENDING"} for data in never_started],
             "SUCCEEDED": [_record(child) for child in self.children if child["status"] == "SUCCEEDED"],
         }
-        files: dict[str, list[Data]] = {status: [] for status in records}
-        for status, listed in records.items():
-            for part, start in enumerate(range(0, len(listed), RESULT_FILE_EXECUTIONS)):
-                key = f"{folder}/{status}_{part}.json"
-                size = _put(bucket, key, listed[start : start + RESULT_FILE_EXECUTIONS])
-                files[status].append({"Key": key, "Size": size})
-        key, manifest = f"{folder}/manifest.json", {"DestinationBucket": bucket, "MapRunArn": run_arn}
-        _put(bucket, key, {**manifest, "ResultFiles": files})
-        return {"MapRunArn": run_arn, "ResultWriterDetails": {"Bucket": bucket, "Key": key}}
+        # AWS splits a file by bytes, far beyond what runs here.
+        files = {
+            status: [_put(bucket, f"{folder}/{status}_0.json", listed)] if listed else []
+            for status, listed in records.items()
+        }
+        manifest = {"DestinationBucket": bucket, "MapRunArn": run_arn, "ResultFiles": files}
+        written = _put(bucket, f"{folder}/manifest.json", manifest)
+        return {"MapRunArn": run_arn, "ResultWriterDetails": {"Bucket": bucket, "Key": written["Key"]}}
 
     def _note_peak(self) -> None:
         """One line for each ended map run in map-runs.jsonl of the home folder: the bound and the peak."""
@@ -228,13 +222,13 @@ def _record(child: Data) -> Data:
     return record | details | {"RedriveCount": 0, "RedriveStatus": "NOT_REDRIVABLE"}
 
 
-def _put(bucket: str, key: str, content: object) -> int:
-    """Write an object of JSON; its size."""
+def _put(bucket: str, key: str, content: object) -> Data:
+    """Write an object of JSON; what a manifest says of it."""
     body = json.dumps(content).encode()
     status, _, answer = s3._put_object(bucket, key, body, {"content-type": "application/json"})
     if status != 200:
         raise error("States.ResultWriterFailed", f"Writing s3://{bucket}/{key} failed: {answer.decode()}")
-    return len(body)
+    return {"Key": key, "Size": len(body)}
 
 
 def _result(child: Data) -> Any:

@@ -45,7 +45,6 @@ current: contextvars.ContextVar[Control | None] = contextvars.ContextVar("fanout
 previous: contextvars.ContextVar[int] = contextvars.ContextVar("fanout_previous", default=0)
 # What the Task that runs in this thread sends.
 parameters: contextvars.ContextVar[Any] = contextvars.ContextVar("fanout_parameters", default=None)
-controls: dict[str, Control] = {}
 # Guards every change of a status and every append to a history: an execution ends once, whoever gets there first.
 lock = threading.RLock()
 
@@ -63,7 +62,7 @@ def finish(execution: Data, status: str, event: str, details: Data | None = None
         execution.update(status=status, stopDate=sf.now_iso(), **fields)
         key = f"{event[0].lower()}{event[1:]}EventDetails"
         add_event(execution, event, {key: details or {}})
-        control = controls.get(execution["executionArn"])
+        control = execution.get("_control")
     if control is not None:
         control.halt()
     if status != "SUCCEEDED":

@@ -9,20 +9,9 @@ from typing import Any
 from ministack.services import stepfunctions as sf
 
 from . import replaces
-from .execution_history import (
-    Control,
-    Data,
-    HaltedError,
-    add_event,
-    controls,
-    current,
-    error,
-    fail_execution,
-    finish,
-    previous,
-)
+from .execution_history import Control, Data, HaltedError, add_event, current, error, fail_execution, finish, previous
 from .paths import number, require_path
-from .payload_limit import limited
+from .task_calls import limited
 
 logger = logging.getLogger("fanout.states")
 
@@ -30,8 +19,8 @@ logger = logging.getLogger("fanout.states")
 MAX_SECONDS = 365 * 24 * 3600
 
 
-def step(state: Data, data: Any, execution: Data, ctx: Data) -> tuple[Any, str | None]:
-    """Run one state: its output and the next state's name."""
+def step(state: Data, data: Any, execution: Data, ctx: Data) -> Any:
+    """Run one state: its output and the next state's name, None if there is none."""
     kind = state["Type"]
     if kind == "Succeed":
         return sf._apply_output_path(state, sf._apply_input_path(state, data, ctx), ctx), None
@@ -44,8 +33,7 @@ def step(state: Data, data: Any, execution: Data, ctx: Data) -> tuple[Any, str |
         state = {**state, "TimeoutSeconds": number(state, "TimeoutSeconds", data, ctx)}
     run = getattr(sf, f"_execute_{kind.lower()}")
     arguments = (execution, ctx) if kind in ("Task", "Parallel", "Map") else (ctx,)
-    output: tuple[Any, str | None] = run(state, data, *arguments)
-    return output
+    return run(state, data, *arguments)
 
 
 def walk(states: Data, start: str | None, data: Any, execution: Data, ctx: Data) -> Any:
@@ -104,20 +92,17 @@ def run_execution(arn: str) -> None:
 
 def run_to_the_end(execution: Data, definition: Data, data: Any, ctx: Data) -> None:
     """Run an execution, or a child of a map run, in the calling thread, and end it."""
-    arn = execution["executionArn"]
-    control = controls[arn] = Control(execution)
-    current.set(control)
+    execution["_control"] = Control(execution)
+    current.set(execution["_control"])
     previous.set(0)
     try:
         output = walk(definition["States"], definition["StartAt"], data, execution, ctx)
         text = json.dumps(output)
         finish(execution, "SUCCEEDED", "ExecutionSucceeded", {"output": text}, output=text)
     except HaltedError:
-        logger.info("%s is %s", arn, execution["status"])
+        logger.info("%s is %s", execution["executionArn"], execution["status"])
     except sf._ExecutionError as failure:
         fail_execution(execution, failure.error, failure.cause)
     except Exception as failure:
-        logger.exception("Execution %s", arn)
+        logger.exception("Execution %s", execution["executionArn"])
         fail_execution(execution, "States.Runtime", str(failure))
-    finally:
-        controls.pop(arn, None)

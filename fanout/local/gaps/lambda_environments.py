@@ -48,8 +48,6 @@ _reaping = threading.Lock()
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload([f"{__package__}.lambda_preload", f"{__package__}.lambda_worker"])
 
-Answer = tuple[int, dict[str, str], bytes]
-
 
 class ServiceError(Exception):
     """Lambda itself has failed: what was to be invoked did not run, or nothing is known of it."""
@@ -283,34 +281,27 @@ def _failed(kind: str, message: str, log: str = "") -> dict[str, Any]:
 
 
 @replaces(lambda_svc, "_execute_function_warm")
-def execute_function(func: dict[str, Any], event: object, request_id: str) -> dict[str, Any]:
+def execute_function(func: dict[str, Any], event: object, request_id: str) -> Any:
     """Invoke a Python function."""
     config = func.get("config") or func
     qualifier = config.get("Version", "$LATEST")
     lambda_svc._ensure_reaper_thread()
     worker, _ = lambda_runtime.acquire_worker(config["FunctionName"], config, func["code_zip"], qualifier=qualifier)
     try:
-        outcome: dict[str, Any] = worker.run(event, request_id, lambda_svc._xray_trace_id_for_invocation(config))
-        return outcome
+        return worker.run(event, request_id, lambda_svc._xray_trace_id_for_invocation(config))
     finally:
         lambda_runtime.release_worker(worker)
 
 
 @replaces(lambda_svc, "_invoke", wraps=True)
-async def invoke(original: Callable[..., Awaitable[Answer]], *arguments: Any, **options: Any) -> Answer:
+async def invoke(original: Callable[..., Awaitable[Any]], *arguments: Any, **options: Any) -> Any:
     """The Invoke API; a failure of Lambda itself is a 500, not an error of the function."""
     status, headers, body = await original(*arguments, **options)
     if "X-Amz-Function-Error" in headers and (failure := json.loads(body)).get("errorType") == SERVICE_ERROR:
-        answer: Answer = error_response_json("ServiceException", failure["errorMessage"], 500)
-        return answer
+        return error_response_json("ServiceException", failure["errorMessage"], 500)
     return status, headers, body
-
-
-def _warm() -> None:
-    with _forking:
-        forkserver.ensure_running()
 
 
 # The address of a Unix socket has 104 characters at most, so the fork server's is relative.
 vars(multiprocessing.current_process())["_config"]["tempdir"] = os.curdir
-threading.Thread(target=_warm, daemon=True).start()
+threading.Thread(target=forkserver.ensure_running, daemon=True).start()

@@ -14,14 +14,12 @@ from .execution_history import Control, Data, add_event, current, error, previou
 from .executions import walk
 from .paths import number
 
-Output = tuple[Any, str | None]
-
 
 @replaces(sf, "_execute_map", wraps=True)
-def execute_map(original: Callable[..., Output], state: Data, raw_input: Any, execution: Data, ctx: Data) -> Output:
+def execute_map(original: Callable[..., Any], state: Data, raw_input: Any, execution: Data, ctx: Data) -> Any:
     """A Map state; its history tells of a failure when it is not retried, and before it is caught."""
 
-    def attempts() -> Output:
+    def attempts() -> Any:
         try:
             return original({**state, "Catch": []}, raw_input, execution, ctx)
         except sf._ExecutionError as failure:
@@ -29,12 +27,11 @@ def execute_map(original: Callable[..., Output], state: Data, raw_input: Any, ex
                 add_event(execution, "MapStateFailed")
             raise
 
-    output: Output = sf._with_retry_and_catch({**state, "Retry": []}, raw_input, ctx, attempts)
-    return output
+    return sf._with_retry_and_catch({**state, "Retry": []}, raw_input, ctx, attempts)
 
 
 @replaces(sf, "_run_map_items")
-def run_items(state: Data, raw_input: Any, execution: Data, ctx: Data) -> Output:
+def run_items(state: Data, raw_input: Any, execution: Data, ctx: Data) -> Any:
     """One attempt of a Map state."""
     data = sf._apply_input_path(state, raw_input, ctx)
     processor = state.get("ItemProcessor") or state["Iterator"]

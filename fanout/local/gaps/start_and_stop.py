@@ -9,7 +9,7 @@ from ministack.services import stepfunctions as sf
 
 from . import replaces
 from .execution_history import Data, finish
-from .payload_limit import MAX_PAYLOAD_BYTES
+from .task_calls import MAX_PAYLOAD_BYTES
 
 NAME = re.compile(r"[^\s<>{}\[\]?*\"#%\\^|~`$&,;:/\x00-\x1f\x7f-\x9f]{1,80}")
 
