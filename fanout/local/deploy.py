@@ -146,8 +146,14 @@ def _apply(cloudformation: Any, stack: str, template_url: str) -> None:
             raise DeployError(f"The stack {stack} was refused: {error}") from error
     except WaiterError as error:
         status = _described(cloudformation, stack).get("StackStatus", "gone")
-        reasons = _reasons(cloudformation, stack)
-        raise DeployError(f"The stack {stack} is {status}.\n{reasons}".rstrip()) from error
+        events = cloudformation.describe_stack_events(StackName=stack)["StackEvents"]
+        # The first failure first.
+        reasons = [
+            f"\n  {event['LogicalResourceId']} ({event['ResourceType']}): {event['ResourceStatusReason']}"
+            for event in reversed(events)
+            if event["ResourceStatus"].endswith("_FAILED") and "ResourceStatusReason" in event
+        ]
+        raise DeployError(f"The stack {stack} is {status}.{''.join(reasons)}") from error
 
 
 def _described(cloudformation: CloudFormationClient, stack: str) -> dict[str, Any]:
@@ -158,13 +164,3 @@ def _described(cloudformation: CloudFormationClient, stack: str) -> dict[str, An
         if "does not exist" in str(error):
             return {}
         raise
-
-
-def _reasons(cloudformation: CloudFormationClient, stack: str) -> str:
-    """A line for each resource that failed, the first failure first."""
-    events = cloudformation.describe_stack_events(StackName=stack)["StackEvents"]
-    return "\n".join(
-        f"  {event['LogicalResourceId']} ({event['ResourceType']}): {event['ResourceStatusReason']}"
-        for event in reversed(events)
-        if event["ResourceStatus"].endswith("_FAILED") and "ResourceStatusReason" in event
-    )

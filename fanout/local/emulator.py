@@ -17,7 +17,7 @@ import tempfile
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from .gaps import IncompatibleMinistackError, close_all
 
@@ -59,7 +59,7 @@ def _end_with(lifeline: int) -> None:
         os.killpg(0, signal.SIGKILL)
 
 
-def main() -> NoReturn:
+def main() -> None:
     listener, _token, lifeline = sys.argv[1:]
     threading.Thread(target=_end_with, args=(int(lifeline),), daemon=True).start()
     # Nothing is written to where the project is.
@@ -84,4 +84,3 @@ def main() -> NoReturn:
     asyncio.run(hypercorn.serve(local_only(app.app), config))
     # The functions' processes end with it.
     os.killpg(0, signal.SIGKILL)
-    sys.exit(0)

@@ -19,6 +19,8 @@ OUTSIDE = {"ExecutionAborted", "ExecutionTimedOut"}
 ENDED = {"ExecutionSucceeded", "ExecutionFailed", *OUTSIDE}
 TASK_EVENTS = {"TaskScheduled", "TaskStarted", "TaskSucceeded", "TaskFailed"}
 Data = dict[str, Any]
+# What a state fails with, by name and cause.
+error = sf._ExecutionError
 
 
 class HaltedError(Exception):
@@ -49,11 +51,6 @@ parameters: contextvars.ContextVar[Any] = contextvars.ContextVar("fanout_paramet
 lock = threading.RLock()
 
 
-def error(name: str, cause: str) -> Exception:
-    failure: Exception = sf._ExecutionError(name, cause)
-    return failure
-
-
 def finish(execution: Data, status: str, event: str, details: Data | None = None, **fields: object) -> bool:
     """End an execution and its map runs, once: False, and nothing changed, if it had ended already."""
     with lock:
@@ -62,9 +59,8 @@ def finish(execution: Data, status: str, event: str, details: Data | None = None
         execution.update(status=status, stopDate=sf.now_iso(), **fields)
         key = f"{event[0].lower()}{event[1:]}EventDetails"
         add_event(execution, event, {key: details or {}})
-        control = execution.get("_control")
-    if control is not None:
-        control.halt()
+    if "_control" in execution:
+        execution["_control"].halt()
     if status != "SUCCEEDED":
         for run in list(sf._map_runs.values()):
             if run["executionArn"] == execution["executionArn"] and run["status"] == "RUNNING":

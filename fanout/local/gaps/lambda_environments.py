@@ -44,7 +44,6 @@ SERVICE_ERROR = "Lambda.ServiceException"
 LOST = "The process that starts Lambda environments has died."
 
 _forking = threading.Lock()
-_reaping = threading.Lock()
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload([f"{__package__}.lambda_preload", f"{__package__}.lambda_worker"])
 
@@ -70,13 +69,12 @@ class Process(popen_forkserver.Popen):
                 raise ServiceError(LOST) from error
 
     def poll(self, _flag: int = 0) -> int | None:
-        with _reaping:
-            if self.returncode is None and wait([self.sentinel], 0):
-                try:
-                    self.returncode = forkserver.read_signed(self.sentinel)
-                except (OSError, EOFError):
-                    self.kill()
-                    self.is_lost, self.returncode = True, -signal.SIGKILL
+        if self.returncode is None and wait([self.sentinel], 0):
+            try:
+                self.returncode = forkserver.read_signed(self.sentinel)
+            except (OSError, EOFError):
+                self.kill()
+                self.is_lost, self.returncode = True, -signal.SIGKILL
         return self.returncode
 
 

@@ -95,18 +95,16 @@ def evaluate_rule(original: Callable[..., bool], rule: Data, data: Any, ctx: Dat
     return original(rule, data, ctx)
 
 
-def requiring(field: str) -> Callable[..., Any]:
-    """The function that applies this field, InputPath or OutputPath, refusing a path that selects nothing."""
-
-    def apply(original: Callable[..., Any], state: Data, data: Any, ctx: Data | None = None) -> Any:
-        require_path(state.get(field), data, ctx, field)
-        return original(state, data, ctx)
-
-    return apply
+@replaces(sf, "_apply_input_path", wraps=True)
+def apply_input_path(original: Callable[..., Any], state: Data, data: Any, ctx: Data | None = None) -> Any:
+    require_path(state.get("InputPath"), data, ctx, "InputPath")
+    return original(state, data, ctx)
 
 
-replaces(sf, "_apply_input_path", wraps=True)(requiring("InputPath"))
-replaces(sf, "_apply_output_path", wraps=True)(requiring("OutputPath"))
+@replaces(sf, "_apply_output_path", wraps=True)
+def apply_output_path(original: Callable[..., Any], state: Data, data: Any, ctx: Data | None = None) -> Any:
+    require_path(state.get("OutputPath"), data, ctx, "OutputPath")
+    return original(state, data, ctx)
 
 
 @replaces(sf, "_resolve_path_or_ctx", wraps=True)

@@ -33,21 +33,18 @@ def invoke_resource(original: Callable[[str, Any], Any], resource: str, data: An
     limited(data, name)
     is_invoke = name == "lambda"
     if is_invoke:
-        data = {**data, "Payload": _payload(data.get("Payload"))}
+        given = {} if data.get("Payload") is None else data["Payload"]
+        try:
+            data = {**data, "Payload": json.loads(given) if isinstance(given, str) else given}
+        except ValueError:
+            cause = "Could not parse request body into json: no JSON. (Service: Lambda, Status Code: 400)"
+            raise error("Lambda.InvalidRequestContentException", cause) from None
     result = original(resource, data)
     if is_invoke:
         metadata = {"HttpStatusCode": 200, "HttpHeaders": {}, "AllHttpHeaders": {}}
         result |= {"ExecutedVersion": "$LATEST", "SdkHttpMetadata": metadata, "SdkResponseMetadata": {}}
     limited(result, name)
     return result
-
-
-def _payload(given: Any) -> Any:
-    try:
-        return json.loads(given) if isinstance(given, str) else {} if given is None else given
-    except ValueError:
-        cause = "Could not parse request body into json: the Payload is no JSON. (Service: Lambda, Status Code: 400)"
-        raise error("Lambda.InvalidRequestContentException", cause) from None
 
 
 @replaces(sf, "_invoke_resource_with_timeout", wraps=True)
