@@ -105,11 +105,8 @@ def map_runs(home: Path) -> list[dict[str, object]]:
 
     `peakRunning` is the most children that were running at the same moment.
     """
-    try:
-        lines = (home / "map-runs.jsonl").read_text().splitlines()
-    except FileNotFoundError:
-        return []
-    return [json.loads(line) for line in lines]
+    path = home / "map-runs.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def _deploy(home: Path, running: server.Server, lambdas: Path, say: Say) -> Local:

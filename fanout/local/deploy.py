@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
 STACK_SECONDS = 120
 TEMPLATE_BUCKET = f"cdk-hnb659fds-assets-{ACCOUNT_ID}-{REGION}"
-# CDK's newest bootstrap version; the template only asks that there be one that is new enough.
-BOOTSTRAP_PARAMETER = "/cdk-bootstrap/hnb659fds/version"
-BOOTSTRAP_VERSION = "30"
 FAILED_STATES = ("FAILED", "ROLLBACK_COMPLETE", "ROLLBACK_IN_PROGRESS")
 
 
@@ -109,9 +106,9 @@ def deploy(assembly: Assembly, endpoint_url: str, *, say: Say = lambda _: None) 
     """Create or update the assembly's stack and return its outputs; raises DeployError."""
     s3: S3Client = client("s3", endpoint_url)
     cloudformation: CloudFormationClient = client("cloudformation", endpoint_url)
-    client("ssm", endpoint_url).put_parameter(
-        Name=BOOTSTRAP_PARAMETER, Value=BOOTSTRAP_VERSION, Type="String", Overwrite=True
-    )
+    # CDK's newest bootstrap version; the template only asks that there be one that is new enough.
+    bootstrap = {"Name": "/cdk-bootstrap/hnb659fds/version", "Value": "30", "Type": "String"}
+    client("ssm", endpoint_url).put_parameter(**bootstrap, Overwrite=True)
     assets = assembly.needed()
     say(f"Uploading {len(assets)} assets")
     for bucket in {bucket for bucket, _ in assets} | {TEMPLATE_BUCKET}:

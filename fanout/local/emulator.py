@@ -21,16 +21,12 @@ from typing import Any
 
 from .gaps import IncompatibleMinistackError, close_all
 
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[Any]]
-Send = Callable[[Any], Awaitable[None]]
 
-
-def local_only(app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+def local_only(app: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
     """The server answers programs of this machine, not the web pages in its browsers: a request that names an
     origin or a foreign host is refused, and no answer allows every origin."""
 
-    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+    async def guarded(scope: dict[str, Any], receive: Any, send: Callable[[Any], Awaitable[None]]) -> None:
         if scope["type"] != "http":
             await app(scope, receive, send)
             return

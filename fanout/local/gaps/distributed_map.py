@@ -83,7 +83,11 @@ class DistributedMap:
                 self.changed.wait()
             if self.run["status"] == "RUNNING":
                 self.run.update(status="SUCCEEDED", stopDate=sf.now_iso())
-        self._note_peak()
+        # In map-runs.jsonl of the home folder: the bound and the peak.
+        line = {name: self.run[name] for name in ("mapRunArn", "executionArn", "status", "maxConcurrency")}
+        line |= {"children": len(self.items), "peakRunning": self.peak}
+        with lock, Path(os.environ["FANOUT_MAP_RUNS"]).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
         if self.run["status"] == "ABORTED":
             raise HaltedError
         counts["resultsWritten"] = counts["total"] - counts["pending"]
@@ -112,11 +116,11 @@ class DistributedMap:
         add_event(self.parent, "MapRunFailed", {"mapRunFailedEventDetails": vars(failure)})
         raise failure
 
-    def _is_exceeded(self, failed: int) -> bool:
-        if self.percentage is None and self.count is None:
-            return failed > 0
-        by_percentage = self.percentage is not None and failed * 100 > self.percentage * len(self.items)
-        return by_percentage or (self.count is not None and failed > self.count)
+    def _is_exceeded(self) -> bool:
+        failed, percentage, count = self.counts["failed"], self.percentage, self.count
+        if percentage is None:
+            return failed > (count or 0)
+        return failed * 100 > percentage * len(self.items) or (count is not None and failed > count)
 
     def _move(self, before: str, after: str) -> None:
         self.counts[before] -= 1
@@ -138,7 +142,7 @@ class DistributedMap:
                 # Counted already if the run was aborted meanwhile.
                 if self.run["status"] == "RUNNING" or child["status"] != "ABORTED":
                     self._move("running", "succeeded" if child["status"] == "SUCCEEDED" else "failed")
-                if self._is_exceeded(self.counts["failed"]):
+                if self._is_exceeded():
                     self.abort("FAILED")
                 self.changed.notify_all()
 
@@ -204,13 +208,6 @@ class DistributedMap:
         manifest = {"DestinationBucket": bucket, "MapRunArn": run_arn, "ResultFiles": files}
         written = _put(bucket, f"{folder}/manifest.json", manifest)
         return {"MapRunArn": run_arn, "ResultWriterDetails": {"Bucket": bucket, "Key": written["Key"]}}
-
-    def _note_peak(self) -> None:
-        """One line for each ended map run in map-runs.jsonl of the home folder: the bound and the peak."""
-        line = {name: self.run[name] for name in ("mapRunArn", "executionArn", "status", "maxConcurrency")}
-        line |= {"children": len(self.items), "peakRunning": self.peak}
-        with lock, Path(os.environ["FANOUT_MAP_RUNS"]).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
 
 
 def _record(child: Data) -> Data:

@@ -104,9 +104,7 @@ def environment_of(config: dict[str, Any], code_dir: Path, private: Path) -> dic
     given = {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{os.environ['GATEWAY_PORT']}",
         "AWS_EC2_METADATA_DISABLED": "true",
-        # botocore would otherwise look for them in the home folder of whoever runs this.
-        "AWS_CONFIG_FILE": os.devnull,
-        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        # Where botocore looks for the files of a developer, too.
         "HOME": str(private),
         "TMPDIR": str(private),
     }
