@@ -175,5 +175,4 @@ def _only_one(home: Path) -> Iterator[None]:
 
 
 def _camel(name: str) -> str:
-    first, *rest = name.split("_")
-    return first + "".join(part.capitalize() for part in rest)
+    return re.sub("_(.)", lambda match: match[1].upper(), name)

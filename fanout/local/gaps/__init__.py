@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 MINISTACK_VERSION = "1.5.33"
 # The others are imported by these.
-GAPS = "iam lambda_environments map_states retries secret_ref start_and_stop table_scan task_calls"
+GAPS = "iam lambda_environments map_states retries secret_ref table_scan task_calls"
 
 Make = TypeVar("Make", bound=Callable[..., Any])
 _replacements: list[Callable[[], None]] = []

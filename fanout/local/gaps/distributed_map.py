@@ -166,10 +166,8 @@ class DistributedMap:
         """The item, or what ItemSelector makes of it: evaluated in the parent's context."""
         item = self.items[index]
         selector = self.state.get("ItemSelector") or self.state.get("Parameters")
-        if not selector:
-            return item
         ctx = {**self.ctx, "Map": {"Item": {"Index": index, "Value": item}}}
-        return sf._resolve_params_obj(selector, self.effective, ctx)
+        return sf._resolve_params_obj(selector, self.effective, ctx) if selector else item
 
     def _run_child(self, child: Data, index: int) -> None:
         try:

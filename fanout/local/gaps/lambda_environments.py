@@ -86,11 +86,8 @@ def unpacked(code_zip: bytes) -> Path:
     folder = Path(tempfile.gettempdir()) / "code" / hashlib.sha256(code_zip).hexdigest()[:32]
     with _unpacking:
         if not folder.exists():
-            draft = Path(tempfile.mkdtemp(prefix="unpack-"))
             with zipfile.ZipFile(io.BytesIO(code_zip)) as archive:
-                archive.extractall(draft)
-            folder.parent.mkdir(exist_ok=True)
-            draft.rename(folder)
+                archive.extractall(folder)
             # Once, here, or each of forty environments that start together compiles the same files.
             compileall.compile_dir(folder, quiet=2, workers=1)
     return folder

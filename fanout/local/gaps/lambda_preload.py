@@ -3,7 +3,6 @@
 A fresh interpreter takes most of a second of CPU to import boto3 and pydantic; a fork takes milliseconds.
 """
 
-import contextlib
 import gc
 import importlib
 
@@ -26,8 +25,7 @@ PRELOADED = (
 )
 
 for name in PRELOADED:
-    with contextlib.suppress(ImportError):
-        importlib.import_module(name)
+    importlib.import_module(name)
 
 # Reading the model of an AWS service takes up to a tenth of a second of CPU. What this one loader has read before the
 # fork, every session of every environment shares.
