@@ -50,7 +50,6 @@ def local_only(app: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[N
 
 
 def _end_with(lifeline: int) -> None:
-    """End the server and all that it started when the other end of `lifeline` is closed before a byte comes."""
     if not os.read(lifeline, 1):
         os.killpg(0, signal.SIGKILL)
 

@@ -45,7 +45,6 @@ from werkzeug.exceptions import HTTPException
 
 import kinds
 import task_service.aws
-import task_service.write_tasks
 from fan_out.aws import clients as aws
 from fanout.local.gaps import paths, task_calls
 from tests.support.context import Context
@@ -380,10 +379,9 @@ class Machine:
             stack.enter_context(patch.object(rate_limiter, "random", SimpleNamespace(random=lambda: 0.5)))
             # Making the user agent's text takes a tenth of a run's time.
             stack.enter_context(patch.object(UserAgentString, "to_string", lambda agent: "tests"))
-            # The SDK and the Task Service pause between their tries.
+            # The SDK pauses between its tries.
             hurried = SimpleNamespace(**vars(time) | {"sleep": lambda seconds: None})
-            for module in (botocore.endpoint, task_service.write_tasks):
-                stack.enter_context(patch.object(module, "time", hurried))
+            stack.enter_context(patch.object(botocore.endpoint, "time", hurried))
             forget_processes()
             yield
 

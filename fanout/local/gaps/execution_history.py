@@ -59,8 +59,9 @@ def finish(execution: Data, status: str, event: str, details: Data | None = None
         execution.update(status=status, stopDate=sf.now_iso(), **fields)
         key = f"{event[0].lower()}{event[1:]}EventDetails"
         add_event(execution, event, {key: details or {}})
-    if "_control" in execution:
-        execution["_control"].halt()
+        control = execution.pop("_control", None)
+    if control is not None:
+        control.halt()
     if status != "SUCCEEDED":
         for run in list(sf._map_runs.values()):
             if run["executionArn"] == execution["executionArn"] and run["status"] == "RUNNING":

@@ -118,8 +118,8 @@ def run_execution(arn: str) -> None:
 
 def run_to_the_end(execution: Data, definition: Data, data: Any, ctx: Data) -> None:
     """Run an execution, or a child of a map run, in the calling thread, and end it."""
-    execution["_control"] = Control(execution)
-    current.set(execution["_control"])
+    control = execution["_control"] = Control(execution)
+    current.set(control)
     previous.set(0)
     try:
         output = walk(definition["States"], definition["StartAt"], data, execution, ctx)
