@@ -105,11 +105,8 @@ def map_runs(home: Path) -> list[dict[str, object]]:
 
     `peakRunning` is the most children that were running at the same moment.
     """
-    try:
-        lines = (home / "map-runs.jsonl").read_text().splitlines()
-    except FileNotFoundError:
-        return []
-    return [json.loads(line) for line in lines]
+    path = home / "map-runs.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def _deploy(home: Path, running: server.Server, lambdas: Path, say: Say) -> Local:
@@ -178,5 +175,4 @@ def _only_one(home: Path) -> Iterator[None]:
 
 
 def _camel(name: str) -> str:
-    first, *rest = name.split("_")
-    return first + "".join(part.capitalize() for part in rest)
+    return re.sub("_(.)", lambda match: match[1].upper(), name)

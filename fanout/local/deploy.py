@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
 STACK_SECONDS = 120
 TEMPLATE_BUCKET = f"cdk-hnb659fds-assets-{ACCOUNT_ID}-{REGION}"
-# CDK's newest bootstrap version; the template only asks that there be one that is new enough.
-BOOTSTRAP_PARAMETER = "/cdk-bootstrap/hnb659fds/version"
-BOOTSTRAP_VERSION = "30"
 FAILED_STATES = ("FAILED", "ROLLBACK_COMPLETE", "ROLLBACK_IN_PROGRESS")
 
 
@@ -109,9 +106,9 @@ def deploy(assembly: Assembly, endpoint_url: str, *, say: Say = lambda _: None) 
     """Create or update the assembly's stack and return its outputs; raises DeployError."""
     s3: S3Client = client("s3", endpoint_url)
     cloudformation: CloudFormationClient = client("cloudformation", endpoint_url)
-    client("ssm", endpoint_url).put_parameter(
-        Name=BOOTSTRAP_PARAMETER, Value=BOOTSTRAP_VERSION, Type="String", Overwrite=True
-    )
+    # CDK's newest bootstrap version; the template only asks that there be one that is new enough.
+    bootstrap = {"Name": "/cdk-bootstrap/hnb659fds/version", "Value": "30", "Type": "String"}
+    client("ssm", endpoint_url).put_parameter(**bootstrap, Overwrite=True)
     assets = assembly.needed()
     say(f"Uploading {len(assets)} assets")
     for bucket in {bucket for bucket, _ in assets} | {TEMPLATE_BUCKET}:
@@ -146,8 +143,14 @@ def _apply(cloudformation: Any, stack: str, template_url: str) -> None:
             raise DeployError(f"The stack {stack} was refused: {error}") from error
     except WaiterError as error:
         status = _described(cloudformation, stack).get("StackStatus", "gone")
-        reasons = _reasons(cloudformation, stack)
-        raise DeployError(f"The stack {stack} is {status}.\n{reasons}".rstrip()) from error
+        events = cloudformation.describe_stack_events(StackName=stack)["StackEvents"]
+        # The first failure first.
+        reasons = [
+            f"\n  {event['LogicalResourceId']} ({event['ResourceType']}): {event['ResourceStatusReason']}"
+            for event in reversed(events)
+            if event["ResourceStatus"].endswith("_FAILED") and "ResourceStatusReason" in event
+        ]
+        raise DeployError(f"The stack {stack} is {status}.{''.join(reasons)}") from error
 
 
 def _described(cloudformation: CloudFormationClient, stack: str) -> dict[str, Any]:
@@ -158,13 +161,3 @@ def _described(cloudformation: CloudFormationClient, stack: str) -> dict[str, An
         if "does not exist" in str(error):
             return {}
         raise
-
-
-def _reasons(cloudformation: CloudFormationClient, stack: str) -> str:
-    """A line for each resource that failed, the first failure first."""
-    events = cloudformation.describe_stack_events(StackName=stack)["StackEvents"]
-    return "\n".join(
-        f"  {event['LogicalResourceId']} ({event['ResourceType']}): {event['ResourceStatusReason']}"
-        for event in reversed(events)
-        if event["ResourceStatus"].endswith("_FAILED") and "ResourceStatusReason" in event
-    )

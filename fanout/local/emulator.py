@@ -17,20 +17,16 @@ import tempfile
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from .gaps import IncompatibleMinistackError, close_all
 
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[Any]]
-Send = Callable[[Any], Awaitable[None]]
 
-
-def local_only(app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+def local_only(app: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
     """The server answers programs of this machine, not the web pages in its browsers: a request that names an
     origin or a foreign host is refused, and no answer allows every origin."""
 
-    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+    async def guarded(scope: dict[str, Any], receive: Any, send: Callable[[Any], Awaitable[None]]) -> None:
         if scope["type"] != "http":
             await app(scope, receive, send)
             return
@@ -54,12 +50,11 @@ def local_only(app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> Callab
 
 
 def _end_with(lifeline: int) -> None:
-    """End the server and all that it started when the other end of `lifeline` is closed before a byte comes."""
     if not os.read(lifeline, 1):
         os.killpg(0, signal.SIGKILL)
 
 
-def main() -> NoReturn:
+def main() -> None:
     listener, _token, lifeline = sys.argv[1:]
     threading.Thread(target=_end_with, args=(int(lifeline),), daemon=True).start()
     # Nothing is written to where the project is.
@@ -84,4 +79,3 @@ def main() -> NoReturn:
     asyncio.run(hypercorn.serve(local_only(app.app), config))
     # The functions' processes end with it.
     os.killpg(0, signal.SIGKILL)
-    sys.exit(0)

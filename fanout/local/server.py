@@ -220,8 +220,6 @@ def _environment(home: Path, port: int, wait_scale: float) -> dict[str, str]:
         "TMPDIR": tmp,
         "FANOUT_MAP_RUNS": str(home / "map-runs.jsonl"),
         "GATEWAY_PORT": str(port),
-        "BIND_HOST": "127.0.0.1",
-        "MINISTACK_HOST": "localhost",
         "MINISTACK_REGION": REGION,
         "MINISTACK_ACCOUNT_ID": ACCOUNT_ID,
         # Functions act as their roles, and a role may do only what its policies say.
@@ -230,9 +228,6 @@ def _environment(home: Path, port: int, wait_scale: float) -> dict[str, str]:
         "LOG_LEVEL": "WARNING",
         "AWS_ACCESS_KEY_ID": ACCESS_KEY_ID,
         "AWS_SECRET_ACCESS_KEY": SECRET_ACCESS_KEY,
-        "AWS_CONFIG_FILE": os.devnull,
-        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-        "AWS_EC2_METADATA_DISABLED": "true",
         # The quota of a new AWS account; ministack would derive it from this machine's memory.
         "LAMBDA_ACCOUNT_CONCURRENCY": "1000",
         "SFN_WAIT_SCALE": str(wait_scale),

@@ -250,16 +250,6 @@ def test_a_failed_map_run_writes_what_never_started_as_pending(
     assert [json.loads(child["Input"])["index"] for child in pending] == [1, 2, 3, 4]
 
 
-def test_failed_children_fill_several_files_when_they_are_many(emulator: Emulator) -> None:
-    bucket = emulator.bucket()
-    writer = {"Resource": "arn:aws:states:::s3:putObject", "Parameters": {"Bucket": bucket}}
-    shards = distributed({"Failed": FAIL}, ResultWriter=writer, ToleratedFailurePercentage=100)
-    emulator.run({"Shards": shards}, items(1001))
-    files = {key.rpartition("/")[2]: file for key, file in emulator.objects(bucket).items()}
-    assert sorted(files) == ["FAILED_0.json", "FAILED_1.json", "manifest.json"]
-    assert len(files["FAILED_0.json"]) + len(files["FAILED_1.json"]) == 1001
-
-
 def test_a_child_is_an_execution_of_its_own(emulator: Emulator) -> None:
     own = {"Type": "Pass", "Parameters": {"id.$": "$$.Execution.Id", "parent.$": "$.parent"}, "End": True}
     selector = {"parent.$": "$$.Execution.Id", "index.$": "$$.Map.Item.Index"}

@@ -46,7 +46,7 @@ from werkzeug.exceptions import HTTPException
 import kinds
 import task_service.aws
 from fan_out.aws import clients as aws
-from fanout.local.gaps import error_names, paths
+from fanout.local.gaps import paths, task_calls
 from tests.support.context import Context
 from tests.support.stand_ins import OneAfterAnother, PassingTime
 
@@ -418,9 +418,9 @@ def _intrinsic_argument(original: Callable[..., Any], argument: Any, data: Any, 
 _PATH_CHECKS: dict[str, Callable[..., Any]] = {
     "_resolve_params_obj": paths.resolve_template,
     "_evaluate_rule": paths.evaluate_rule,
-    "_apply_input_path": paths.requiring("InputPath"),
-    "_apply_output_path": paths.requiring("OutputPath"),
-    "_error_matches": error_names.matches,
+    "_apply_input_path": paths.apply_input_path,
+    "_apply_output_path": paths.apply_output_path,
+    "_error_matches": task_calls.matches,
     "_run_map_items": _map_items,
     "_eval_intrinsic_arg": _intrinsic_argument,
 }

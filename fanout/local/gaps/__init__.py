@@ -1,8 +1,8 @@
 """What ministack 1.5.33 lacks or gets wrong, each gap closed in the module that names it.
 
-A module closes its gap by putting functions of this project in the place of ministack's: `close()`. That what it
-replaces is there is checked at the start of the server. `tests/contract/test_emulator_gaps.py` has a test for each
-gap, so that an upgrade of ministack tells which ones have closed.
+A module closes its gap by putting functions of this project in the place of ministack's: each says above itself what
+it `replaces`. That this is there is checked at the start of the server. `tests/contract/test_emulator_gaps.py` has a
+test for each gap, so that an upgrade of ministack tells which ones have closed.
 """
 
 import functools
@@ -10,24 +10,14 @@ import importlib
 import importlib.metadata
 from collections.abc import Callable
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 MINISTACK_VERSION = "1.5.33"
+# The others are imported by these.
+GAPS = "iam lambda_environments map_states retries secret_ref table_scan task_calls"
 
-GAPS = (
-    "map_states",
-    "executions",
-    "execution_history",
-    "payload_limit",
-    "error_names",
-    "start_and_stop",
-    "retries",
-    "paths",
-    "lambda_environments",
-    "table_scan",
-    "iam",
-    "secret_ref",
-)
+Make = TypeVar("Make", bound=Callable[..., Any])
+_replacements: list[Callable[[], None]] = []
 
 
 class IncompatibleMinistackError(Exception):
@@ -41,8 +31,20 @@ def close_all() -> None:
         raise IncompatibleMinistackError(
             f"ministack {installed} is installed, but fanout/local/gaps is written for {MINISTACK_VERSION}."
         )
-    for name in GAPS:
-        importlib.import_module(f"{__name__}.{name}").close()
+    for name in GAPS.split():
+        importlib.import_module(f"{__name__}.{name}")
+    for put in _replacements:
+        put()
+
+
+def replaces(module: ModuleType, name: str, *, wraps: bool = False) -> Callable[[Make], Make]:
+    """The decorated function takes the place of `module.name` when the gaps are closed; see `replace`."""
+
+    def mark(make: Make) -> Make:
+        _replacements.append(functools.partial(replace, module, name, make, wraps=wraps))
+        return make
+
+    return mark
 
 
 def replace(module: ModuleType, name: str, make: Callable[..., Any], *, wraps: bool = False) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ministack.services import stepfunctions as sf
 
-from . import replace
+from . import replaces
 
 MAX_EVENTS = 25_000
 TIMEOUT = "States.Timeout"
@@ -19,6 +19,8 @@ OUTSIDE = {"ExecutionAborted", "ExecutionTimedOut"}
 ENDED = {"ExecutionSucceeded", "ExecutionFailed", *OUTSIDE}
 TASK_EVENTS = {"TaskScheduled", "TaskStarted", "TaskSucceeded", "TaskFailed"}
 Data = dict[str, Any]
+# What a state fails with, by name and cause.
+error = sf._ExecutionError
 
 
 class HaltedError(Exception):
@@ -45,14 +47,8 @@ current: contextvars.ContextVar[Control | None] = contextvars.ContextVar("fanout
 previous: contextvars.ContextVar[int] = contextvars.ContextVar("fanout_previous", default=0)
 # What the Task that runs in this thread sends.
 parameters: contextvars.ContextVar[Any] = contextvars.ContextVar("fanout_parameters", default=None)
-controls: dict[str, Control] = {}
 # Guards every change of a status and every append to a history: an execution ends once, whoever gets there first.
 lock = threading.RLock()
-
-
-def error(name: str, cause: str) -> Exception:
-    failure: Exception = sf._ExecutionError(name, cause)
-    return failure
 
 
 def finish(execution: Data, status: str, event: str, details: Data | None = None, **fields: object) -> bool:
@@ -63,7 +59,7 @@ def finish(execution: Data, status: str, event: str, details: Data | None = None
         execution.update(status=status, stopDate=sf.now_iso(), **fields)
         key = f"{event[0].lower()}{event[1:]}EventDetails"
         add_event(execution, event, {key: details or {}})
-        control = controls.get(execution["executionArn"])
+        control = execution.pop("_control", None)
     if control is not None:
         control.halt()
     if status != "SUCCEEDED":
@@ -75,6 +71,7 @@ def finish(execution: Data, status: str, event: str, details: Data | None = None
     return True
 
 
+@replaces(sf, "_add_event")
 def add_event(execution: Data, event_type: str, details: Data | None = None) -> Data:
     """Append to the history; raises HaltedError once the execution has ended, which is what keeps a stopped
     execution's threads from taking another step.
@@ -126,19 +123,8 @@ def _of_task(event_type: str, details: Data) -> tuple[str, Data]:
     return event_type, {f"{event_type[0].lower()}{event_type[1:]}EventDetails": told}
 
 
+@replaces(sf, "_fail_execution")
 def fail_execution(execution: Data, name: str | None, cause: str | None) -> None:
     """End as FAILED, unless the execution has been stopped or timed out meanwhile."""
-    name, cause = name or None, cause or None
-    finish(
-        execution,
-        "FAILED",
-        "ExecutionFailed",
-        {key: value for key, value in (("error", name), ("cause", cause)) if value},
-        error=name,
-        cause=cause,
-    )
-
-
-def close() -> None:
-    replace(sf, "_add_event", add_event)
-    replace(sf, "_fail_execution", fail_execution)
+    told = {key: value for key, value in (("error", name), ("cause", cause)) if value}
+    finish(execution, "FAILED", "ExecutionFailed", told, **told)

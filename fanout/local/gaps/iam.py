@@ -1,19 +1,19 @@
 """IAM: root's signatures are verified, a request about a map run is about that map run, plain HTTP is secure here."""
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
 from ministack import app
 from ministack.core import iam_actions, iam_evaluator
 
-from . import rebound, replace
+from . import rebound, replaces
+
+# ministack verifies every signature but root's; here nobody is root but who names no key.
+replaces(app, "pin_signed_request")(rebound(app.pin_signed_request, _is_root_key=operator.not_))
 
 
-def is_unverified(access_key_id: str) -> bool:
-    """ministack verifies every signature but root's."""
-    return not access_key_id
-
-
+@replaces(iam_evaluator, "enforce", wraps=True)
 def enforce(original: Callable[..., Any], access_key_id: str, action: str, *rest: Any, **options: Any) -> Any:
     """A request to a REST API must be signed for the service execute-api."""
     request = iam_evaluator._signed_request.get()
@@ -24,6 +24,8 @@ def enforce(original: Callable[..., Any], access_key_id: str, action: str, *rest
     return original(access_key_id, action, *rest, **options)
 
 
+# Its callers import it at each request, so that this one place is enough.
+@replaces(iam_actions, "extract_resource_arn", wraps=True)
 def resource_arn(
     original: Callable[..., str], service: str, method: str, path: str, headers: Any, body: bytes, *rest: Any
 ) -> str:
@@ -34,14 +36,7 @@ def resource_arn(
     return arn
 
 
+@replaces(app, "pin_request_origin", wraps=True)
 def pin(original: Callable[[str, bool], None], source_ip: str, secure: bool) -> None:
     """On the loopback interface plain HTTP counts as secure, or a bucket's TLS-only policy would refuse everything."""
     original(source_ip, True)
-
-
-def close() -> None:
-    replace(app, "pin_signed_request", rebound(app.pin_signed_request, _is_root_key=is_unverified))
-    replace(app, "pin_request_origin", pin, wraps=True)
-    replace(iam_evaluator, "enforce", enforce, wraps=True)
-    # Its callers import it at each request, so that this one place is enough.
-    replace(iam_actions, "extract_resource_arn", resource_arn, wraps=True)

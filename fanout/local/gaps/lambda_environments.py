@@ -27,7 +27,7 @@ from ministack.core import lambda_runtime
 from ministack.core.responses import error_response_json
 from ministack.services import lambda_svc
 
-from . import lambda_worker, replace
+from . import lambda_worker, replaces
 
 # Lambda gives a function ten seconds to initialize and then tries again. Forty of them starting at once on
 # two cores may need longer, which says nothing about the function.
@@ -44,11 +44,8 @@ SERVICE_ERROR = "Lambda.ServiceException"
 LOST = "The process that starts Lambda environments has died."
 
 _forking = threading.Lock()
-_reaping = threading.Lock()
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload([f"{__package__}.lambda_preload", f"{__package__}.lambda_worker"])
-
-Answer = tuple[int, dict[str, str], bytes]
 
 
 class ServiceError(Exception):
@@ -72,13 +69,12 @@ class Process(popen_forkserver.Popen):
                 raise ServiceError(LOST) from error
 
     def poll(self, _flag: int = 0) -> int | None:
-        with _reaping:
-            if self.returncode is None and wait([self.sentinel], 0):
-                try:
-                    self.returncode = forkserver.read_signed(self.sentinel)
-                except (OSError, EOFError):
-                    self.kill()
-                    self.is_lost, self.returncode = True, -signal.SIGKILL
+        if self.returncode is None and wait([self.sentinel], 0):
+            try:
+                self.returncode = forkserver.read_signed(self.sentinel)
+            except (OSError, EOFError):
+                self.kill()
+                self.is_lost, self.returncode = True, -signal.SIGKILL
         return self.returncode
 
 
@@ -90,11 +86,8 @@ def unpacked(code_zip: bytes) -> Path:
     folder = Path(tempfile.gettempdir()) / "code" / hashlib.sha256(code_zip).hexdigest()[:32]
     with _unpacking:
         if not folder.exists():
-            draft = Path(tempfile.mkdtemp(prefix="unpack-"))
             with zipfile.ZipFile(io.BytesIO(code_zip)) as archive:
-                archive.extractall(draft)
-            folder.parent.mkdir(exist_ok=True)
-            draft.rename(folder)
+                archive.extractall(folder)
             # Once, here, or each of forty environments that start together compiles the same files.
             compileall.compile_dir(folder, quiet=2, workers=1)
     return folder
@@ -108,9 +101,7 @@ def environment_of(config: dict[str, Any], code_dir: Path, private: Path) -> dic
     given = {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{os.environ['GATEWAY_PORT']}",
         "AWS_EC2_METADATA_DISABLED": "true",
-        # botocore would otherwise look for them in the home folder of whoever runs this.
-        "AWS_CONFIG_FILE": os.devnull,
-        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        # Where botocore looks for the files of a developer, too.
         "HOME": str(private),
         "TMPDIR": str(private),
     }
@@ -134,53 +125,54 @@ def environment_of(config: dict[str, Any], code_dir: Path, private: Path) -> dic
     }
 
 
-class Worker:
+class Environment:
     """One execution environment. Lambda's: it serves one invocation at a time, survives a handler's exception,
     and is gone after a timeout or a crash."""
 
-    def __init__(self, func_name: str, config: dict[str, Any], code_zip: bytes) -> None:
-        self.func_name = func_name
+    def __init__(self, config: dict[str, Any], code_zip: bytes) -> None:
         self.config = config
-        self.code_zip = code_zip
-        self.in_use = False
-        self.last_used = time.time()
-        self._lock = threading.Lock()
-        self._proc: Process | None = None
-        self._folder: Path | None = None
+        self.folder = Path(tempfile.mkdtemp(prefix="lambda-"))
         # What the function prints.
-        self._log = Path(os.devnull)
-        self._channel: socket.socket | None = None
+        self.log = self.folder / "log"
+        private = self.folder / "tmp"
+        private.mkdir()
+        code_dir = unpacked(code_zip)
+        init = {
+            "codeDir": str(code_dir),
+            "handler": config["Handler"],
+            "env": environment_of(config, code_dir, private),
+            "log": str(self.log),
+        }
+        self.channel, theirs = socket.socketpair()
+        with theirs:
+            self.process = Process(init, theirs)
 
-    def run(self, event: object, request_id: str, arn: str, trace_id: str | None) -> dict[str, Any]:
+    def is_ready(self) -> bool:
+        """Whether the process lives and has sent nothing since its last answer."""
+        return self.channel.fileno() >= 0 and not self._wait(0)
+
+    def load(self, request_id: str) -> dict[str, Any] | None:
+        """Let the process load its handler; the invocation's outcome if it cannot."""
+        answer = self._ask("init", time.time() + INIT_SECONDS)
+        if answer and "error" not in answer:
+            return None
+        timed_out = f"Init timed out after {INIT_SECONDS:.2f} seconds"
+        last = "" if answer else timed_out if answer is None else self._last_words()
+        failed = _failed("Runtime.ExitError", f"RequestId: {request_id} Error: {last}", self._logged())
+        self.close()
+        return failed | {"body": {"requestId": request_id, **answer["error"]}} if answer else failed
+
+    def invoke(self, event: object, request_id: str, trace_id: str | None) -> dict[str, Any]:
         """One invocation: `{"body", "log"}`, with `"error": True` if it failed, the body then Lambda's error
         payload."""
-        with self._lock:
-            try:
-                failed = None if self._is_ready() else self._spawn(request_id)
-                return failed or self._invoke(event, request_id, arn, trace_id)
-            except ServiceError as error:
-                self._retire()
-                return _failed(SERVICE_ERROR, str(error))
-
-    def _is_ready(self) -> bool:
-        """Whether the process lives and has sent nothing since its last answer."""
-        return self._proc is not None and self._channel is not None and not self._wait(0)
-
-    def _wait(self, seconds: float) -> list[Any]:
-        """Wait for the channel or the end of the process: a child of it may hold the channel open for longer."""
-        assert self._channel is not None
-        assert self._proc is not None
-        return wait([self._channel, self._proc.sentinel], max(0.0, seconds))
-
-    def _invoke(self, event: object, request_id: str, arn: str, trace_id: str | None) -> dict[str, Any]:
         timeout = float(self.config.get("Timeout", 3))
         deadline = time.time() + timeout
+        arn = self.config["FunctionArn"]
         call = {"event": event, "requestId": request_id, "arn": arn, "deadline": deadline, "traceId": trace_id}
         with contextlib.suppress(OSError):
-            os.truncate(self._log, 0)
+            os.truncate(self.log, 0)
         answer = self._ask(request_id, deadline, json.dumps(call).encode() + b"\n")
         if answer:
-            self.last_used = time.time()
             if "error" in answer:
                 return {"body": answer["error"], "error": True, "log": self._logged()}
             return {"body": answer["result"], "log": self._logged()}
@@ -189,49 +181,32 @@ class Worker:
         else:
             kind, last = "Runtime.ExitError", self._last_words()
         message, log = f"RequestId: {request_id} Error: {last}", self._logged()
-        self._retire()
+        self.close()
         return _failed(kind, message, f"{log}\n{message}")
 
-    def _spawn(self, request_id: str) -> dict[str, Any] | None:
-        """Start the process and let it load its handler; the invocation's outcome if it cannot."""
-        self._retire()
-        code_dir = unpacked(self.code_zip)
-        self._folder = Path(tempfile.mkdtemp(prefix="lambda-"))
-        self._log, private = self._folder / "log", self._folder / "tmp"
-        private.mkdir()
-        init = {
-            "codeDir": str(code_dir),
-            "handler": self.config["Handler"],
-            "env": environment_of(self.config, code_dir, private),
-            "log": str(self._log),
-        }
-        self._channel, theirs = socket.socketpair()
-        with theirs:
-            self._proc = Process(init, theirs)
-        answer = self._ask("init", time.time() + INIT_SECONDS)
-        if answer and "error" not in answer:
-            return None
-        timed_out = f"Init timed out after {INIT_SECONDS:.2f} seconds"
-        last = "" if answer else timed_out if answer is None else self._last_words()
-        failed = _failed("Runtime.ExitError", f"RequestId: {request_id} Error: {last}", self._logged())
-        self._retire()
-        return failed | {"body": {"requestId": request_id, **answer["error"]}} if answer else failed
+    def close(self) -> None:
+        self.process.kill()
+        self.channel.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _wait(self, seconds: float) -> list[Any]:
+        """Wait for the channel or the end of the process: a child of it may hold the channel open for longer."""
+        return wait([self.channel, self.process.sentinel], max(0.0, seconds))
 
     def _ask(self, call_id: str, deadline: float, question: bytes = b"") -> dict[str, Any] | None:
         """Send the question and return the answer to this call; empty if the process died or sent anything else,
         which ends it, None if the deadline passed."""
         line = b""
-        # Another deployment may retire this environment in the middle of its work.
-        with contextlib.suppress(OSError, ValueError, AttributeError, AssertionError):
-            assert self._channel is not None
+        # Another deployment may close this environment in the middle of its work.
+        with contextlib.suppress(OSError, ValueError):
             # The process can be gone since its last invocation; then nothing is there to answer.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                self._channel.sendall(question)
+                self.channel.sendall(question)
             while not line.endswith(b"\n"):
                 ready = self._wait(deadline - time.time())
                 if not ready:
                     return None
-                part = self._channel.recv(1 << 18) if self._channel in ready else b""
+                part = self.channel.recv(1 << 18) if self.channel in ready else b""
                 line += part
                 if not part or len(line) > MAX_ANSWER_BYTES:
                     break
@@ -239,81 +214,87 @@ class Worker:
             answer = json.loads(text) if answered == call_id.encode() else None
             if isinstance(answer, dict):
                 return answer
-        if line and self._proc is not None:
-            self._proc.kill()
+        if line:
+            self.process.kill()
         return {}
 
     def _logged(self) -> str:
         with contextlib.suppress(FileNotFoundError):
-            return self._log.read_bytes()[-MAX_LOG_BYTES:].decode("utf-8", "replace").rstrip("\n")
+            return self.log.read_bytes()[-MAX_LOG_BYTES:].decode("utf-8", "replace").rstrip("\n")
         return ""
 
     def _last_words(self) -> str:
         """How Lambda words the end of a process; raises ServiceError if it is not the function's fault."""
-        process = self._proc
-        code = process.wait(5) if process is not None else 0
-        if process is not None and process.is_lost:
+        code = self.process.wait(5)
+        if self.process.is_lost:
             raise ServiceError(LOST)
         if not code:
             return "Runtime exited without providing a reason"
         reason = f"exit status {code}" if code > 0 else f"signal: {signal.strsignal(-code) or -code}".lower()
         return f"Runtime exited with error: {reason}"
 
-    def _retire(self) -> None:
-        process, self._proc = self._proc, None
-        if process is not None:
-            process.kill()
-        channel, self._channel = self._channel, None
-        if channel is not None:
-            channel.close()
-        folder, self._folder = self._folder, None
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
 
-    # ministack calls it so, when it has ended the process.
-    _discard_tmpdir = _retire
+@replaces(lambda_runtime, "Worker")
+class Worker:
+    """The place of an environment in ministack's pool, which lends it to one invocation at a time."""
+
+    # What ministack would end before it calls `_discard_tmpdir`, which ends it here.
+    _proc = None
+
+    def __init__(self, _func_name: str, config: dict[str, Any], code_zip: bytes) -> None:
+        self.config = config
+        self.code_zip = code_zip
+        self.in_use = False
+        self.last_used = time.time()
+        self.environment: Environment | None = None
+
+    def run(self, event: object, request_id: str, trace_id: str | None) -> dict[str, Any]:
+        """One invocation, in a new environment if none is ready."""
+        try:
+            environment, failed = self.environment, None
+            if environment is None or not environment.is_ready():
+                self._discard_tmpdir()
+                environment = self.environment = Environment(self.config, self.code_zip)
+                failed = environment.load(request_id)
+            return failed or environment.invoke(event, request_id, trace_id)
+        except ServiceError as error:
+            self._discard_tmpdir()
+            return _failed(SERVICE_ERROR, str(error))
+        finally:
+            self.last_used = time.time()
+
+    def _discard_tmpdir(self) -> None:
+        environment, self.environment = self.environment, None
+        if environment is not None:
+            environment.close()
 
 
 def _failed(kind: str, message: str, log: str = "") -> dict[str, Any]:
     return {"body": {"errorType": kind, "errorMessage": message}, "error": True, "log": log}
 
 
-def execute_function(func: dict[str, Any], event: object, request_id: str) -> dict[str, Any]:
-    """Invoke a Python function; what ministack's `_execute_function_warm` is to the rest of it."""
+@replaces(lambda_svc, "_execute_function_warm")
+def execute_function(func: dict[str, Any], event: object, request_id: str) -> Any:
+    """Invoke a Python function."""
     config = func.get("config") or func
-    code_zip = func.get("code_zip")
-    name = config["FunctionName"]
-    if not code_zip:
-        return _failed("Runtime.ImportModuleError", f"Function {name} has no code.")
+    qualifier = config.get("Version", "$LATEST")
     lambda_svc._ensure_reaper_thread()
-    worker, _ = lambda_runtime.acquire_worker(name, config, code_zip, qualifier=config.get("Version", "$LATEST"))
+    worker, _ = lambda_runtime.acquire_worker(config["FunctionName"], config, func["code_zip"], qualifier=qualifier)
     try:
-        outcome: dict[str, Any] = worker.run(
-            event, request_id, config["FunctionArn"], lambda_svc._xray_trace_id_for_invocation(config)
-        )
-        return outcome
+        return worker.run(event, request_id, lambda_svc._xray_trace_id_for_invocation(config))
     finally:
         lambda_runtime.release_worker(worker)
 
 
-async def invoke(original: Callable[..., Awaitable[Answer]], *arguments: Any, **options: Any) -> Answer:
+@replaces(lambda_svc, "_invoke", wraps=True)
+async def invoke(original: Callable[..., Awaitable[Any]], *arguments: Any, **options: Any) -> Any:
     """The Invoke API; a failure of Lambda itself is a 500, not an error of the function."""
     status, headers, body = await original(*arguments, **options)
     if "X-Amz-Function-Error" in headers and (failure := json.loads(body)).get("errorType") == SERVICE_ERROR:
-        answer: Answer = error_response_json("ServiceException", failure["errorMessage"], 500)
-        return answer
+        return error_response_json("ServiceException", failure["errorMessage"], 500)
     return status, headers, body
 
 
-def _warm() -> None:
-    with _forking:
-        forkserver.ensure_running()
-
-
-def close() -> None:
-    # The address of a Unix socket has 104 characters at most, so the fork server's is relative.
-    vars(multiprocessing.current_process())["_config"]["tempdir"] = os.curdir
-    replace(lambda_svc, "_invoke", invoke, wraps=True)
-    replace(lambda_runtime, "Worker", Worker)
-    replace(lambda_svc, "_execute_function_warm", execute_function)
-    threading.Thread(target=_warm, daemon=True).start()
+# The address of a Unix socket has 104 characters at most, so the fork server's is relative.
+vars(multiprocessing.current_process())["_config"]["tempdir"] = os.curdir
+threading.Thread(target=forkserver.ensure_running, daemon=True).start()

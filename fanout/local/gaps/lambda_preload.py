@@ -3,7 +3,6 @@
 A fresh interpreter takes most of a second of CPU to import boto3 and pydantic; a fork takes milliseconds.
 """
 
-import contextlib
 import gc
 import importlib
 
@@ -14,18 +13,11 @@ from botocore.config import Config
 
 # Nothing here may read the function's environment variables while it is imported:
 # aws_xray_sdk does (it picks its context by LAMBDA_TASK_ROOT), so it is left to the function.
+# What these and the clients below import themselves is not listed.
 PRELOADED = (
-    "asyncio",
-    "concurrent.futures",
-    "csv",
-    "uuid",
     "zoneinfo",
     "boto3.dynamodb.types",
-    "botocore.endpoint",
-    "botocore.httpsession",
-    "botocore.signers",
     "pydantic",
-    "aws_lambda_powertools",
     "aws_lambda_powertools.event_handler",
     "aws_lambda_powertools.logging.correlation_paths",
     "aws_lambda_powertools.metrics",
@@ -33,8 +25,7 @@ PRELOADED = (
 )
 
 for name in PRELOADED:
-    with contextlib.suppress(ImportError):
-        importlib.import_module(name)
+    importlib.import_module(name)
 
 # Reading the model of an AWS service takes up to a tenth of a second of CPU. What this one loader has read before the
 # fork, every session of every environment shares.

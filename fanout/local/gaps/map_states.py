@@ -2,41 +2,39 @@
 read, and AWS's events."""
 
 import contextvars
+from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Any
 
 from ministack.services import stepfunctions as sf
 
-from . import replace
+from . import replaces
 from .distributed_map import DistributedMap
 from .execution_history import Control, Data, add_event, current, error, previous
 from .executions import walk
 from .paths import number
 
-Output = tuple[Any, str | None]
 
+@replaces(sf, "_execute_map", wraps=True)
+def execute_map(original: Callable[..., Any], state: Data, raw_input: Any, execution: Data, ctx: Data) -> Any:
+    """A Map state; its history tells of a failure when it is not retried, and before it is caught."""
 
-def execute_map(state: Data, raw_input: Any, execution: Data, ctx: Data) -> Output:
-    """A Map state with its Retry and Catch."""
-    without_catch = {name: value for name, value in state.items() if name != "Catch"}
-    try:
-        return sf._with_retry_and_catch(  # type: ignore[no-any-return]
-            without_catch, raw_input, ctx, lambda: run_items(state, raw_input, execution, ctx)
-        )
-    except sf._ExecutionError as failure:
-        if failure.error == "States.Runtime":
+    def attempts() -> Any:
+        try:
+            return original({**state, "Catch": []}, raw_input, execution, ctx)
+        except sf._ExecutionError as failure:
+            if failure.error != "States.Runtime":
+                add_event(execution, "MapStateFailed")
             raise
-        add_event(execution, "MapStateFailed")
-        catcher = sf._find_matching_catcher(state.get("Catch", []), failure.error)
-        if catcher is None:
-            raise
-        caught = {"Error": failure.error, "Cause": failure.cause}
-        return sf._apply_catcher(catcher, raw_input, ctx, "JSONPath", caught), catcher["Next"]
+
+    return sf._with_retry_and_catch({**state, "Retry": []}, raw_input, ctx, attempts)
 
 
-def run_items(state: Data, raw_input: Any, execution: Data, ctx: Data) -> Output:
+@replaces(sf, "_run_map_items")
+def run_items(state: Data, raw_input: Any, execution: Data, ctx: Data) -> Any:
+    """One attempt of a Map state."""
     data = sf._apply_input_path(state, raw_input, ctx)
-    processor = state.get("ItemProcessor") or state.get("Iterator") or {}
+    processor = state.get("ItemProcessor") or state["Iterator"]
     reader, path = state.get("ItemReader"), state.get("ItemsPath", "$")
     items = [] if reader else sf._resolve_path_or_ctx(path, data, ctx)
     if not isinstance(items, list):
@@ -98,7 +96,3 @@ def _run_inline(state: Data, data: Any, items: list[Any], bound: int, execution:
         assert failure is not None
         raise failure
     return [run.result() for run in runs]
-
-
-def close() -> None:
-    replace(sf, "_execute_map", execute_map)

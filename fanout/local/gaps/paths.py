@@ -9,7 +9,7 @@ from typing import Any
 
 from ministack.services import stepfunctions as sf
 
-from . import replace
+from . import replaces
 from .execution_history import Data, error, parameters
 
 # The context object of the state that runs in this thread.
@@ -27,9 +27,8 @@ def number(state: Data, name: str, data: Any, ctx: Data) -> Any:
     kind, types = ("float", (int, float)) if name.endswith("Percentage") else ("integer", (int,))
     if path is not None and (isinstance(value, bool) or not isinstance(value, types)):
         shown = value if isinstance(value, str) else json.dumps(value)
-        raise error(
-            "States.Runtime", f'The {name}Path field refers to value "{shown}" which is not a valid {kind}: {path}'
-        )
+        cause = f'The {name}Path field refers to value "{shown}" which is not a valid {kind}: {path}'
+        raise error("States.Runtime", cause)
     if value is not None and value < 0:
         raise error("States.Runtime", f"{name} cannot be negative.")
     if kind == "float" and value is not None and value > 100:
@@ -58,18 +57,17 @@ def require_path(path: Any, data: Any, ctx: Data | None, what: str) -> None:
     """Raise States.Runtime if the path selects nothing for the field `what`."""
     if not isinstance(path, str) or not path.startswith("$"):
         return
-    present = is_present(path[1:], ctx or {}) if path.startswith("$$") else is_present(path, data)
-    if not present and what in ("InputPath", "OutputPath"):
+    if is_present(path[1:], ctx or {}) if path.startswith("$$") else is_present(path, data):
+        return
+    cause = f"The JSONPath '{path}' specified for the field '{what}' could not be found in the input "
+    cause += f"'{json.dumps(data)[:1000]}'"
+    if what in ("InputPath", "OutputPath"):
         steps = "".join(f"['{value}']" for _, value in sf._parse_jsonpath_tokens(path) or ())
-        raise error("States.Runtime", f"Invalid path '{path}' : No results for path: ${steps}")
-    if not present:
-        raise error(
-            "States.Runtime",
-            f"The JSONPath '{path}' specified for the field '{what}' could not be found in the input "
-            f"'{json.dumps(data)[:1000]}'",
-        )
+        cause = f"Invalid path '{path}' : No results for path: ${steps}"
+    raise error("States.Runtime", cause)
 
 
+@replaces(sf, "_resolve_params_obj", wraps=True)
 def resolve_template(original: Callable[..., Any], template: Any, data: Any, ctx: Data | None = None) -> Any:
     """A payload template, refusing a path that selects nothing, where ministack passes null."""
     if isinstance(template, dict):
@@ -86,6 +84,7 @@ def resolve_template(original: Callable[..., Any], template: Any, data: Any, ctx
     return resolved
 
 
+@replaces(sf, "_evaluate_rule", wraps=True)
 def evaluate_rule(original: Callable[..., bool], rule: Data, data: Any, ctx: Data | None = None) -> bool:
     """A Choice rule: a variable that is not there fails the state, and a number equals no boolean."""
     if "Variable" in rule and "IsPresent" not in rule:
@@ -96,22 +95,26 @@ def evaluate_rule(original: Callable[..., bool], rule: Data, data: Any, ctx: Dat
     return original(rule, data, ctx)
 
 
-def requiring(field: str) -> Callable[..., Any]:
-    """The function that applies this field, InputPath or OutputPath, refusing a path that selects nothing."""
-
-    def apply(original: Callable[..., Any], state: Data, data: Any, ctx: Data | None = None) -> Any:
-        require_path(state.get(field), data, ctx, field)
-        return original(state, data, ctx)
-
-    return apply
+@replaces(sf, "_apply_input_path", wraps=True)
+def apply_input_path(original: Callable[..., Any], state: Data, data: Any, ctx: Data | None = None) -> Any:
+    require_path(state.get("InputPath"), data, ctx, "InputPath")
+    return original(state, data, ctx)
 
 
+@replaces(sf, "_apply_output_path", wraps=True)
+def apply_output_path(original: Callable[..., Any], state: Data, data: Any, ctx: Data | None = None) -> Any:
+    require_path(state.get("OutputPath"), data, ctx, "OutputPath")
+    return original(state, data, ctx)
+
+
+@replaces(sf, "_resolve_path_or_ctx", wraps=True)
 def resolve_path(original: Callable[..., Any], path: str, data: Any, ctx: Data | None) -> Any:
     if path != "$$":
         return original(path, data, ctx)
     return {name: value for name, value in (ctx or {}).items() if name[0].isupper() and name != "QueryLanguage"}
 
 
+@replaces(sf, "_apply_parameters", wraps=True)
 def apply_parameters(original: Callable[..., Any], state: Data, data: Any, ctx: Data | None = None) -> Any:
     """The parameters of a state, which its history tells."""
     context.set(ctx)
@@ -119,6 +122,7 @@ def apply_parameters(original: Callable[..., Any], state: Data, data: Any, ctx: 
     return parameters.get()
 
 
+@replaces(sf, "_apply_result_selector")
 def apply_result_selector(state: Data, result: Any) -> Any:
     selector = state.get("ResultSelector")
     return sf._resolve_params_obj(selector, result, context.get()) if selector else result
@@ -133,6 +137,7 @@ def text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+@replaces(sf, "_exec_intrinsic", wraps=True)
 def run_intrinsic(original: Callable[..., Any], node: Any, data: Any, ctx: Data | None) -> Any:
     kind, name, arguments = node
     if name == "States.Format":
@@ -141,21 +146,10 @@ def run_intrinsic(original: Callable[..., Any], node: Any, data: Any, ctx: Data 
     return original((kind, name, arguments), data, ctx)
 
 
+@replaces(sf, "_apply_result_path_raw", wraps=True)
 def apply_result_path(original: Callable[..., Any], path: str | None, given: Any, result: Any) -> Any:
     if path not in (None, "$") and not isinstance(given, dict):
         step = str(path).removeprefix("$.")
         cause = f'Unable to apply step "{step}" to input {json.dumps(given)[:1000]}'
         raise error("States.ResultPathMatchFailure", cause)
     return original(path, given, result)
-
-
-def close() -> None:
-    replace(sf, "_apply_result_path_raw", apply_result_path, wraps=True)
-    replace(sf, "_resolve_path_or_ctx", resolve_path, wraps=True)
-    replace(sf, "_apply_parameters", apply_parameters, wraps=True)
-    replace(sf, "_apply_result_selector", apply_result_selector)
-    replace(sf, "_exec_intrinsic", run_intrinsic, wraps=True)
-    replace(sf, "_resolve_params_obj", resolve_template, wraps=True)
-    replace(sf, "_evaluate_rule", evaluate_rule, wraps=True)
-    replace(sf, "_apply_input_path", requiring("InputPath"), wraps=True)
-    replace(sf, "_apply_output_path", requiring("OutputPath"), wraps=True)

@@ -1,28 +1,17 @@
 """CloudFormation: Ref of a secret is its ARN, which is what a policy needs; ministack gives its name."""
 
-import importlib
+from collections.abc import Callable
+from typing import Any
 
-from . import IncompatibleMinistackError
+from ministack.services.cloudformation import engine, stacks
 
-
-def close() -> None:
-    provisioners = importlib.import_module("ministack.services.cloudformation.provisioners")
-    handlers = provisioners._RESOURCE_HANDLERS.get("AWS::SecretsManager::Secret", {})
-    for action in ("create", "update", "delete"):
-        if action not in handlers:
-            raise IncompatibleMinistackError(
-                f"ministack's CloudFormation has no '{action}' of AWS::SecretsManager::Secret."
-            )
-    create, update, delete = handlers["create"], handlers["update"], handlers["delete"]
-
-    def by_arn(answer: tuple[str, dict[str, str]]) -> tuple[str, dict[str, str]]:
-        _name, attributes = answer
-        return attributes["Arn"], attributes
-
-    handlers["create"] = lambda *args: by_arn(create(*args))
-    handlers["update"] = lambda arn, *args: by_arn(update(_name_in(arn), *args))
-    handlers["delete"] = lambda arn, props: delete(_name_in(arn), props)
+from . import replaces
 
 
-def _name_in(arn: str) -> str:
-    return arn.partition(":secret:")[2][: -len("-abcdef")]
+@replaces(engine, "_resolve_refs", wraps=True)
+@replaces(stacks, "_resolve_refs", wraps=True)
+def resolve(original: Callable[..., Any], value: Any, resources: dict[str, Any], *rest: Any) -> Any:
+    name = value.get("Ref", "") if isinstance(value, dict) else ""
+    if resources.get(name, {}).get("ResourceType") == "AWS::SecretsManager::Secret":
+        value = {"Fn::GetAtt": [name, "Arn"]}
+    return original(value, resources, *rest)

@@ -14,12 +14,15 @@ from typing import Any
 
 from ministack.services import dynamodb
 
-from . import rebound, replace
+from . import rebound, replaces
 
 SORTED_KEYS = "_fanout_sorted_keys"
 
 Table = dict[str, Any]
 Key = tuple[str, str]
+
+# A filter's grammar is checked once, not again for each item.
+replaces(dynamodb, "_condition_syntax_error")(functools.lru_cache(dynamodb._condition_syntax_error))
 
 
 class SortedKeys:
@@ -51,6 +54,7 @@ def _segment(pk: str, total: int) -> int:
     return int.from_bytes(hashlib.sha1(pk.encode()).digest()[:4], "big") % total if total > 1 else 0  # noqa: S324
 
 
+@replaces(dynamodb, "_set_item", wraps=True)
 def set_item(original: Callable[..., Any], table: Table, pk: str, sk: str, item: Any) -> Any:
     old = original(table, pk, sk, item)
     if old is None and SORTED_KEYS in table:
@@ -58,6 +62,7 @@ def set_item(original: Callable[..., Any], table: Table, pk: str, sk: str, item:
     return old
 
 
+@replaces(dynamodb, "_remove_item", wraps=True)
 def remove_item(original: Callable[..., Any], table: Table, pk: str, sk: str) -> Any:
     old = original(table, pk, sk)
     if old is not None and SORTED_KEYS in table:
@@ -65,6 +70,7 @@ def remove_item(original: Callable[..., Any], table: Table, pk: str, sk: str) ->
     return old
 
 
+@replaces(dynamodb, "_scan", wraps=True)
 def scan(original: Callable[..., Any], data: dict[str, Any]) -> Any:
     """One page of a Scan. An index, or segments that are refused, are left to ministack altogether."""
     name = dynamodb._normalize_table_name(data.get("TableName"))
@@ -95,11 +101,3 @@ def _start(keys: list[Key], table: Table, after: dict[str, Any] | None) -> int:
     pk, sk = (dynamodb._extract_key_val(after.get(name, {})) for name in (table["pk_name"], table["sk_name"]))
     # Without a sort key: before the next partition key that can be.
     return bisect_right(keys, (pk, sk)) if table["sk_name"] else bisect_left(keys, (pk + "\0", ""))
-
-
-def close() -> None:
-    replace(dynamodb, "_set_item", set_item, wraps=True)
-    replace(dynamodb, "_remove_item", remove_item, wraps=True)
-    replace(dynamodb, "_scan", scan, wraps=True)
-    # A filter's grammar is checked once, not again for each item.
-    replace(dynamodb, "_condition_syntax_error", functools.lru_cache(dynamodb._condition_syntax_error))
