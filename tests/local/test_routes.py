@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -275,6 +275,7 @@ class Api:
         headers: Mapping[str, str] | None = None,
         *,
         is_signed: bool = True,
+        credentials: Credentials | None = None,
     ) -> Answer:
         data = body.encode() if isinstance(body, str) else body or b""
         request = AWSRequest(
@@ -284,7 +285,7 @@ class Api:
             headers=dict(headers or {"Content-Type": "application/json"}),
         )
         if is_signed:
-            keys = Credentials(self.aws.at.access_key_id, self.aws.at.secret_access_key)
+            keys = credentials or Credentials(self.aws.at.access_key_id, self.aws.at.secret_access_key)
             SigV4Auth(keys, "execute-api", self.aws.at.region).add_auth(request)
         url = urlsplit(str(request.url))
         connection = http.client.HTTPConnection(url.netloc, timeout=60)
@@ -420,6 +421,43 @@ def test_an_unsigned_request_is_refused(api: Api, route: str) -> None:
     answer = api.send(method, path.replace("{id}", "a"), "{}", is_signed=False)
     assert (answer.status, answer.body["title"]) == (403, "ForbiddenError")
     assert answer.headers["Content-Type"] == "application/problem+json"
+
+
+# Who may call what: a pattern of the method and path below the API, and the routes that it lets in.
+IDENTITIES: dict[str, tuple[str | None, Callable[[str], bool]]] = {
+    "nobody": (None, lambda route: False),
+    "a reader": ("*/GET/*", lambda route: route.startswith("GET ")),
+    "a starter": ("*/POST/jobs", lambda route: route == "POST /jobs"),
+    "another stage's": ("v2/*/*", lambda route: False),
+    "everybody": ("*", lambda route: True),
+}
+
+
+@pytest.fixture(scope="module", params=IDENTITIES)
+def user(api: Api, request: pytest.FixtureRequest) -> tuple[str, Credentials]:
+    """A user with no grant but execute-api:Invoke on its pattern; who it is, and its keys."""
+    iam, name = api.aws.client("iam"), f"user-{list(IDENTITIES).index(request.param)}"
+    iam.create_user(UserName=name)
+    pattern, _ = IDENTITIES[request.param]
+    if pattern is not None:
+        api_id = api.aws.at.api_url.rstrip("/").split("/")[-2]
+        resource = f"arn:aws:execute-api:*:*:{api_id}/{pattern}"
+        allow = {"Effect": "Allow", "Action": "execute-api:Invoke", "Resource": resource}
+        document = json.dumps({"Version": "2012-10-17", "Statement": [allow]})
+        iam.put_user_policy(UserName=name, PolicyName="p", PolicyDocument=document)
+    key = iam.create_access_key(UserName=name)["AccessKey"]
+    return request.param, Credentials(key["AccessKeyId"], key["SecretAccessKey"])
+
+
+def test_each_user_reaches_what_its_policy_says(api: Api, user: tuple[str, Credentials]) -> None:
+    name, credentials = user
+    for route in ROUTES:
+        method, _, path = route.partition(" ")
+        answer = api.send(method, path.replace("{id}", "a") + "?unknown=1", "{}", credentials=credentials)
+        is_let_in = IDENTITIES[name][1](route)
+        assert answer.status == (400 if is_let_in else 403), (route, answer.body)
+    forged = Credentials(credentials.access_key, "x" * 40)
+    assert api.send("GET", "/tasks", credentials=forged).status == 403
 
 
 @pytest.mark.parametrize("route", ROUTES)

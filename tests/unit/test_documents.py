@@ -218,6 +218,20 @@ def test_every_document_is_linked_from_the_readme() -> None:
     assert {path.relative_to(ROOT).as_posix() for path in DOCUMENTS} - {"README.md"} <= linked
 
 
+def test_each_assumption_has_evidence_and_a_consequence() -> None:
+    document = (ROOT / "docs/aws-assumptions.md").read_text()
+    tests = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    sections = re.split(r"^### ", document, flags=re.M)[1:]
+    assert len(sections) >= 17
+    for section in sections:
+        title, evidence, consequence = re.split(r"\n- (?:Evidence|If not): ", section.partition("\n\n")[0])
+        assert re.match("documentation|recording|none|CloudFormation", evidence), title
+        assert "documentation" not in evidence or "](" in evidence or "recording" in evidence, title
+        assert consequence, title
+    for name in re.findall(r"`(test_\w+)`", document):
+        assert f"def {name}(" in tests, name
+
+
 def test_every_object_of_a_job_is_in_the_guide(monkeypatch: pytest.MonkeyPatch) -> None:
     """And every object of the guide comes to be: jobs that fail in several ways write all of them."""
     table = (ROOT / "docs/how-it-works.md").read_text().partition("## A job's objects")[2].partition("\n### ")[0]
