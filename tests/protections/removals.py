@@ -130,6 +130,30 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             tests=("test_lambdas_429_is_retried_patiently",),
         ),
     ),
+    "429 before a worker starts": (
+        Removal(
+            "a call that never began did not die",
+            QUARANTINE,
+            (Cut("a-call-that-never-began-did-not-die", value("is_repeated")),),
+            tests=(
+                "test_throttled_starts_cost_one_object_a_shard",
+                "test_a_throttled_start_costs_one_object_and_no_call",
+                "test_a_refused_start_costs_one_mark_and_no_call",
+            ),
+        ),
+        Removal(
+            "an end on purpose is noted",
+            QUARANTINE,
+            (Cut("an-end-on-purpose-is-no-death", delete),),
+            tests=("test_refused_starts_between_calls_are_no_deaths",),
+        ),
+        Removal(
+            "a shard without deaths is worked on whole",
+            QUARANTINE,
+            (Cut("only-a-death-makes-careful", never),),
+            tests=("test_a_throttled_start_costs_one_object_and_no_call",),
+        ),
+    ),
     "unbounded fan-out": (
         Removal(
             "the map's bound",
@@ -156,6 +180,12 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "a poison task that kills its worker": (
+        Removal(
+            "a repeated call leaves a trace",
+            QUARANTINE,
+            (Cut("a-repeated-call-leaves-a-trace", delete),),
+            tests=("test_a_shard_that_only_stalls_is_given_up",),
+        ),
         Removal(
             "markers after a death",
             QUARANTINE,
@@ -339,7 +369,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             "three times",
             QUARANTINE,
             (Cut("three-deaths", value("1")),),
-            tests=("test_workers_that_die_for_reasons_of_their_own_cost_no_task",),
+            tests=("test_a_task_that_kills_two_workers_alone_succeeds",),
         ),
     ),
     "a function runs twice at once": (

@@ -106,7 +106,7 @@ TARGETS = {
     "planted partial": Target("partials/", "0.json", "Worker", is_made_again=True, planted=True),
     "lines of a partial": Target("partials/", ".lines", "Reducer"),
     "failures of a partial": Target("partials/", ".failures", "Reducer"),
-    "checkpoint": Target("checkpoints/", "0.json", "Worker", 2, is_made_again=True, is_deadly=True),
+    "checkpoint": Target("checkpoints/", "0.json", "Worker", 3, is_made_again=True, is_deadly=True),
     "marker": Target("checkpoints/", ".marker.json", "Worker", 2, is_made_again=True, is_deadly=True),
     "node": Target("reduce/0", ".json", "Reducer", 1),
     "planted node": Target("reduce/0", ".json", "Reducer", is_made_again=True, planted=True),
@@ -150,7 +150,7 @@ def run(machine: Machine, job_id: str, target: Target, way: str | None) -> tuple
         answer = cross()
         request = boundary.request
         saved = request.url if request is not None and boundary.operation == "PutObject" else ""
-        if target.is_deadly and "/checkpoints/" in saved and saved.endswith(target.end) and calls[0] <= 2:
+        if target.is_deadly and "/checkpoints/" in saved and saved.endswith(target.end) and calls[0] <= target.call:
             raise KilledError
         return answer
 
