@@ -345,7 +345,7 @@ def test_shards_run_as_children_within_the_jobs_bounds(machine: Definition) -> N
     shards = machine.states()["Shards"]
     assert shards["ItemProcessor"]["ProcessorConfig"]["Mode"] == "DISTRIBUTED"
     assert shards["MaxConcurrencyPath"] == "$.workers"
-    assert shards["ToleratedFailurePercentagePath"] == "$.toleratedFailurePercentage"
+    assert shards["ToleratedFailureCountPath"] == "$.toleratedFailureCount"
     assert shards["Label"] == "Shards"
 
 

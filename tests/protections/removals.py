@@ -39,6 +39,7 @@ KIND = "lambdas/fan_out/model/kind.py"
 KIND_MERGER = "lambdas/fan_out/steps/kind_merger.py"
 KIND_RUNNER = "lambdas/fan_out/steps/kind_runner.py"
 LISTING = "lambdas/fan_out/steps/listing.py"
+MANIFEST = "lambdas/fan_out/manifest.py"
 PLAN = "lambdas/fan_out/model/plan.py"
 PLANNER = "lambdas/fan_out/planner.py"
 PROCESS_GUARD = "lambdas/fan_out/steps/process_guard.py"
@@ -793,6 +794,12 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             EARLY_STOP,
             (Cut("only-proven-excess-counts", never),),
             tests=("test_a_job_within_its_tolerance_is_never_stopped_early",),
+        ),
+        Removal(
+            "the map's count is of the smallest shards",
+            MANIFEST,
+            (Cut("the-map-is-never-stricter", value("int(percentage * len(counts) / 100)")),),
+            tests=("test_the_map_is_never_stricter_than_the_job",),
         ),
     ),
     "a kind that kills on many tasks": (

@@ -150,7 +150,9 @@ def run(machine: Machine, job_id: str, target: Target, way: str | None) -> tuple
         answer = cross()
         request = boundary.request
         saved = request.url if request is not None and boundary.operation == "PutObject" else ""
-        if target.is_deadly and "/checkpoints/" in saved and saved.endswith(target.end) and calls[0] <= target.call:
+        # The second call leaves its trace alone.
+        is_last = calls[0] == 2 or saved.endswith(target.end)
+        if target.is_deadly and "/checkpoints/" in saved and is_last and calls[0] <= target.call:
             raise KilledError
         return answer
 
