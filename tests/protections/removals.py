@@ -517,6 +517,32 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             tests=("test_a_turn_beyond_the_deadline_is_not_waited_for",),
         ),
     ),
+    "the database, or Lambda, throttles writes for hours": (
+        Removal(
+            "a throttled write never fails",
+            KIND_RUNNER,
+            (Cut("a-throttled-write-never-fails", condition("answer.retry and may_retry")),),
+            tests=("test_a_throttled_write_is_tried_again_without_a_limit",),
+        ),
+        Removal(
+            "a call of WriteTasks that Lambda throttles is answered as throttled writes",
+            "lambdas/fan_out/aws/task_service.py",
+            (Cut("a-throttled-call-is-an-outcome", except_only("()")),),
+            tests=("test_a_throttled_call_of_write_tasks_fails_no_task",),
+        ),
+        Removal(
+            "growing pauses",
+            KIND_RUNNER,
+            (Cut("pauses-grow-to-their-longest", value("PAUSE * 2")),),
+            tests=("test_throttled_writes_are_paced",),
+        ),
+        Removal(
+            "a late call saves what is done",
+            SHARD_RUNNER,
+            (Cut("a-late-batch-keeps-what-is-done", delete),),
+            tests=("test_a_late_batch_keeps_the_writes_that_are_done",),
+        ),
+    ),
     "an effect that changes nothing": (
         Removal(
             "a condition that something changes",
@@ -652,7 +678,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             tests=("test_a_task_that_is_refused_among_others_fails_alone",),
         ),
     ),
-    "throttling that lasts longer than a call": (
+    "throttling by a service that a kind calls, longer than a call": (
         Removal(
             "attempts are counted across calls",
             SHARD_RUNNER,

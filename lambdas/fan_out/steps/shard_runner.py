@@ -99,6 +99,8 @@ class ShardRunner:
             attempts, progress.tries = progress.tries, 0
             answers = self._runner.run(batch, attempts)
             if isinstance(answers, OutOfTime):
+                # protection: a-late-batch-keeps-what-is-done
+                self._folding.add(batch[: len(answers.done)], answers.done)
                 progress.tries = answers.attempts
                 return False
             self._folding.add(batch, answers)

@@ -21,7 +21,17 @@ from fan_out.steps.quarantine import DEADLY, QUARANTINES, STALLS, Marker
 from fan_out.steps.shard_runner import ShardRunner
 from tests.support.context import Context
 from tests.support.factories import plan, put_manifest, put_plan, put_shard, task
-from tests.support.machine import STARTED_AT, Boundary, Call, CallError, KilledError, Machine, names, put_tasks
+from tests.support.machine import (
+    STARTED_AT,
+    Boundary,
+    Call,
+    CallError,
+    KilledError,
+    Machine,
+    names,
+    put_tasks,
+    response,
+)
 
 THROTTLED = Failure("ThrottledError", "slow down", retry=True)
 
@@ -860,6 +870,94 @@ def test_throttling_across_calls_fails_the_task_only(store: JobStore, trial: Any
         assert clock.time - began < 900
     assert [(line["outcome"], line["attempts"]) for line in failures(store, shard)] == [("failed", ATTEMPTS)]
     assert (calls, len(trial.calls)) == (2, ATTEMPTS)
+
+
+THROTTLED_WRITE = Failure.of_write({"outcome": "throttled"})
+
+
+def work_until(clock: FakeClock, store: JobStore, shard: Shard, seconds: float = 900) -> int:
+    """Call the worker, which has so many seconds a call, until its shard is done: how many calls."""
+    calls, done = 0, None
+    while done is None:
+        began = clock.time
+        runner = ShardRunner(
+            store, plan(kind="trial"), shard, workers=1, write=None, is_late=clock.ends(seconds), clock=clock.clock
+        )
+        done = runner.run(attempt=0, is_resumed=calls > 0)
+        calls += 1
+        assert clock.time - began < seconds
+    return calls
+
+
+def test_a_throttled_write_is_tried_again_without_a_limit(store: JobStore, trial: Any) -> None:
+    put_plan(store, kind="trial")
+    shard = put_shard(store, 0, [task(number) for number in range(10)])
+    clock = FakeClock()
+    # For six hours: more attempts than a task has, and more than the retries of a call.
+    trial.on["task-00003"] = lambda: THROTTLED_WRITE if clock.time < 6 * 3600 else 1
+    calls = work_until(clock, store, shard)
+    assert committed(store, shard)["counts"]["succeeded"] == 10
+    assert len(trial.calls) > 10 * RETRY_BUDGET
+    assert 24 <= calls <= 26
+
+
+def test_throttled_writes_are_paced(store: JobStore, shard: Shard, trial: Any) -> None:
+    answers = iter([THROTTLED_WRITE] * 100)
+    trial.on["task-00003"] = lambda: next(answers, 1)
+    full, half = FakeClock(1.0), FakeClock(0.5)
+    for number, clock in enumerate((full, half)):
+        answers = iter([THROTTLED_WRITE] * 100)
+        work_on(store, put_shard(store, number, [task(3)]), clock).run(attempt=0, is_resumed=False)
+    assert full.sleeps[:3] == [0.4, 0.8, 1.6]
+    assert full.sleeps == sorted(full.sleeps)
+    assert full.sleeps[10:] == [kind_runner.LONGEST_PAUSE] * 90
+    assert half.sleeps == [pause / 2 for pause in full.sleeps]
+
+
+def test_a_late_batch_keeps_the_writes_that_are_done(store: JobStore, trial: Any) -> None:
+    put_plan(store, kind="trial")
+    shard = put_shard(store, 0, [task(number) for number in range(10)])
+    clock = FakeClock()
+    # Each call is over before the fourth write of its batch is done.
+    for number in (3, 6, 9):
+        trial.on[f"task-{number:05d}"] = lambda number=number: THROTTLED_WRITE if clock.time < 290 * number else 1
+    work_until(clock, store, shard)
+    assert committed(store, shard)["counts"]["succeeded"] == 10
+    for number in range(3):
+        assert sum(f"task-{number:05d}" in call for call in trial.calls) == 1
+
+
+def test_throttled_writes_take_nothing_from_other_tasks(store: JobStore, trial: Any) -> None:
+    put_plan(store, kind="trial")
+    shard = put_shard(store, 0, [task(number) for number in range(3)])
+    writes, others = iter([THROTTLED_WRITE] * 30), iter([THROTTLED_WRITE] * 20 + [THROTTLED] * (ATTEMPTS - 1))
+    trial.on["task-00000"] = lambda: next(writes, 1)
+    # Alone with its throttled writes behind it, it has all of its attempts.
+    alone = put_shard(store, 1, [task(1)])
+    trial.on["task-00001"] = lambda: next(others, 1)
+    trial.on["task-00002"] = THROTTLED
+    work_on(store, alone, FakeClock()).run(attempt=0, is_resumed=False)
+    assert failures(store, alone) == []
+    work_on(store, shard, FakeClock()).run(attempt=0, is_resumed=False)
+    # What the kind itself asks for keeps its attempts.
+    assert [(line["task"]["id"], line["attempts"]) for line in failures(store, shard)] == [("task-00002", ATTEMPTS)]
+
+
+def test_a_throttled_call_of_write_tasks_fails_no_task(machine: Machine) -> None:
+    put_tasks([task(number) | {"dueAt": "2026-11-01T00:00:00Z"} for number in range(20)])
+    refused = [0]
+
+    def around(boundary: Boundary, cross: Callable[[], Any]) -> Any:
+        if boundary.service == "lambda" and boundary.function == "Worker" and refused[0] < 200:
+            refused[0] += 1
+            body = json.dumps({"Type": "User", "message": "Rate Exceeded."})
+            return response(cast("Any", boundary.request), 429, body, {"x-amzn-ErrorType": "TooManyRequestsException"})
+        return cross()
+
+    machine.around = around
+    ended = machine.run({"kind": "reschedule-overdue", "shardSize": 20})
+    assert refused[0] == 200
+    assert ended.output["counts"]["succeeded"] == 20
 
 
 def test_tasks_that_are_asked_one_by_one_keep_to_the_ceiling_too(store: JobStore, shard: Shard, trial: Any) -> None:
