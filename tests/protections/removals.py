@@ -522,13 +522,19 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             "a throttled write never fails",
             KIND_RUNNER,
             (Cut("a-throttled-write-never-fails", condition("answer.retry and may_retry")),),
-            tests=("test_a_throttled_write_is_tried_again_without_a_limit",),
+            tests=(
+                "test_a_throttled_write_is_tried_again_without_a_limit",
+                "test_a_table_that_takes_a_write_a_second_fails_no_task",
+            ),
         ),
         Removal(
             "a call of WriteTasks that Lambda throttles is answered as throttled writes",
             "lambdas/fan_out/aws/task_service.py",
             (Cut("a-throttled-call-is-an-outcome", except_only("()")),),
-            tests=("test_a_throttled_call_of_write_tasks_fails_no_task",),
+            tests=(
+                "test_a_throttled_call_of_write_tasks_fails_no_task",
+                "test_workers_that_hold_all_concurrency_fail_no_task",
+            ),
         ),
         Removal(
             "growing pauses",
