@@ -104,14 +104,14 @@ CASES: dict[str, Callable[[], Case]] = {
         asked={"shardSize": 0}, status="FAILED", error="InvalidJobError", record="FAILED",
         calls={"Planner": 1, "Reducer": 1},
     ),
-    # States.ALL retries six times, in a child twelve times.
+    # States.ALL retries six times, in a child fourteen times.
     "caught at the Planner": lambda: failed(always("Planner"), "AnError", Planner=7, Reducer=1),
     "caught at a Lister": lambda: failed(always("Lister"), "AnError", Planner=1, Lister=28, Reducer=1),
     "caught at the Manifest": lambda: failed(
         always("Manifest"), "AnError", Planner=1, Lister=4, Manifest=7, Reducer=1
     ),
     "caught at the Shards": lambda: failed(
-        always("Worker"), "ShardStuckError", **BEFORE_THE_WORK, Worker=13, Reducer=1
+        always("Worker"), "ShardStuckError", **BEFORE_THE_WORK, Worker=15, Reducer=1
     ),
     "caught at the Reducer": lambda: Case(
         always("Reducer"), status="FAILED", error="UnaccountedJobError", record=None, calls=CALLS | {"Reducer": 7}

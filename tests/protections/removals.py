@@ -39,6 +39,7 @@ KIND = "lambdas/fan_out/model/kind.py"
 KIND_MERGER = "lambdas/fan_out/steps/kind_merger.py"
 KIND_RUNNER = "lambdas/fan_out/steps/kind_runner.py"
 LISTING = "lambdas/fan_out/steps/listing.py"
+MANIFEST = "lambdas/fan_out/manifest.py"
 PLAN = "lambdas/fan_out/model/plan.py"
 PLANNER = "lambdas/fan_out/planner.py"
 PROCESS_GUARD = "lambdas/fan_out/steps/process_guard.py"
@@ -130,6 +131,30 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             tests=("test_lambdas_429_is_retried_patiently",),
         ),
     ),
+    "429 before a worker starts": (
+        Removal(
+            "a call that never began did not die",
+            QUARANTINE,
+            (Cut("a-call-that-never-began-did-not-die", value("is_repeated")),),
+            tests=(
+                "test_throttled_starts_cost_one_object_a_shard",
+                "test_a_throttled_start_costs_one_object_and_no_call",
+                "test_a_refused_start_costs_one_mark_and_no_call",
+            ),
+        ),
+        Removal(
+            "an end on purpose is noted",
+            QUARANTINE,
+            (Cut("an-end-on-purpose-is-no-death", delete),),
+            tests=("test_refused_starts_between_calls_are_no_deaths",),
+        ),
+        Removal(
+            "a shard without deaths is worked on whole",
+            QUARANTINE,
+            (Cut("only-a-death-makes-careful", never),),
+            tests=("test_a_throttled_start_costs_one_object_and_no_call",),
+        ),
+    ),
     "unbounded fan-out": (
         Removal(
             "the map's bound",
@@ -156,6 +181,12 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         ),
     ),
     "a poison task that kills its worker": (
+        Removal(
+            "a repeated call leaves a trace",
+            QUARANTINE,
+            (Cut("a-repeated-call-leaves-a-trace", delete),),
+            tests=("test_a_shard_that_only_stalls_is_given_up",),
+        ),
         Removal(
             "markers after a death",
             QUARANTINE,
@@ -369,7 +400,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             "three times",
             QUARANTINE,
             (Cut("three-deaths", value("1")),),
-            tests=("test_workers_that_die_for_reasons_of_their_own_cost_no_task",),
+            tests=("test_a_task_that_kills_two_workers_alone_succeeds",),
         ),
     ),
     "a function runs twice at once": (
@@ -516,6 +547,38 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             tests=("test_a_turn_beyond_the_deadline_is_not_waited_for",),
         ),
     ),
+    "the database, or Lambda, throttles writes for hours": (
+        Removal(
+            "a throttled write never fails",
+            KIND_RUNNER,
+            (Cut("a-throttled-write-never-fails", condition("answer.retry and may_retry")),),
+            tests=(
+                "test_a_throttled_write_is_tried_again_without_a_limit",
+                "test_a_table_that_takes_a_write_a_second_fails_no_task",
+            ),
+        ),
+        Removal(
+            "a call of WriteTasks that Lambda throttles is answered as throttled writes",
+            "lambdas/fan_out/aws/task_service.py",
+            (Cut("a-throttled-call-is-an-outcome", except_only("()")),),
+            tests=(
+                "test_a_throttled_call_of_write_tasks_fails_no_task",
+                "test_workers_that_hold_all_concurrency_fail_no_task",
+            ),
+        ),
+        Removal(
+            "growing pauses",
+            KIND_RUNNER,
+            (Cut("pauses-grow-to-their-longest", value("PAUSE * 2")),),
+            tests=("test_throttled_writes_are_paced",),
+        ),
+        Removal(
+            "a late call saves what is done",
+            SHARD_RUNNER,
+            (Cut("a-late-batch-keeps-what-is-done", delete),),
+            tests=("test_a_late_batch_keeps_the_writes_that_are_done",),
+        ),
+    ),
     "an effect that changes nothing": (
         Removal(
             "a condition that something changes",
@@ -651,7 +714,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             tests=("test_a_task_that_is_refused_among_others_fails_alone",),
         ),
     ),
-    "throttling that lasts longer than a call": (
+    "throttling by a service that a kind calls, longer than a call": (
         Removal(
             "attempts are counted across calls",
             SHARD_RUNNER,
@@ -793,6 +856,12 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             EARLY_STOP,
             (Cut("only-proven-excess-counts", never),),
             tests=("test_a_job_within_its_tolerance_is_never_stopped_early",),
+        ),
+        Removal(
+            "the map's count is of the smallest shards",
+            MANIFEST,
+            (Cut("the-map-is-never-stricter", value("int(percentage * len(counts) / 100)")),),
+            tests=("test_the_map_is_never_stricter_than_the_job",),
         ),
     ),
     "a kind that kills on many tasks": (

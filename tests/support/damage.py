@@ -120,7 +120,7 @@ TARGETS = {
     "planted partial": Target("partials/", "0.json", "Worker", is_made_again=True, planted=True),
     "lines of a partial": Target("partials/", ".lines", "Reducer"),
     "failures of a partial": Target("partials/", ".failures", "Reducer"),
-    "checkpoint": Target("checkpoints/", "0.json", "Worker", 2, is_made_again=True, is_deadly=True),
+    "checkpoint": Target("checkpoints/", "0.json", "Worker", 3, is_made_again=True, is_deadly=True),
     "marker": Target("checkpoints/", ".marker.json", "Worker", 2, is_made_again=True, is_deadly=True),
     "node": Target("reduce/0", ".json", "Reducer", 1),
     "planted node": Target("reduce/0", ".json", "Reducer", is_made_again=True, planted=True),
@@ -165,7 +165,9 @@ class Damager:
 
     def saved(self, key: str) -> None:
         """What happens when the function has put this object."""
-        if self.target.is_deadly and "/checkpoints/" in key and key.endswith(self.target.end) and self.calls <= 2:
+        # The second call leaves its trace alone.
+        is_last = self.calls == 2 or key.endswith(self.target.end)
+        if self.target.is_deadly and "/checkpoints/" in key and is_last and self.calls <= self.target.call:
             self.die()
 
     def _damage(self) -> None:

@@ -313,7 +313,7 @@ class Machine:
         except ValueError as error:
             raise interpreter._ExecutionError("States.ItemReaderFailed", str(error)) from None
         _number(state, "MaxConcurrencyPath", effective)
-        tolerated = _number(state, "ToleratedFailurePercentagePath", effective)
+        tolerated = _number(state, "ToleratedFailureCountPath", effective)
         interpreter._resolve_params_obj(state["ResultWriter"]["Parameters"], effective, context)
         failed = 0
         for index, item in self.order(items):
@@ -327,7 +327,7 @@ class Machine:
                 interpreter._run_sub_machine(iterator["States"], iterator["StartAt"], child, execution, of_child)
             except interpreter._ExecutionError:
                 failed += 1
-                if failed * 100 > tolerated * len(items):
+                if failed > tolerated:
                     raise interpreter._ExecutionError(
                         "States.ExceedToleratedFailureThreshold",
                         "The specified tolerated failure threshold was exceeded",

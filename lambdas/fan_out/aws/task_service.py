@@ -30,7 +30,12 @@ def list_ids(function: str, ids: Sequence[str], *, match: dict[str, Any]) -> lis
 
 def write(function: str, writes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Apply up to 100 writes; an outcome for each, in their order. Repeating a call applies nothing twice."""
-    outcomes = list(_invoke(function, {"writes": list(writes)})["outcomes"])
+    # protection: a-throttled-call-is-an-outcome
+    try:
+        outcomes = list(_invoke(function, {"writes": list(writes)})["outcomes"])
+    except ThrottledError as throttled:
+        error = {"name": throttled.name, "message": str(throttled)}
+        return [{"id": each.get("id"), "outcome": "throttled", "error": error} for each in writes]
     if len(outcomes) != len(writes):
         raise TaskServiceError(f"the Task Service answered {len(outcomes)} outcomes to {len(writes)} writes")
     return outcomes

@@ -51,11 +51,15 @@ class TaskError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What `process_many` answers for a task that failed. `retry` asks for another try after a pause."""
+    """What `process_many` answers for a task that failed. `retry` asks for another try after a pause.
+
+    A throttled write is tried again for as long as the job has time; anything else within the retry budget.
+    """
 
     name: str
     message: str
     retry: bool = False
+    is_throttled_write: bool = False
 
     @classmethod
     def of_write(cls, outcome: dict[str, Any], prefix: str = "") -> Self:
@@ -63,7 +67,8 @@ class Failure:
         error = outcome.get("error", {})
         name = error.get("name", outcome["outcome"])
         message = prefix + error.get("message", outcome["outcome"])
-        return cls(name, message, retry=outcome["outcome"] == "throttled")
+        is_throttled = outcome["outcome"] == "throttled"
+        return cls(name, message, retry=is_throttled, is_throttled_write=is_throttled)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
 """Early stop: a job that cannot end within its tolerance any more is not worked on to its end.
 
-The map stops by itself once more than the tolerated percentage of its shards count as failed; so the question
+The map stops by itself once more shards count as failed than the Manifest says are tolerated; so the question
 is which do. A shard counts as failed only on a proof that includes its own failures:
 
-- it alone has at least as many failures as a shard has tasks on average. If more than the tolerated percentage
-  of shards are like that, more than that percentage of all tasks has failed; or
+- it alone has at least as many failures as a shard has tasks on average. If more shards than
+  are tolerated are like that, more than the tolerated percentage of all tasks has failed; or
 - it and the shards that ended before it have more failures together than the whole job tolerates.
 
 Either way a map that is stopped was the map of a job that exceeds its tolerance for certain. A shard within the

@@ -14,7 +14,8 @@ from fan_out.model.task import Row, Task
 from fan_out.steps import process_guard
 
 # Attempts for a task that is throttled, with full jitter up to PAUSE * 2^attempt seconds between them; and how many
-# retries one call has in all, so that a downstream in trouble is not kept there by its clients.
+# retries one call has in all, so that a downstream in trouble is not kept there by its clients. A throttled write needs
+# neither bound: WriteTasks itself slows down to what the table takes.
 ATTEMPTS = 8
 PAUSE = 0.2
 LONGEST_PAUSE = 20.0
@@ -36,9 +37,10 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class OutOfTime:
-    """The call should end before the tasks have answers, after this many attempts."""
+    """The call should end before all tasks have answers, after this many attempts; the first of them are `done`."""
 
     attempts: int
+    done: list[Attempt]
 
 
 @dataclass(frozen=True)
@@ -97,11 +99,12 @@ class KindRunner:
     def run(self, tasks: Sequence[Task | Row], number: int) -> list[Attempt] | OutOfTime:
         """The kind's answer for each task, after as many attempts as throttling asks for and the budget allows.
 
-        `number` counts the attempts of earlier calls; the next call goes on at those of OutOfTime.
+        `number` counts the attempts of earlier calls; the next call goes on at those of OutOfTime. An attempt after
+        which only throttled writes are left is not counted.
         """
         attempts = [_invalid_row(task) for task in tasks]
         waiting = [position for position, attempt in enumerate(attempts) if attempt is None]
-        longest = 0.0
+        longest, pause = 0.0, PAUSE * 2**number
         while waiting:
             number += 1
             self.limiter.wait(len(waiting))
@@ -113,22 +116,26 @@ class KindRunner:
             answers = run([tasks[position] for position in waiting])
             # protection: a-retry-budget
             may_retry = number < ATTEMPTS and self._retries_left > 0
-            throttled, successes = [], 0
+            again, counted, successes = [], False, 0
             for position, answer in zip(waiting, answers, strict=True):
                 if type(answer) is not Failure:
                     successes += 1
-                elif answer.retry and may_retry:
-                    throttled.append(position)
+                # protection: a-throttled-write-never-fails
+                elif answer.is_throttled_write or (answer.retry and may_retry):
+                    again.append(position)
+                    counted = counted or not answer.is_throttled_write
                     continue
                 attempts[position] = Attempt(answer, number)
             self._retries_left = min(RETRY_BUDGET, self._retries_left + REFUND * successes)
-            if waiting := throttled:
-                self._retries_left -= 1
+            if waiting := again:
+                number, self._retries_left = number - (not counted), self._retries_left - counted
                 longest = max(longest, self._clock.now() - begun)
-                pause = min(LONGEST_PAUSE, PAUSE * 2**number) * self._clock.jitter()
-                if self._is_late(pause + longest):
-                    return OutOfTime(number)
-                self._clock.sleep(pause)
+                # protection: pauses-grow-to-their-longest
+                pause = min(LONGEST_PAUSE, pause * 2)
+                jittered = pause * self._clock.jitter()
+                if self._is_late(jittered + longest):
+                    return OutOfTime(number, cast(list[Attempt], attempts[: waiting[0]]))
+                self._clock.sleep(jittered)
         return cast(list[Attempt], attempts)
 
     def _run_together(self, tasks: list[Task | Row]) -> list[Any]:
@@ -163,7 +170,9 @@ class KindRunner:
         if len(answers) != len(tasks):
             raise ValueError(f"{self._kind.name} gave {len(answers)} answers to {len(tasks)} tasks")
         return [
-            Failure(text_of(each.name), text_of(each.message), bool(each.retry)) if isinstance(each, Failure) else each
+            Failure(text_of(each.name), text_of(each.message), bool(each.retry), bool(each.is_throttled_write))
+            if isinstance(each, Failure)
+            else each
             for each in answers
         ]
 

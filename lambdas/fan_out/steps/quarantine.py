@@ -1,18 +1,21 @@
 """The search for the tasks that kill their worker. Pure: positions in a shard, and a marker that the caller stores.
 
-A first call needs none of this. A call that comes after a crash or a time-out (a *death*) is run by a `Search`. Before
-each stretch of tasks it stores a marker; a marker that is still in flight when the next call reads it names the stretch
-in which the worker died: the *suspects*.
+A healthy first call stores nothing. A repeated call stores a *trace*: a marker which says that a call has begun. Every
+call that ends on purpose leaves none, or one which says that no call has begun since. So only a call that finds a trace
+knows of a crash or a time-out (a *death*): a start that Lambda refused raises the number of the attempt, too.
+
+After the first known death a shard is worked on in stretches. Before each of them a call stores a marker; one that is
+still in flight when the next call reads it names the stretch in which the worker died: the *suspects*.
 
 - Without suspects a stretch is a sixteenth of the shard. Suspects are divided by sixteen again, down to single tasks.
 - What comes before a suspect is saved, so that the suspect's next worker starts with it: a process that leaks, or
   that another task has damaged, counts against nobody.
 - A single task that has killed DEADLY workers in a row is quarantined.
-- A death with no stretch in flight is a *stall*; after more than STALLS in a row the shard is given up.
+- A known death with no stretch in flight is a *stall*; after more than STALLS in a row the shard is given up.
 
 So a task is quarantined only if it kills DEADLY workers alone. With L sizes of stretches down to a single task
 (2 for a shard of 500, 4 for one of 10,000), K tasks that kill and D calls that end early for another reason, the
-shard ends within 3 + K * (L + DEADLY) + D * (L + 1) calls.
+shard ends within 4 + K * (L + DEADLY) + D * (L + 1) calls, however many starts are refused.
 """
 
 from dataclasses import dataclass, replace
@@ -37,8 +40,8 @@ STRETCHES = 16
 class Marker:
     """What a call leaves for the next: the suspects [start, end), and whether a worker is among them right now.
 
-    `deaths` counts those of a single suspect, `stalls` those in a row outside of any stretch. `is_clean` says that
-    the call ended by an exception of the worker's own, which is no death.
+    `deaths` counts those of a single suspect, `stalls` those in a row outside of any stretch. `has_begun` says that a
+    call has begun since the last one that ended on purpose, `has_died` that the shard has lost a worker before.
     """
 
     start: int = 0
@@ -46,26 +49,26 @@ class Marker:
     in_flight: bool = False
     deaths: int = 0
     stalls: int = 0
-    is_clean: bool = False
+    has_begun: bool = False
+    has_died: bool = False
 
     def has(self, position: int) -> bool:
         return self.start <= position < self.end
 
-    def after_failure(self) -> Self:
-        """The marker once the call that left it is known to have failed."""
-        if self.is_clean:
-            return replace(self, is_clean=False)
+    def after_death(self) -> Self:
+        """The marker once the call that left it is known to have died."""
+        known = replace(self, in_flight=False, has_begun=False, has_died=True)
         if not self.in_flight:
-            return replace(self, stalls=self.stalls + 1)
+            return replace(known, stalls=self.stalls + 1)
         # protection: a-suspect-must-kill-alone
         is_alone = self.end - self.start == 1
-        return replace(self, in_flight=False, stalls=0, deaths=self.deaths + is_alone)
+        return replace(known, stalls=0, deaths=self.deaths + is_alone)
 
     def before_stretch(self, start: int, end: int) -> "Marker":
         """The marker to store before a worker starts on [start, end)."""
         # protection: deaths-are-of-one-stretch
         deaths = self.deaths if (start, end) == (self.start, self.end) else 0
-        return Marker(start, end, in_flight=True, deaths=deaths)
+        return Marker(start, end, in_flight=True, deaths=deaths, has_begun=True, has_died=True)
 
 
 class Call(Protocol):
@@ -88,12 +91,14 @@ class Call(Protocol):
 
 
 class Search:
-    """The search in one call of the worker. `found` is the stored marker, `is_failure` whether the last call failed."""
+    """The search in one call of the worker. `found` is the stored marker; `is_repeated` says that it is a retry."""
 
-    def __init__(self, found: Marker, *, is_failure: bool):
-        self._is_failure = is_failure
-        self._is_after_death = is_failure and not found.is_clean
-        self._marker = found.after_failure() if is_failure else found
+    def __init__(self, found: Marker, *, is_repeated: bool):
+        self._is_repeated = is_repeated
+        # protection: a-call-that-never-began-did-not-die
+        self._is_after_death = is_repeated and found.has_begun
+        left = replace(found, in_flight=False, has_begun=False)
+        self._marker = found.after_death() if self._is_after_death else left
 
     def run(self, call: Call, shard: Shard, position: int, quarantined: int) -> None:
         """Work on the shard's tasks from `position` on, until they are done or the call should end.
@@ -105,9 +110,18 @@ class Search:
             raise ShardStuckError(
                 f"Shard {shard.index} lost {self._marker.stalls} workers in a row outside of any task."
             )
-        if self._is_failure:
-            call.mark(self._marker)
+        if self._is_repeated:
+            # protection: a-repeated-call-leaves-a-trace
+            call.mark(replace(self._marker, has_begun=True))
         call.read()
+        # protection: only-a-death-makes-careful
+        if not self._marker.has_died:
+            if not call.work(count):
+                call.save()
+                if self._is_repeated:
+                    # protection: an-end-on-purpose-is-no-death
+                    call.mark(self._marker)
+            return
         while position < count:
             suspects = self._marker
             if suspects.deaths >= DEADLY and suspects.has(position):
@@ -128,7 +142,7 @@ class Search:
             if not call.work(end):
                 call.save()
                 # It got somewhere, so the stalls in a row end.
-                call.mark(replace(suspects, in_flight=False, stalls=0))
+                call.mark(replace(suspects, stalls=0))
                 return
             position = end
             # protection: a-suspect-is-worked-on-first
@@ -141,14 +155,14 @@ class Search:
                 if self._is_after_death and end < count:
                     self._clear(call)
                     return
-                self._marker = Marker()
+                self._marker = Marker(has_died=True)
 
     def failed_cleanly(self) -> Marker:
         """The marker of a call that ends by an exception of the worker's own."""
-        return replace(self._marker, in_flight=False, is_clean=True)
+        return self._marker
 
     def _clear(self, call: Call) -> None:
-        self._marker = Marker()
+        self._marker = Marker(has_died=True)
         call.mark(self._marker)
 
     def _end_of_stretch(self, position: int, count: int) -> int:

@@ -57,21 +57,18 @@ class ShardRunner:
         call ended on purpose. Raises ShardStuckError; anything else raised is tried again.
         """
         store, shard = self._store, self._shard
-        search = Search(Marker(), is_failure=False)
+        search, found = None, Marker()
         try:
-            if not attempt and not is_resumed:
-                return self._run_whole()
-            # An object that is lost is as good as none: its work is done again.
-            committed = store.find(shard.partial, Partial)
-            if committed is not None and committed.fits(shard):
-                return committed
-            saved = store.find(shard.checkpoint, Progress)
-            if saved is not None and saved.fits(shard):
-                self._folding.resume(saved)
-            found = store.find(shard.marker, Marker)
-            if found is None and not attempt:
-                return self._run_whole()
-            search = Search(found or Marker(), is_failure=attempt > 0)
+            if attempt or is_resumed:
+                # An object that is lost is as good as none: its work is done again.
+                committed = store.find(shard.partial, Partial)
+                if committed is not None and committed.fits(shard):
+                    return committed
+                saved = store.find(shard.checkpoint, Progress)
+                if saved is not None and saved.fits(shard):
+                    self._folding.resume(saved)
+                found = store.find(shard.marker, Marker) or found
+            search = Search(found, is_repeated=attempt > 0)
             progress = self._folding.progress
             search.run(self, shard, progress.next, progress.counts.quarantined)
             return self.commit() if progress.next == shard.count else None
@@ -80,16 +77,9 @@ class ShardRunner:
         except Exception:
             # It was no death: the tasks in flight are not to blame.
             self._guard.check()
-            self.mark(search.failed_cleanly())
+            if search is not None:
+                self.mark(search.failed_cleanly())
             raise
-
-    def _run_whole(self) -> Partial | None:
-        """A call without trouble before it."""
-        self.read()
-        if self.work(self._shard.count):
-            return self.commit()
-        self.save()
-        return None
 
     def read(self) -> None:
         self._tasks = self._store.bucket.tasks(self._shard)
@@ -111,6 +101,8 @@ class ShardRunner:
             given = fingerprint(batch, self._job)
             answers = self._runner.run(batch, attempts)
             if isinstance(answers, OutOfTime):
+                # protection: a-late-batch-keeps-what-is-done
+                self._folding.add(batch[: len(answers.done)], answers.done)
                 progress.tries = answers.attempts
                 return False
             self._folding.add(batch, answers)

@@ -199,7 +199,7 @@ class DistributedMap(Map):
     label: str = Field(pattern=r"^[A-Za-z0-9]{1,40}$")
     item_reader: ItemReader
     max_concurrency_path: Path
-    tolerated_failure_percentage_path: Path
+    tolerated_failure_count_path: Path
     result_writer: ResultWriter
     item_processor: DistributedProcessor
 

@@ -137,8 +137,7 @@ class Chaos(Kind[Rates, Task]):
 def _answer(outcome: dict[str, Any]) -> JSON | Failure:
     if outcome["outcome"] in ("updated", "unchanged"):
         return 1
-    message = outcome.get("error", {}).get("message", outcome["outcome"])
-    return Failure(outcome["outcome"], message, retry=outcome["outcome"] == "throttled")
+    return Failure.of_write(outcome)
 
 
 def _number(task_id: str) -> int:

@@ -45,7 +45,7 @@ class Fragile(Kind[Params, Task]):
             return Failure("BrokenError", f"Task {task.id} was written, but what comes after it failed.")
         if outcome["outcome"] in ("updated", "unchanged"):
             return 1
-        return Failure(outcome["outcome"], outcome["outcome"], retry=outcome["outcome"] == "throttled")
+        return Failure.of_write(outcome)
 
     def zero(self) -> JSON:
         return 0

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fan_out import manifest
 from fan_out.aws.storage import JobStore
 from fan_out.errors import AccountingError, CostLimitError, InvalidJobError
 from fan_out.model import costs
 from fan_out.model.documents import digest
+from fan_out.model.outcomes import exceeds
 from fan_out.model.plan import SEGMENTS
 from fan_out.model.shard import Manifest
 from fan_out.steps.listing import part_name
@@ -58,7 +62,7 @@ def test_the_manifest_has_a_line_for_each_shard_in_order(machine: Machine, store
         "shards": 5,
         "manifestKey": "jobs/job-1/manifest.jsonl",
         "workers": 5,
-        "toleratedFailurePercentage": 5,
+        "toleratedFailureCount": 0,
         "error": None,
     }
     lines = [json.loads(line.text) for line in store.lines("manifest.jsonl")]
@@ -140,15 +144,29 @@ def test_the_bound_of_the_job_bounds_its_workers(machine: Machine, store: JobSto
     assert call([2, 1, 1, 1])["workers"] == 2
 
 
-@pytest.mark.parametrize(("tolerated", "of_map"), [(0, 0), (0.1, 1), (12.5, 13), (100, 100)])
-def test_the_map_is_never_stricter_than_the_job(
+@pytest.mark.parametrize(("tolerated", "of_map"), [(0, 0), (5, 0), (12.5, 1), (16.6, 1), (20, 2), (100, 5)])
+def test_the_map_tolerates_a_count_of_the_jobs_shards(
     machine: Machine, store: JobStore, tolerated: float, of_map: int
 ) -> None:
     put_plan(store, toleratedFailurePercentage=tolerated)
     put_parts(store)
-    answer = call([2, 1, 1, 1])["toleratedFailurePercentage"]
+    answer = call([2, 1, 1, 1])["toleratedFailureCount"]
     assert answer == of_map
     assert isinstance(answer, int)
+
+
+@given(
+    tolerated=st.decimals(0, 100, places=4).map(float),
+    counts=st.lists(st.integers(1, 10_000), min_size=1, max_size=60),
+)
+def test_the_map_is_never_stricter_than_the_job(tolerated: float, counts: list[int]) -> None:
+    """One failed shard more than the map tolerates is more than the job's percentage of tasks, whichever they are."""
+    listed, most = sum(counts), manifest.tolerated_shards(counts, tolerated)
+    smallest = sorted(counts)
+    assert not exceeds(sum(smallest[:most]), tolerated, listed)
+    assert most == len(counts) or exceeds(sum(smallest[: most + 1]), tolerated, listed)
+    # Shards of one size count as their tasks do.
+    assert most >= math.floor(tolerated * len(counts) / 100 - 1e-6)
 
 
 def test_a_job_dearer_than_its_limit_is_refused_before_any_work(machine: Machine) -> None:

@@ -4,7 +4,8 @@ import json
 import math
 from asyncio import CancelledError
 from collections.abc import Callable
-from typing import Any
+from dataclasses import asdict
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -16,11 +17,21 @@ from fan_out.model.kind import Failure, TaskError
 from fan_out.model.shard import Shard
 from fan_out.steps import kind_runner, shard_runner
 from fan_out.steps.kind_runner import ATTEMPTS, RETRY_BUDGET, Clock, RateLimiter, task_rate
-from fan_out.steps.quarantine import DEADLY, QUARANTINES, STALLS
+from fan_out.steps.quarantine import DEADLY, QUARANTINES, STALLS, Marker
 from fan_out.steps.shard_runner import ShardRunner
 from tests.support.context import Context
 from tests.support.factories import plan, put_manifest, put_plan, put_shard, task
-from tests.support.machine import STARTED_AT, Call, KilledError, Machine, names, put_tasks
+from tests.support.machine import (
+    STARTED_AT,
+    Boundary,
+    Call,
+    CallError,
+    KilledError,
+    Machine,
+    names,
+    put_tasks,
+    response,
+)
 
 THROTTLED = Failure("ThrottledError", "slow down", retry=True)
 
@@ -601,10 +612,11 @@ def test_a_whole_shard_of_deadly_tasks_comes_to_its_end(machine: Machine, store:
     assert committed(store, shard)["counts"]["quarantined"] == 4
 
 
-def test_a_task_that_survives_its_second_attempt_succeeds(
+def test_a_task_that_kills_two_workers_alone_succeeds(
     machine: Machine, store: JobStore, shard: Shard, trial: Any
 ) -> None:
-    deaths = iter([kill, kill])
+    # After one without a trace, one unmarked, and one in a stretch.
+    deaths = iter([kill] * (3 + 2))
     trial.on["task-00009"] = lambda: next(deaths, lambda: 1)()
     run_to_the_end(machine, shard)
     assert committed(store, shard)["counts"]["succeeded"] == 40
@@ -613,10 +625,10 @@ def test_a_task_that_survives_its_second_attempt_succeeds(
 def test_deaths_among_neighbours_do_not_count_against_a_task(
     machine: Machine, store: JobStore, shard: Shard, trial: Any
 ) -> None:
-    # One before anything is marked, one in a stretch of several tasks, and one too few alone.
-    deaths = iter([kill] * (2 + DEADLY - 1))
+    # Two before anything is marked, one in a stretch of several tasks, and one too few alone.
+    deaths = iter([kill] * (3 + DEADLY - 1))
     trial.on["task-00009"] = lambda: next(deaths, lambda: 1)()
-    assert run_to_the_end(machine, shard)[1] == 2 + DEADLY - 1
+    assert run_to_the_end(machine, shard)[1] == 3 + DEADLY - 1
     assert committed(store, shard)["counts"]["succeeded"] == 40
 
 
@@ -652,17 +664,60 @@ def test_a_shard_is_given_up_after_deaths_outside_of_tasks(
     machine: Machine, shard: Shard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Bucket, "tasks", lambda self, shard: kill())
-    for attempt in range(STALLS + 1):
+    # The first leaves no trace.
+    for attempt in range(STALLS + 2):
         with pytest.raises(KilledError):
             machine.call("Worker", event(shard, attempt=attempt))
     with pytest.raises(ShardStuckError, match=f"lost {STALLS + 1} workers in a row outside of any task"):
-        machine.call("Worker", event(shard, attempt=STALLS + 1))
+        machine.call("Worker", event(shard, attempt=STALLS + 2))
 
 
-def test_a_throttled_call_of_the_function_itself_is_no_death(machine: Machine, store: JobStore, shard: Shard) -> None:
-    # Lambda refused eleven times before the function ran at all.
-    assert run_to_the_end(machine, shard, attempt=11)[1] == 0
+@pytest.mark.parametrize(("attempt", "puts"), [(0, 2), (1, 3), (11, 3)])
+def test_a_throttled_start_costs_one_object_and_no_call(
+    machine: Machine, store: JobStore, shard: Shard, attempt: int, puts: int
+) -> None:
+    written = count_puts(machine)
+    assert run_to_the_end(machine, shard, attempt=attempt) == (1, 0)
     assert committed(store, shard)["counts"]["succeeded"] == 40
+    assert len(written) == puts
+
+
+def count_puts(machine: Machine) -> list[str]:
+    """The objects that workers write, as they do."""
+    written: list[str] = []
+
+    def around(boundary: Boundary, cross: Callable[[], Any]) -> Any:
+        if boundary.operation == "PutObject" and boundary.function == "Worker":
+            written.append(cast("Any", boundary.request).url)
+        return cross()
+
+    machine.around = around
+    return written
+
+
+def test_throttled_starts_cost_one_object_a_shard(machine: Machine, trial: Any) -> None:
+    put_tasks([task(number) for number in range(40)])
+    written = count_puts(machine)
+    count = machine.around
+
+    def run(job_id: str, throttles: int) -> tuple[int, int]:
+        """The calls of workers, and the objects that they write."""
+        machine.calls.clear()
+        written.clear()
+
+        def around(boundary: Boundary, cross: Callable[[], Any]) -> Any:
+            is_start = (boundary.service, boundary.function) == ("states", "Worker")
+            if is_start and boundary.event["attempt"] < throttles:
+                raise CallError("Lambda.TooManyRequestsException")
+            return count(boundary, cross)
+
+        machine.around = around
+        ended = machine.run({"kind": "trial", "shardSize": 4}, job_id)
+        assert ended.output["counts"]["succeeded"] == 40
+        return sum(call.function == "Worker" for call in machine.calls), len(written)
+
+    calls, puts = run("job-1", throttles=0)
+    assert run("job-2", throttles=1) == run("job-3", throttles=7) == (calls, puts + calls)
 
 
 def test_a_stuck_shard_is_unprocessed_and_the_others_succeed(machine: Machine, trial: Any) -> None:
@@ -817,6 +872,94 @@ def test_throttling_across_calls_fails_the_task_only(store: JobStore, trial: Any
     assert (calls, len(trial.calls)) == (2, ATTEMPTS)
 
 
+THROTTLED_WRITE = Failure.of_write({"outcome": "throttled"})
+
+
+def work_until(clock: FakeClock, store: JobStore, shard: Shard, seconds: float = 900) -> int:
+    """Call the worker, which has so many seconds a call, until its shard is done: how many calls."""
+    calls, done = 0, None
+    while done is None:
+        began = clock.time
+        runner = ShardRunner(
+            store, plan(kind="trial"), shard, workers=1, write=None, is_late=clock.ends(seconds), clock=clock.clock
+        )
+        done = runner.run(attempt=0, is_resumed=calls > 0)
+        calls += 1
+        assert clock.time - began < seconds
+    return calls
+
+
+def test_a_throttled_write_is_tried_again_without_a_limit(store: JobStore, trial: Any) -> None:
+    put_plan(store, kind="trial")
+    shard = put_shard(store, 0, [task(number) for number in range(10)])
+    clock = FakeClock()
+    # For six hours: more attempts than a task has, and more than the retries of a call.
+    trial.on["task-00003"] = lambda: THROTTLED_WRITE if clock.time < 6 * 3600 else 1
+    calls = work_until(clock, store, shard)
+    assert committed(store, shard)["counts"]["succeeded"] == 10
+    assert len(trial.calls) > 10 * RETRY_BUDGET
+    assert 24 <= calls <= 26
+
+
+def test_throttled_writes_are_paced(store: JobStore, shard: Shard, trial: Any) -> None:
+    answers = iter([THROTTLED_WRITE] * 100)
+    trial.on["task-00003"] = lambda: next(answers, 1)
+    full, half = FakeClock(1.0), FakeClock(0.5)
+    for number, clock in enumerate((full, half)):
+        answers = iter([THROTTLED_WRITE] * 100)
+        work_on(store, put_shard(store, number, [task(3)]), clock).run(attempt=0, is_resumed=False)
+    assert full.sleeps[:3] == [0.4, 0.8, 1.6]
+    assert full.sleeps == sorted(full.sleeps)
+    assert full.sleeps[10:] == [kind_runner.LONGEST_PAUSE] * 90
+    assert half.sleeps == [pause / 2 for pause in full.sleeps]
+
+
+def test_a_late_batch_keeps_the_writes_that_are_done(store: JobStore, trial: Any) -> None:
+    put_plan(store, kind="trial")
+    shard = put_shard(store, 0, [task(number) for number in range(10)])
+    clock = FakeClock()
+    # Each call is over before the fourth write of its batch is done.
+    for number in (3, 6, 9):
+        trial.on[f"task-{number:05d}"] = lambda number=number: THROTTLED_WRITE if clock.time < 290 * number else 1
+    work_until(clock, store, shard)
+    assert committed(store, shard)["counts"]["succeeded"] == 10
+    for number in range(3):
+        assert sum(f"task-{number:05d}" in call for call in trial.calls) == 1
+
+
+def test_throttled_writes_take_nothing_from_other_tasks(store: JobStore, trial: Any) -> None:
+    put_plan(store, kind="trial")
+    shard = put_shard(store, 0, [task(number) for number in range(3)])
+    writes, others = iter([THROTTLED_WRITE] * 30), iter([THROTTLED_WRITE] * 20 + [THROTTLED] * (ATTEMPTS - 1))
+    trial.on["task-00000"] = lambda: next(writes, 1)
+    # Alone with its throttled writes behind it, it has all of its attempts.
+    alone = put_shard(store, 1, [task(1)])
+    trial.on["task-00001"] = lambda: next(others, 1)
+    trial.on["task-00002"] = THROTTLED
+    work_on(store, alone, FakeClock()).run(attempt=0, is_resumed=False)
+    assert failures(store, alone) == []
+    work_on(store, shard, FakeClock()).run(attempt=0, is_resumed=False)
+    # What the kind itself asks for keeps its attempts.
+    assert [(line["task"]["id"], line["attempts"]) for line in failures(store, shard)] == [("task-00002", ATTEMPTS)]
+
+
+def test_a_throttled_call_of_write_tasks_fails_no_task(machine: Machine) -> None:
+    put_tasks([task(number) | {"dueAt": "2026-11-01T00:00:00Z"} for number in range(20)])
+    refused = [0]
+
+    def around(boundary: Boundary, cross: Callable[[], Any]) -> Any:
+        if boundary.service == "lambda" and boundary.function == "Worker" and refused[0] < 200:
+            refused[0] += 1
+            body = json.dumps({"Type": "User", "message": "Rate Exceeded."})
+            return response(cast("Any", boundary.request), 429, body, {"x-amzn-ErrorType": "TooManyRequestsException"})
+        return cross()
+
+    machine.around = around
+    ended = machine.run({"kind": "reschedule-overdue", "shardSize": 20})
+    assert refused[0] == 200
+    assert ended.output["counts"]["succeeded"] == 20
+
+
 def test_tasks_that_are_asked_one_by_one_keep_to_the_ceiling_too(store: JobStore, shard: Shard, trial: Any) -> None:
     trial.on["task-00007"] = ValueError("no")
     clock = FakeClock()
@@ -828,7 +971,7 @@ def test_tasks_that_are_asked_one_by_one_keep_to_the_ceiling_too(store: JobStore
 # --- suspicion
 
 
-@pytest.mark.parametrize(("count", "deaths"), [(500, 5), (10_000, 7)])
+@pytest.mark.parametrize(("count", "deaths"), [(500, 6), (10_000, 8)])
 def test_a_deadly_task_costs_the_deaths_that_the_guide_says(
     machine: Machine, store: JobStore, trial: Any, monkeypatch: pytest.MonkeyPatch, count: int, deaths: int
 ) -> None:
@@ -896,6 +1039,7 @@ def test_a_stop_is_noticed_during_a_search_too(
     for number in range(40):
         trial.on[f"task-{number:05d}"] = lambda: clock.spend(10)
     store.put("record.json", {"status": "STOPPED"})
+    store.put(shard.marker, asdict(Marker(has_begun=True)))
     # After a death, it saves behind each stretch of two tasks.
     assert work_on(store, shard, clock).run(attempt=1, is_resumed=False) is None
     with pytest.raises(JobEndedError):
