@@ -36,6 +36,8 @@ class Function:
     """Patterns of the objects it writes. No function deletes: objects expire by the bucket's rules."""
     calls: tuple[str, ...] = ()
     """Names of the functions that it invokes."""
+    starts: tuple[str, ...] = ()
+    """Names of the functions of this service that it calls asynchronously, at their latest code."""
     machine: tuple[str, ...] = ()
     """Step Functions actions on the state machine."""
     jobs: tuple[str, ...] = ()
@@ -74,10 +76,11 @@ _FUNCTIONS = (
     Function("Reducer",   900, 2048, "Folds a job's partials, checks its tally, writes its result and record",
              reads=(JOB_OBJECTS,), writes=(JOB_OBJECTS,)),
     Function("JobsApi",    29,  512, "REST API of the jobs, and the upload of tasks",
-             reads=(JOB_OBJECTS, UPLOADS), writes=(UPLOADS,), machine=("StartExecution", "ListExecutions"),
+             reads=(JOB_OBJECTS, UPLOADS), writes=(UPLOADS,), starts=("Finalizer",),
+             machine=("StartExecution", "ListExecutions"),
              jobs=("DescribeExecution", "StopExecution", "ListMapRuns"), map_runs=("DescribeMapRun",)),
     Function("Finalizer", 900, 2048, "Finalizes a job that ended before its reducer: writes its record",
-             reads=(JOB_OBJECTS,), writes=(JOB_OBJECTS,)),
+             reads=(JOB_OBJECTS,), writes=(JOB_OBJECTS,), machine=("ListExecutions",)),
 )  # fmt: skip
 
 FUNCTIONS: Mapping[str, Function] = MappingProxyType({f.name: f for f in _FUNCTIONS})

@@ -140,7 +140,8 @@ class Workflow(Construct):
     def _finalize_jobs_that_end_early(self) -> None:
         """Have the Finalizer write the record of every job that was stopped, timed out or failed.
 
-        Delivery is repeated for a day, the call itself twice; what still fails is in `dead_letters`.
+        Delivery is repeated for a day, the call itself twice; what still fails is in `dead_letters`. A sweep finds
+        the jobs of which no event came.
         """
         rule = events.Rule(
             self,
@@ -152,14 +153,22 @@ class Workflow(Construct):
                 detail={"stateMachineArn": [self.machine.state_machine_arn], "status": ENDED_EARLY},
             ),
         )
-        rule.add_target(
-            targets.LambdaFunction(
-                self.functions["Finalizer"],
-                dead_letter_queue=self.dead_letters,
-                retry_attempts=185,
-                max_event_age=cdk.Duration.hours(24),
-            )
+        # protection: a-sweep-every-hour
+        sweep = events.Rule(
+            self,
+            "Sweep",
+            description="The Finalizer writes the record of each job whose ending was not delivered",
+            schedule=events.Schedule.rate(cdk.Duration.hours(1)),
         )
+        for each, hours in ((rule, 24), (sweep, 1)):
+            each.add_target(
+                targets.LambdaFunction(
+                    self.functions["Finalizer"],
+                    dead_letter_queue=self.dead_letters,
+                    retry_attempts=185,
+                    max_event_age=cdk.Duration.hours(hours),
+                )
+            )
 
     def _let_functions_call(self, task_functions: dict[str, lambda_.Function]) -> None:
         """Let each function call what its row names: other functions, and the machine."""
@@ -170,6 +179,11 @@ class Workflow(Construct):
                 function.add_environment(f"{snake(callee).upper()}_ARN", called.current_version.function_arn)
                 assert function.role is not None
                 allow_invoke(function.role, called)
+            for callee in row.starts:
+                # Not a version of it: the dead-letter queue belongs to the function itself.
+                started = self.functions[callee].function_arn
+                function.add_environment(f"{snake(callee).upper()}_ARN", started)
+                allow(function, ["lambda:InvokeFunction"], [started])
             if row.machine:
                 function.add_environment("STATE_MACHINE_ARN", self.machine.state_machine_arn)
             for actions, pattern in ((row.machine, None), (row.jobs, JOB), (row.map_runs, MAP_RUN)):

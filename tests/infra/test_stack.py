@@ -222,8 +222,8 @@ def test_each_environment_is_complete_and_has_no_secret(template: Template) -> N
         "Manifest": job,
         "Worker": job | {"WRITE_TASKS_ARN": "<WriteTasksCurrentVersion>"},
         "Reducer": job,
-        "JobsApi": job | {"STATE_MACHINE_ARN": "<Machine>", "STACK_NAME": "FanOut"},
-        "Finalizer": job,
+        "JobsApi": job | {"STATE_MACHINE_ARN": "<Machine>", "STACK_NAME": "FanOut", "FINALIZER_ARN": "<Finalizer.Arn>"},
+        "Finalizer": job | {"STATE_MACHINE_ARN": "<Machine>"},
     }
 
 
@@ -344,6 +344,7 @@ GRANTS = {
         ("s3:GetObject", "<Jobs.Arn>/jobs/*"),
         ("s3:GetObject", "<Jobs.Arn>/uploads/*"),
         ("s3:PutObject", "<Jobs.Arn>/uploads/*"),
+        ("lambda:InvokeFunction", "<Finalizer.Arn>"),
         ("states:StartExecution", "<Machine>"),
         ("states:ListExecutions", "<Machine>"),
         ("states:DescribeExecution", EXECUTIONS),
@@ -354,6 +355,7 @@ GRANTS = {
     "Finalizer": {
         ("s3:GetObject", "<Jobs.Arn>/jobs/*"),
         ("s3:PutObject", "<Jobs.Arn>/jobs/*"),
+        ("states:ListExecutions", "<Machine>"),
         ("sqs:SendMessage", "<DeadLetters.Arn>"),
         ("sqs:GetQueueAttributes", "<DeadLetters.Arn>"),
         ("sqs:GetQueueUrl", "<DeadLetters.Arn>"),
@@ -474,8 +476,9 @@ def test_the_grant_on_the_machine_itself_is_not_circular(
 
 
 def test_a_job_that_ends_early_reaches_the_finalizer(template: Template) -> None:
-    rule = template.properties("AWS::Events::Rule")
-    assert rule["State"] == "ENABLED"
+    rules = [rule["Properties"] for rule in template.all("AWS::Events::Rule").values()]
+    assert [rule["State"] for rule in rules] == ["ENABLED"] * len(rules)
+    (rule,) = (rule for rule in rules if "EventPattern" in rule)
     pattern = rule["EventPattern"]
     assert pattern["source"] == ["aws.states"]
     assert pattern["detail-type"] == ["Step Functions Execution Status Change"]
@@ -491,6 +494,17 @@ def test_a_job_that_ends_early_reaches_the_finalizer(template: Template) -> None
     assert template.flat(invocation["DestinationConfig"]["OnFailure"]["Destination"]) == "<DeadLetters.Arn>"
 
 
+def test_an_hourly_sweep_reaches_the_finalizer(template: Template) -> None:
+    rules = [rule["Properties"] for rule in template.all("AWS::Events::Rule").values()]
+    sweeps = [rule for rule in rules if "ScheduleExpression" in rule]
+    assert [rule["ScheduleExpression"] for rule in sweeps] == ["rate(1 hour)"]
+    (target,) = sweeps[0]["Targets"]
+    assert template.flat(target["Arn"]) == "<Finalizer.Arn>"
+    assert template.flat(target["DeadLetterConfig"]["Arn"]) == "<DeadLetters.Arn>"
+    # The handler tells a sweep by the event's own words.
+    assert "Input" not in target
+
+
 def test_the_dead_letter_queue_is_private_and_keeps_two_weeks(
     template: Template,
 ) -> None:
@@ -500,9 +514,9 @@ def test_the_dead_letter_queue_is_private_and_keeps_two_weeks(
     allowed = [
         s for s in template.properties("AWS::SQS::QueuePolicy")["PolicyDocument"]["Statement"] if s["Effect"] == "Allow"
     ]
-    assert [s["Principal"] for s in allowed] == [{"Service": "events.amazonaws.com"}]
-    (condition,) = (s["Condition"] for s in allowed)
-    assert template.flat(condition["ArnEquals"]["aws:SourceArn"]) == "<JobEndedEarly.Arn>"
+    assert [s["Principal"] for s in allowed] == [{"Service": "events.amazonaws.com"}] * 2
+    sources = {template.flat(s["Condition"]["ArnEquals"]["aws:SourceArn"]) for s in allowed}
+    assert sources == {"<JobEndedEarly.Arn>", "<Sweep.Arn>"}
 
 
 # ------------------------------------------------------------------ the API

@@ -35,6 +35,7 @@ FINALIZER = "lambdas/fan_out/finalizer.py"
 FINALIZING = "lambdas/fan_out/steps/finalizing.py"
 FOLDING = "lambdas/fan_out/steps/folding.py"
 JOB_INPUT = "lambdas/fan_out/model/job_input.py"
+JOBS = "lambdas/fan_out/jobs.py"
 KIND = "lambdas/fan_out/model/kind.py"
 KIND_MERGER = "lambdas/fan_out/steps/kind_merger.py"
 KIND_RUNNER = "lambdas/fan_out/steps/kind_runner.py"
@@ -824,6 +825,34 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             RECORD,
             (Cut("no-shard-finished", never),),
             tests=("test_a_job_without_a_finished_shard_fails",),
+        ),
+    ),
+    "the event of a job's end is lost": (
+        Removal(
+            "a request for the job",
+            JOBS,
+            (Cut("a-lost-event-is-made-up-for", delete),),
+            tests=("test_asking_for_a_job_without_its_record_finalizes_it",),
+        ),
+        Removal(
+            "an hourly sweep",
+            "infra/constructs/workflow.py",
+            (Cut("a-sweep-every-hour", replace("sweep = rule")),),
+            tests=("test_an_hourly_sweep_reaches_the_finalizer",),
+        ),
+        Removal(
+            "a sweep goes on behind a job that fails it",
+            FINALIZER,
+            (Cut("a-sweep-goes-on", except_only("KeyError")),),
+            tests=("test_a_job_that_fails_the_sweep_stops_no_other",),
+        ),
+    ),
+    "two calls finalize one job": (
+        Removal(
+            "one of them leaves",
+            FINALIZER,
+            (Cut("one-finalizer-at-a-time", never),),
+            tests=("test_a_call_beside_another_leaves_the_job_to_it",),
         ),
     ),
     "a stuck job": (

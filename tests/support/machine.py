@@ -465,6 +465,7 @@ def deployed(**settings: Any) -> Iterator[Machine]:
         "LIST_TASKS_ARN": f"arn:aws:lambda:{REGION}:123456789012:function:ListTasks",
         "WRITE_TASKS_ARN": f"arn:aws:lambda:{REGION}:123456789012:function:WriteTasks",
         "STATE_MACHINE_ARN": f"arn:aws:states:{REGION}:123456789012:stateMachine:FanOut",
+        "FINALIZER_ARN": f"arn:aws:lambda:{REGION}:123456789012:function:Finalizer",
         "STACK_NAME": "FanOut",
         "POWERTOOLS_SERVICE_NAME": "test",
         "POWERTOOLS_METRICS_NAMESPACE": "FanOut",

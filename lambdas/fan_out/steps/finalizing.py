@@ -11,6 +11,18 @@ from fan_out.model.record import LONGEST_MESSAGE, JobRecord, final_record, untal
 from fan_out.model.shard import Manifest, Node
 from fan_out.steps.reduction import DEADLY, Cursor, Reduction
 
+ENDED_EARLY = ("ABORTED", "TIMED_OUT", "FAILED")
+
+
+def status_change(execution: Any) -> dict[str, Any]:
+    """EventBridge's event of an execution that ended early, made of what Step Functions says of it."""
+    return {
+        "source": "aws.states",
+        "detail-type": "Step Functions Execution Status Change",
+        "detail": {name: execution[name] for name in ("executionArn", "stateMachineArn", "name", "status")}
+        | {name: int(execution[name].timestamp() * 1000) for name in ("startDate", "stopDate") if name in execution},
+    }
+
 
 def finalize(
     store: JobStore,
