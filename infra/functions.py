@@ -36,6 +36,8 @@ class Function:
     """Patterns of the objects it writes. No function deletes: objects expire by the bucket's rules."""
     calls: tuple[str, ...] = ()
     """Names of the functions that it invokes."""
+    account: tuple[str, ...] = ()
+    """Lambda actions on the AWS account as a whole."""
     starts: tuple[str, ...] = ()
     """Names of the functions of this service that it calls asynchronously, at their latest code."""
     machine: tuple[str, ...] = ()
@@ -70,7 +72,8 @@ _FUNCTIONS = (
     Function("Lister",    900, 1024, "Lists one segment of a job's source into shards",
              reads=(JOB_OBJECTS, UPLOADS), writes=("jobs/*/shards/*", "jobs/*/parts/*"), calls=("ListTasks",)),
     Function("Manifest",  900, 1024, "Joins a job's committed parts into the list of its shards",
-             reads=(JOB_OBJECTS,), writes=("jobs/*/manifest.jsonl", "jobs/*/manifest.json")),
+             reads=(JOB_OBJECTS,), writes=("jobs/*/manifest.jsonl", "jobs/*/manifest.json"),
+             account=("GetAccountSettings",)),
     Function("Worker",    900, 1024, "Works on one shard of a job", calls=("WriteTasks",), reads=(JOB_OBJECTS,),
              writes=("jobs/*/checkpoints/*", "jobs/*/partials/*", "jobs/*/excess/*", "jobs/*/excess.json")),
     Function("Reducer",   900, 2048, "Folds a job's partials, checks its tally, writes its result and record",

@@ -21,10 +21,11 @@ class FanOutStack(cdk.Stack):
     `lambdas` is the folder of the functions; another folder than the project's may hold more kinds.
     Context: `removal` is `retain` (default) or `destroy`, for table and bucket when the stack is deleted (a
     bucket that is not empty stays in any case); `jobsKept` is for how many days the objects of a job are kept (90),
-    or `forever`; `apiLogs` is `on` or `off` (default): the REST API's own logs, for which the account must have the
-    role of API Gateway; `alarmTopicArn` is an SNS topic that hears of the alarms.
+    or `forever`; `workerConcurrency` is the reserved concurrency of the Worker (none); `apiLogs` is `on` or `off`
+    (default): the REST API's own logs, for which the account must have the role of API Gateway; `alarmTopicArn` is an
+    SNS topic that hears of the alarms.
     Outputs: ApiUrl, StateMachineArn, BucketName, TaskTableName.
-    Raises ValueError on another value of `removal`, `apiLogs` or `jobsKept`.
+    Raises ValueError on another value of any of them.
     """
 
     def __init__(self, scope: Construct, id_: str, *, lambdas: Path = LAMBDAS) -> None:
@@ -36,12 +37,19 @@ class FanOutStack(cdk.Stack):
             # template takes no parameters.
             synthesizer=cdk.DefaultStackSynthesizer(generate_bootstrap_version_rule=False),
         )
-        storage = Storage(self, "Storage", removal_policy=_removal_policy(self), jobs_kept=_jobs_kept(self))
+        storage = Storage(self, "Storage", removal_policy=_removal_policy(self), jobs_kept=_days(self, "jobsKept", 90))
         runtime = Runtime(self, "Runtime", lambdas=lambdas)
         # The only functions that may touch the task table.
         service = Construct(self, "TaskService")
         tasks = {row.name: add_function(service, row, runtime=runtime, storage=storage) for row in TASK_SERVICE}
-        workflow = Workflow(self, "Workflow", runtime=runtime, storage=storage, task_functions=tasks)
+        workflow = Workflow(
+            self,
+            "Workflow",
+            runtime=runtime,
+            storage=storage,
+            task_functions=tasks,
+            worker_concurrency=_number(self, "workerConcurrency", None, "1 to 10,000", range(1, 10_001)),
+        )
         functions = tasks | workflow.functions
         api = Api(self, "Api", functions=functions, has_logs=_choice(self, "apiLogs", "off", "on") == "on")
         Observability(
@@ -71,11 +79,17 @@ def _choice(stack: cdk.Stack, name: str, default: str, other: str) -> str:
     return asked
 
 
-def _jobs_kept(stack: cdk.Stack) -> cdk.Duration | None:
-    asked = stack.node.try_get_context("jobsKept") or 90
-    if asked == "forever":
+def _days(stack: cdk.Stack, name: str, default: int) -> cdk.Duration | None:
+    if stack.node.try_get_context(name) == "forever":
         return None
-    # The CLI's -c gives texts. Uploads are kept for a week, and a job outlives what it imports.
-    if str(asked).isdecimal() and 7 <= int(asked) <= 36_500:
-        return cdk.Duration.days(int(asked))
-    raise ValueError(f'context "jobsKept" is "{asked}", but must be 7 to 36,500 days, or "forever".')
+    # Uploads are kept for a week, and a job outlives what it imports.
+    days = _number(stack, name, default, '7 to 36,500 days, or "forever"', range(7, 36_501))
+    return cdk.Duration.days(days) if days is not None else None
+
+
+def _number(stack: cdk.Stack, name: str, default: int | None, rule: str, allowed: range) -> int | None:
+    asked = stack.node.try_get_context(name) or default
+    # The CLI's -c gives texts.
+    if asked is None or (str(asked).isdecimal() and int(asked) in allowed):
+        return asked if asked is None else int(asked)
+    raise ValueError(f'context "{name}" is "{asked}", but must be {rule}.')

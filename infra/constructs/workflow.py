@@ -34,7 +34,10 @@ ENDED_EARLY = ["ABORTED", "TIMED_OUT", "FAILED"]
 
 
 class Workflow(Construct):
-    """`machine` runs the jobs; `functions` by name; `dead_letters` gets events that the Finalizer could not handle."""
+    """`machine` runs the jobs; `functions` by name; `dead_letters` gets events that the Finalizer could not handle.
+
+    `worker_concurrency` is the Worker's reserved concurrency.
+    """
 
     def __init__(
         self,
@@ -44,11 +47,18 @@ class Workflow(Construct):
         runtime: Runtime,
         storage: Storage,
         task_functions: dict[str, lambda_.Function],
+        worker_concurrency: int | None = None,
     ) -> None:
         super().__init__(scope, id_)
         self._storage = storage
         add = partial(add_function, self, runtime=runtime, storage=storage)
         self.functions = {row.name: add(row) for row in STATES}
+        if worker_concurrency is not None:
+            worker = self.functions["Worker"].node.default_child
+            assert isinstance(worker, lambda_.CfnFunction)
+            worker.reserved_concurrent_executions = worker_concurrency
+            # Who decides how many workers a job gets.
+            self.functions["Manifest"].add_environment("WORKER_CONCURRENCY", str(worker_concurrency))
         self.machine = self._add_machine()
         self._let_the_machine_run_its_own_children()
         self.functions["JobsApi"] = add(FUNCTIONS["JobsApi"])

@@ -96,9 +96,10 @@ class Jobs:
         if execution["status"] == "SUCCEEDED":
             # It ended a moment ago, or its objects have expired.
             return self._linked(json.loads(execution["output"]))
-        record = running_record(job_id, written(execution["startDate"]), store.find("job.json", Plan))
+        manifest = store.find("manifest.json", Manifest)
+        record = running_record(job_id, written(execution["startDate"]), store.find("job.json", Plan), manifest)
         phase = "LISTING"
-        if (manifest := store.find("manifest.json", Manifest)) is not None:
+        if manifest is not None:
             record["counts"]["listed"] = manifest.listed
             shards = record["shards"]
             shards |= {"planned": manifest.shards} | self._shards(execution["executionArn"])

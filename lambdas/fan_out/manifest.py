@@ -1,9 +1,11 @@
 """Manifest: joins the parts that the listing committed and sets the bounds of the work."""
 
 import math
-from dataclasses import asdict
+import os
+from dataclasses import asdict, replace
 from typing import Any
 
+from fan_out.aws.account import read_concurrency
 from fan_out.aws.runtime import job_store, state
 from fan_out.model.costs import check_limit, check_time
 from fan_out.model.plan import Plan
@@ -16,7 +18,10 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     store = job_store(event["jobId"])
     plan = store.require("job.json", Plan)
     steps = {listed["segment"]: listed["step"] for listed in event["listing"]}
-    manifest = join_parts(store, plan, steps)
+    joined = join_parts(store, plan, steps)
+    reserved = os.environ.get("WORKER_CONCURRENCY")
+    concurrency = plan.concurrency(joined.shards, read_concurrency(), int(reserved) if reserved else None)
+    manifest = replace(joined, concurrency=concurrency)
     check_time(plan, manifest)
     check_limit(plan, manifest)
     # Once this object is there, every listed task has an outcome in the job's record.
@@ -26,7 +31,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         "listed": manifest.listed,
         "shards": manifest.shards,
         "manifestKey": store.key("manifest.jsonl"),
-        "workers": plan.workers(manifest.shards),
+        "workers": concurrency["workers"],
         # The map counts shards, and in whole percents: it must never be stricter than the job.
         "toleratedFailurePercentage": math.ceil(plan.tolerated_failure_percentage),
         "error": None,

@@ -16,6 +16,7 @@ class ImportTasks(Kind[Params, Row]):
     params = Params
     sources = frozenset({"csv"})
     batch = WRITES_PER_CALL
+    writes = True
     seconds_per_task = 0.002
     examples = Examples(results=["created", "unchanged"])
 

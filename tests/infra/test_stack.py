@@ -285,6 +285,7 @@ def test_no_role_has_a_wildcard_action_nor_every_resource(template: Template) ->
         "logs:PutResourcePolicy",
         "logs:DescribeResourcePolicies",
         "logs:DescribeLogGroups",
+        "lambda:GetAccountSettings",
     }
     machine = template.properties("AWS::StepFunctions::StateMachine")["RoleArn"]
     for role in [*roles(template).values(), machine]:
@@ -327,6 +328,7 @@ GRANTS = {
         ("s3:GetObject", "<Jobs.Arn>/jobs/*"),
         ("s3:PutObject", "<Jobs.Arn>/jobs/*/manifest.jsonl"),
         ("s3:PutObject", "<Jobs.Arn>/jobs/*/manifest.json"),
+        ("lambda:GetAccountSettings", "*"),
     },
     "Worker": {
         ("s3:GetObject", "<Jobs.Arn>/jobs/*"),

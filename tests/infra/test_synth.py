@@ -129,6 +129,7 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     context = {
         "removal": "destroy",
         "jobsKept": "forever",
+        "workerConcurrency": "50",
         "apiLogs": "on",
         "stack": "FanOutDev",
         "alarmTopicArn": "arn:aws:sns:eu-west-1:123456789012:oncall",
@@ -180,6 +181,13 @@ def test_jobs_are_kept_for_as_long_as_the_context_says(staged: Path) -> None:
     assert {rule["Id"] for rule in rules} == {"uploads", "unfinished"}
 
 
+def test_the_context_reserves_concurrency_for_the_worker(staged: Path) -> None:
+    template = Template(json.loads((staged / "FanOutDev.template.json").read_text(encoding="utf-8")))
+    reserved = {name: f.get("ReservedConcurrentExecutions") for name, f in template.functions.items()}
+    assert reserved == dict.fromkeys(reserved) | {"Worker": 50}
+    assert template.functions["Manifest"]["Environment"]["Variables"]["WORKER_CONCURRENCY"] == "50"
+
+
 def test_every_alarm_tells_the_topic_that_the_context_names(staged: Path) -> None:
     template = Template(json.loads((staged / "FanOutDev.template.json").read_text(encoding="utf-8")))
     assert {tuple(a["Properties"]["AlarmActions"]) for a in template.all("AWS::CloudWatch::Alarm").values()} == {
@@ -192,6 +200,7 @@ def test_every_alarm_tells_the_topic_that_the_context_names(staged: Path) -> Non
     [
         ({"removal": "maybe"}, 'context "removal" is "maybe", but must be "retain" or "destroy"'),
         ({"apiLogs": "yes"}, 'context "apiLogs" is "yes", but must be "off" or "on"'),
+        ({"workerConcurrency": "0"}, 'context "workerConcurrency" is "0", but must be 1 to 10,000'),
         ({"jobsKept": "1"}, 'context "jobsKept" is "1", but must be 7 to 36,500 days, or "forever"'),
     ],
 )

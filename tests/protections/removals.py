@@ -142,6 +142,37 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             ),
         ),
     ),
+    "an AWS account with few concurrent executions": (
+        Removal(
+            "the account's limit bounds the workers",
+            PLAN,
+            (Cut("the-accounts-limit", never),),
+            tests=(
+                "test_the_accounts_limit_bounds_the_workers_of_a_job",
+                "test_workers_fit_into_the_job_and_the_account",
+            ),
+        ),
+        Removal(
+            "a worker of a kind that writes takes two",
+            PLAN,
+            (Cut("a-writer-takes-two", value("int(reserved is None)")),),
+            tests=("test_workers_fit_into_the_job_and_the_account",),
+        ),
+        Removal(
+            "a kind says that it writes",
+            PLAN,
+            (Cut("who-writes-says-so", never),),
+            tests=("test_a_kind_that_does_not_say_that_it_writes_may_not",),
+        ),
+    ),
+    "an account whose limit may not be read": (
+        Removal(
+            "the error is part of the reason",
+            "lambdas/fan_out/aws/account.py",
+            (Cut("an-unknown-limit-is-no-bound", except_only("KeyError")),),
+            tests=("test_a_limit_that_may_not_be_read_bounds_nothing",),
+        ),
+    ),
     "a poison task that raises": (
         Removal(
             "a failing task is a value",

@@ -166,6 +166,7 @@ class Machine:
     order: Callable[[list[Any]], list[Any]] = lambda items: items
     clock: Clock = field(default_factory=Clock)
     writing_time: PassingTime = field(default_factory=PassingTime)
+    concurrency: int = 1000
     calls: list[Call] = field(default_factory=list)
     payloads: list[tuple[str, int]] = field(default_factory=list)
     children: int = 0
@@ -251,7 +252,7 @@ class Machine:
         """Answers a client's request in the place of the network."""
         service, operation = event_name.split(".")[1:]
         if not self._running:
-            return _answer(service, request)
+            return self._invoked(request) if service == "lambda" else _answer(service, request)
         process = self._running[-1]
         if process.is_dead:
             raise KilledError
@@ -275,7 +276,10 @@ class Machine:
             raise
 
     def _invoked(self, request: AWSPreparedRequest) -> AWSResponse:
-        """Lambda's answer to a synchronous call."""
+        """Lambda's answer to a synchronous call, or to the question of the account's limit."""
+        if request.url.endswith("/account-settings"):
+            limit = {"AccountLimit": {"UnreservedConcurrentExecutions": self.concurrency}}
+            return response(request, 200, json.dumps(limit))
         function = re.search(r"/functions/([^/]+)/invocations", request.url).group(1)  # type: ignore[union-attr]
         try:
             answer = self.call(function.replace("%3A", ":"), json.loads(cast("bytes", request.body)))
@@ -491,9 +495,11 @@ def deployed(**settings: Any) -> Iterator[Machine]:
 def forget_processes() -> None:
     """Drop what a function's next process would read anew. Clients are kept: making them is slow and calls nobody."""
     from fan_out import worker
+    from fan_out.aws import account
     from task_service import resources, write_tasks
 
     worker._plan.cache_clear()
+    account._read.cache_clear()
     write_tasks.writer.cache_clear()
     resources.store.cache_clear()
     resources.page_tokens.cache_clear()

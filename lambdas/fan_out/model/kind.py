@@ -107,6 +107,8 @@ class Kind(Generic[P, T]):
     sources: ClassVar[frozenset[str]] = frozenset({"tasks"})
     # How many tasks one call of `process_many` may get.
     batch: ClassVar[int] = 1
+    # Whether its workers call `job.write`: they then wait for another function, and fewer of them fit into the account.
+    writes: ClassVar[bool] = False
     # The name of the file that `lines` end in, under the job's prefix; None if the kind writes none.
     lines_file: ClassVar[str | None] = None
     # Rough working time for one task, for the estimate of a job's cost.
@@ -163,6 +165,12 @@ def text_of(value: Any) -> str:
         return str.encode(str(value), "utf-8", "replace").decode()
     except FAULTS:
         return "an object without a text"
+
+
+def refuse_write(name: str, _: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What a kind of this name that does not say that it writes gets for `job.write`. Raises TaskError."""
+    message = f"The kind {name} calls job.write, but does not say so: it must have writes = True."
+    raise TaskError("UndeclaredWriteError", message)
 
 
 def failure_of(error: BaseException) -> Failure:
@@ -230,6 +238,7 @@ RULES: dict[str, Callable[[Kind[Any, Any], str], bool]] = {
     'sources must be a set of "tasks", "csv" or both': lambda kind, name: (
         isinstance(kind.sources, set | frozenset) and bool(kind.sources) and kind.sources <= {"tasks", "csv"}
     ),
+    "writes must be True or False": lambda kind, name: isinstance(kind.writes, bool),
     "batch must be a whole number from 1": lambda kind, name: type(kind.batch) is int and kind.batch >= 1,
     "lines_file must be a file name of letters, digits, dots, - and _, and none that a job's own file has": (
         lambda kind, name: (

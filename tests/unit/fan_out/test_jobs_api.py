@@ -328,8 +328,10 @@ def test_a_running_jobs_record_has_live_counts(bucket: Bucket) -> None:
     send("POST", "/jobs", '{"jobId": "mine"}')
     store = JobStore(bucket, "mine")
     put_plan(store, maxConcurrency=3)
-    store.put("manifest.json", {"shards": 48, "listed": 480, "skipped": 0})
+    bound = {"workers": 3, "reason": "At most 3 workers at a time, because maxConcurrency is 3."}
+    store.put("manifest.json", {"shards": 48, "listed": 480, "skipped": 0, "concurrency": bound})
     _, record = send("GET", "/jobs/mine")
+    assert record["concurrency"] == bound
     assert (record["kind"], record["status"], record["counts"]["listed"]) == ("daily-plan", "RUNNING", 480)
     assert record["shards"] == {"planned": 48, "done": 30, "failed": 15}
     assert runs.asked == ["ListMapRuns", "DescribeMapRun"]

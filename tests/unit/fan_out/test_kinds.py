@@ -223,6 +223,7 @@ def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
         ("batch = 1.5", "batch must be"),
         ("batch = True", "batch must be"),
         ("batch = '5'", "batch must be"),
+        ("writes = 1", "writes must be"),
         ("lines_file = 'record.json'", "lines_file must be"),
         ("lines_file = 'shards/x'", "lines_file must be"),
         ("lines_file = '..'", "lines_file must be"),
