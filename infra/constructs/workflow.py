@@ -62,8 +62,6 @@ class Workflow(Construct):
         self.machine = self._add_machine()
         self._let_the_machine_run_its_own_children()
         self.functions["JobsApi"] = add(FUNCTIONS["JobsApi"])
-        # For the commands that it tells its callers.
-        self.functions["JobsApi"].add_environment("STACK_NAME", cdk.Stack.of(self).stack_name)
         self.dead_letters = sqs.Queue(
             self,
             "DeadLetters",
@@ -74,6 +72,9 @@ class Workflow(Construct):
         acknowledge(self.dead_letters, "SQS3", "It is itself the dead-letter queue, of the rule and of the Finalizer.")
         refused = destinations.SqsDestination(self.dead_letters)
         self.functions["Finalizer"] = add(FUNCTIONS["Finalizer"], dead_letters=refused)
+        # For commands that are told to callers, and as the dimension of a metric.
+        for name in ("JobsApi", "Reducer", "Finalizer"):
+            self.functions[name].add_environment("STACK_NAME", cdk.Stack.of(self).stack_name)
         self._finalize_jobs_that_end_early()
         self._let_functions_call(task_functions)
 

@@ -221,9 +221,9 @@ def test_each_environment_is_complete_and_has_no_secret(template: Template) -> N
         "Lister": job | {"LIST_TASKS_ARN": "<ListTasksCurrentVersion>"},
         "Manifest": job,
         "Worker": job | {"WRITE_TASKS_ARN": "<WriteTasksCurrentVersion>"},
-        "Reducer": job,
+        "Reducer": job | {"STACK_NAME": "FanOut"},
         "JobsApi": job | {"STATE_MACHINE_ARN": "<Machine>", "STACK_NAME": "FanOut", "FINALIZER_ARN": "<Finalizer.Arn>"},
-        "Finalizer": job | {"STATE_MACHINE_ARN": "<Machine>"},
+        "Finalizer": job | {"STATE_MACHINE_ARN": "<Machine>", "STACK_NAME": "FanOut"},
     }
 
 
@@ -657,7 +657,8 @@ def test_the_alarms_watch_jobs_accounts_throttles_and_the_api(template: Template
         name: (a["MetricName"], {d["Name"]: template.flat(d["Value"]) for d in a["Dimensions"]})
         for name, a in alarms.items()
     } == {
-        "JobFailed": ("ExecutionsFailed", {"StateMachineArn": "<Machine>"}),
+        # What the Reducer and the Finalizer count, in the namespace and with the service of all functions.
+        "JobFailed": ("JobsFailed", {"StackName": "FanOut", "service": "fan-out"}),
         "JobTimedOut": ("ExecutionsTimedOut", {"StateMachineArn": "<Machine>"}),
         "JobRecordMissing": (
             "ApproximateNumberOfMessagesVisible",
@@ -666,6 +667,7 @@ def test_the_alarms_watch_jobs_accounts_throttles_and_the_api(template: Template
         "WorkersThrottled": ("Throttles", {"FunctionName": "<Worker>"}),
         "ApiErrors": ("5XXError", {"ApiName": "FanOut"}),
     }
+    assert alarms["JobFailed"]["Namespace"] == "FanOut"
     for alarm in alarms.values():
         assert alarm["TreatMissingData"] == "notBreaching"
         assert alarm["AlarmDescription"]

@@ -977,6 +977,14 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             tests=("test_a_retry_after_lost_objects_lists_its_source_anew",),
         ),
     ),
+    "a refused input looks like a failed job": (
+        Removal(
+            "a refusal is not counted",
+            FINALIZING,
+            (Cut("a-refusal-is-no-alarm", condition('record["status"] == "FAILED"')),),
+            tests=("test_a_failed_job_is_counted_and_a_refused_one_is_not",),
+        ),
+    ),
     "the reducer cannot write the record": (
         Removal(
             "Catch to a Fail state",

@@ -333,3 +333,71 @@ def test_a_late_sweep_ends_and_is_repeated(machine: Machine, executions: list[An
         sweep(machine)
     machine.contexts.clear()
     assert cast("int", sweep(machine)["finalized"]) == 2
+
+
+# --- the metric of failed jobs
+
+
+def counted(capsys: pytest.CaptureFixture[str]) -> list[Any]:
+    """The metrics of failed jobs that were written to the log."""
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    return [metric for metric in map(json.loads, lines) if "JobsFailed" in metric]
+
+
+@pytest.mark.parametrize(
+    ("document", "status", "count"),
+    [
+        ({"kind": "trial", "shardSize": 5}, "FAILED", 1),
+        ({"maxCostUsd": 0.0000001}, "FAILED", 1),
+        ({"shardSize": 0}, "FAILED", 0),
+        ({"kind": "import-tasks", "source": {"csv": "uploads/none.csv"}}, "FAILED", 0),
+        ({}, "SUCCEEDED", 0),
+    ],
+)
+def test_a_failed_job_is_counted_and_a_refused_one_is_not(
+    machine: Machine,
+    store: JobStore,
+    trial: Any,
+    capsys: pytest.CaptureFixture[str],
+    document: Any,
+    status: str,
+    count: int,
+) -> None:
+    trial.on.update(dict.fromkeys((f"task-{number:05d}" for number in range(5)), ValueError("no")))
+    put_tasks([task(number) for number in range(5)])
+    machine.run(document)
+    assert store.require("record.json")["status"] == status
+    # The execution's end is an event, too.
+    call(machine, "FAILED")
+    metrics = counted(capsys)
+    assert [metric["JobsFailed"] for metric in metrics] == [[1.0]] * count
+    assert all((metric["StackName"], metric["service"]) == ("FanOut", "test") for metric in metrics)
+
+
+@pytest.mark.parametrize(("status", "count"), [("ABORTED", 0), ("TIMED_OUT", 1), ("FAILED", 1)])
+def test_a_job_that_failed_early_is_counted_once(
+    machine: Machine, store: JobStore, capsys: pytest.CaptureFixture[str], status: str, count: int
+) -> None:
+    put_tasks([task(number) for number in range(9)])
+    stop_at(machine, "Worker", 1)
+    for _ in range(2):
+        call(machine, status)
+    assert len(counted(capsys)) == count
+
+
+def test_of_two_attempts_only_one_counts_the_job(
+    machine: Machine, store: JobStore, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_tasks([task(number) for number in range(9)])
+    stop_at(machine, "Worker", 1)
+    put_once, beside = JobStore.put_once, iter([True])
+
+    def late(store: JobStore, name: str, *arguments: Any) -> Any:
+        if name == "record.json" and next(beside, False):
+            monkeypatch.setattr("fan_out.steps.finalizing.now", lambda: "2026-11-23T10:00:00Z")
+            call(machine, "FAILED")
+        return put_once(store, name, *arguments)
+
+    monkeypatch.setattr(JobStore, "put_once", late)
+    call(machine, "FAILED")
+    assert len(counted(capsys)) == 1
