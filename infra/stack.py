@@ -20,8 +20,8 @@ class FanOutStack(cdk.Stack):
 
     `lambdas` is the folder of the functions; another folder than the project's may hold more kinds.
     Context: `removal` is `retain` (default) or `destroy`, for table and bucket when the stack is deleted (a
-    bucket that is not empty stays in any case); `jobsKept` is for how many days the objects of a job are kept (90),
-    or `forever`; `workerConcurrency` is the reserved concurrency of the Worker (none); `apiLogs` is `on` or `off`
+    bucket that is not empty stays in any case); `jobsKept` is for how many days a job can be looked at and retried
+    (90), or `forever`; `workKept` is for how many days the objects are kept that only its steps need (7); `workerConcurrency` is the reserved concurrency of the Worker (none); `apiLogs` is `on` or `off`
     (default): the REST API's own logs, for which the account must have the role of API Gateway; `alarmTopicArn` is an
     SNS topic that hears of the alarms.
     Outputs: ApiUrl, StateMachineArn, BucketName, TaskTableName.
@@ -37,7 +37,18 @@ class FanOutStack(cdk.Stack):
             # template takes no parameters.
             synthesizer=cdk.DefaultStackSynthesizer(generate_bootstrap_version_rule=False),
         )
-        storage = Storage(self, "Storage", removal_policy=_removal_policy(self), jobs_kept=_days(self, "jobsKept", 90))
+        # More than the days for which the sweep looks for jobs without a record.
+        jobs_kept = _number(self, "jobsKept", 90, '9 to 36,500 days, or "forever"', range(9, 36_501), other="forever")
+        # A job lasts up to seven days.
+        work_kept = _number(self, "workKept", 7, "7 to 36,500 days", range(7, 36_501))
+        assert work_kept is not None
+        storage = Storage(
+            self,
+            "Storage",
+            removal_policy=_removal_policy(self),
+            jobs_kept=None if jobs_kept is None else cdk.Duration.days(jobs_kept),
+            work_kept=cdk.Duration.days(work_kept),
+        )
         runtime = Runtime(self, "Runtime", lambdas=lambdas)
         # The only functions that may touch the task table.
         service = Construct(self, "TaskService")
@@ -79,17 +90,14 @@ def _choice(stack: cdk.Stack, name: str, default: str, other: str) -> str:
     return asked
 
 
-def _days(stack: cdk.Stack, name: str, default: int) -> cdk.Duration | None:
-    if stack.node.try_get_context(name) == "forever":
-        return None
-    # Uploads are kept for a week, and a job outlives what it imports.
-    days = _number(stack, name, default, '7 to 36,500 days, or "forever"', range(7, 36_501))
-    return cdk.Duration.days(days) if days is not None else None
-
-
-def _number(stack: cdk.Stack, name: str, default: int | None, rule: str, allowed: range) -> int | None:
+def _number(
+    stack: cdk.Stack, name: str, default: int | None, rule: str, allowed: range, *, other: str | None = None
+) -> int | None:
+    """The number that the context says, or the default; None for the word `other`."""
     asked = stack.node.try_get_context(name) or default
+    if asked is None or asked == other:
+        return None
     # The CLI's -c gives texts.
-    if asked is None or (str(asked).isdecimal() and int(asked) in allowed):
-        return asked if asked is None else int(asked)
+    if str(asked).isdecimal() and int(asked) in allowed:
+        return int(asked)
     raise ValueError(f'context "{name}" is "{asked}", but must be {rule}.')

@@ -21,8 +21,8 @@ from infra.functions import FUNCTIONS, STATES, snake
 
 DEFINITION = Path(__file__).resolve().parents[2] / "statemachines" / "fan_out.asl.json"
 
-MANIFESTS = "jobs/*/manifest.jsonl"
-RESULTS = "jobs/*/results/*"
+MANIFESTS = "work/*/manifest.jsonl"
+RESULTS = "work/*/results/*"
 
 # Kinds of ARN below the machine's name: its executions, those that its Distributed Map started, and the runs
 # of that map. https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsstepfunctions.html

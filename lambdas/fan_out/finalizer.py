@@ -18,7 +18,7 @@ from fan_out.aws.storage import RECORD, JobStore
 from fan_out.errors import ServiceUnavailableError
 from fan_out.model.record import JobRecord
 from fan_out.model.task import utc
-from fan_out.steps.finalizing import finalize, status_change
+from fan_out.steps.finalizing import SWEPT, finalize, status_change
 from fan_out.steps.reduction import Cursor
 
 # Status, error name and message of the record, by the status of the execution.
@@ -30,8 +30,6 @@ _ENDINGS: dict[Any, tuple[str, str, str]] = {
 # Lambda calls an asynchronous function three times: the last call must not be ended by the kind's own code.
 # protection: deadly-for-the-finalizer
 _DEADLY = 2
-# Seconds. A job lasts up to seven days, and a sweep comes every hour.
-SWEPT = 8 * 86_400
 LEASE = "reduce/finalizer.json"
 # Seconds: the longest that a call lasts.
 LEASED = 900
@@ -75,7 +73,7 @@ def _sweep(context: Any) -> int:
 
 def _endings() -> Iterator[dict[str, Any]]:
     """The executions that ended early, of each status the newest first."""
-    oldest = (time.time() - SWEPT) * 1000
+    oldest = (time.time() - SWEPT.total_seconds()) * 1000
     listing = aws.step_functions().get_paginator("list_executions")
     for status in _ENDINGS:
         with aws.translated():

@@ -30,7 +30,7 @@ from fan_out.model.outcomes import Group
 from fan_out.model.plan import Plan
 from fan_out.model.record import JobRecord, running_record
 from fan_out.model.shard import Manifest
-from fan_out.steps.finalizing import ENDED_EARLY, status_change
+from fan_out.steps.finalizing import ENDED_EARLY, SWEPT, status_change
 from fan_out.steps.planning import not_ended_error, plan_job
 
 # Seconds. DescribeMapRun and ListMapRuns refill at one call a second for the whole AWS account.
@@ -107,8 +107,11 @@ class Jobs:
         if (status := _status(execution)) == "RUNNING":
             return record | {"phase": phase}
         self._ask_for_record(execution)
-        message = "The execution has ended; its job record is being written. Ask again in a minute."
-        return record | {"status": status, "error": {"name": "RecordPendingError", "message": message}}
+        name, message = "RecordPendingError", "The execution has ended; its job record is being written. Ask again."
+        # protection: no-record-is-pending-forever
+        if datetime.now(UTC) - execution["stopDate"] > SWEPT:
+            name, message = "RecordExpiredError", "The execution has ended; its job record has expired."
+        return record | {"status": status, "error": {"name": name, "message": message}}
 
     def list(self, limit: int, page_token: str | None = None, status: str | None = None) -> dict[str, Any]:
         """A page of jobs, the newest first: `{jobs, nextPageToken?}`.
@@ -276,7 +279,7 @@ class Jobs:
         job_id, now = execution["name"], time.monotonic()
         if (
             execution["status"] not in ENDED_EARLY
-            or datetime.now(UTC) - execution["stopDate"] <= EVENT_DELAY
+            or not EVENT_DELAY < datetime.now(UTC) - execution["stopDate"] <= SWEPT
             or now - self._finalizing.get(job_id, -FINALIZING_SECONDS) < FINALIZING_SECONDS
         ):
             return

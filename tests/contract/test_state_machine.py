@@ -358,7 +358,7 @@ def test_what_children_answer_goes_to_the_bucket(machine: Definition) -> None:
     shards = machine.states()["Shards"]
     assert shards["ResultWriter"]["Parameters"] == {
         "Bucket": "${BucketName}",
-        "Prefix.$": "States.Format('jobs/{}/results', $.jobId)",
+        "Prefix.$": "States.Format('work/{}/results', $.jobId)",
     }
     # Not into the state, which the Reducer gets.
     assert shards["ResultPath"] is None

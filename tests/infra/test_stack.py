@@ -124,6 +124,7 @@ def test_job_objects_and_uploads_expire(template: Template) -> None:
     rules = template.properties("AWS::S3::Bucket")["LifecycleConfiguration"]["Rules"]
     assert {r["Id"]: {k: v for k, v in r.items() if k != "Id"} for r in rules} == {
         "jobs": {"Prefix": "jobs/", "ExpirationInDays": 90, "Status": "Enabled"},
+        "work": {"Prefix": "work/", "ExpirationInDays": 7, "Status": "Enabled"},
         "uploads": {"Prefix": "uploads/", "ExpirationInDays": 7, "Status": "Enabled"},
         "unfinished": {"AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1}, "Status": "Enabled"},
     }
@@ -319,28 +320,33 @@ GRANTS = {
     },
     "Lister": {
         ("s3:GetObject", "<Jobs.Arn>/jobs/*"),
+        ("s3:GetObject", "<Jobs.Arn>/work/*"),
         ("s3:GetObject", "<Jobs.Arn>/uploads/*"),
-        ("s3:PutObject", "<Jobs.Arn>/jobs/*/shards/*"),
-        ("s3:PutObject", "<Jobs.Arn>/jobs/*/parts/*"),
+        ("s3:PutObject", "<Jobs.Arn>/work/*/shards/*"),
+        ("s3:PutObject", "<Jobs.Arn>/work/*/parts/*"),
         ("lambda:InvokeFunction", "<ListTasks.Arn>:*"),
     },
     "Manifest": {
         ("s3:GetObject", "<Jobs.Arn>/jobs/*"),
-        ("s3:PutObject", "<Jobs.Arn>/jobs/*/manifest.jsonl"),
+        ("s3:GetObject", "<Jobs.Arn>/work/*"),
+        ("s3:PutObject", "<Jobs.Arn>/work/*/manifest.jsonl"),
         ("s3:PutObject", "<Jobs.Arn>/jobs/*/manifest.json"),
         ("lambda:GetAccountSettings", "*"),
     },
     "Worker": {
         ("s3:GetObject", "<Jobs.Arn>/jobs/*"),
-        ("s3:PutObject", "<Jobs.Arn>/jobs/*/checkpoints/*"),
-        ("s3:PutObject", "<Jobs.Arn>/jobs/*/partials/*"),
-        ("s3:PutObject", "<Jobs.Arn>/jobs/*/excess/*"),
-        ("s3:PutObject", "<Jobs.Arn>/jobs/*/excess.json"),
+        ("s3:GetObject", "<Jobs.Arn>/work/*"),
+        ("s3:PutObject", "<Jobs.Arn>/work/*/checkpoints/*"),
+        ("s3:PutObject", "<Jobs.Arn>/work/*/partials/*"),
+        ("s3:PutObject", "<Jobs.Arn>/work/*/excess/*"),
+        ("s3:PutObject", "<Jobs.Arn>/work/*/excess.json"),
         ("lambda:InvokeFunction", "<WriteTasks.Arn>:*"),
     },
     "Reducer": {
         ("s3:GetObject", "<Jobs.Arn>/jobs/*"),
+        ("s3:GetObject", "<Jobs.Arn>/work/*"),
         ("s3:PutObject", "<Jobs.Arn>/jobs/*"),
+        ("s3:PutObject", "<Jobs.Arn>/work/*"),
     },
     "JobsApi": {
         ("s3:GetObject", "<Jobs.Arn>/jobs/*"),
@@ -356,7 +362,9 @@ GRANTS = {
     },
     "Finalizer": {
         ("s3:GetObject", "<Jobs.Arn>/jobs/*"),
+        ("s3:GetObject", "<Jobs.Arn>/work/*"),
         ("s3:PutObject", "<Jobs.Arn>/jobs/*"),
+        ("s3:PutObject", "<Jobs.Arn>/work/*"),
         ("states:ListExecutions", "<Machine>"),
         ("sqs:SendMessage", "<DeadLetters.Arn>"),
         ("sqs:GetQueueAttributes", "<DeadLetters.Arn>"),
@@ -443,7 +451,7 @@ def test_the_machines_role_may_do_exactly_what_its_states_need(template: Templat
         if reader := state.get("ItemReader"):
             assert reader["Resource"] == "arn:aws:states:::s3:getObject"
             assert reader["Parameters"] == {"Bucket": "${BucketName}", "Key.$": "$.manifestKey"}
-            needs.add(("s3:GetObject", "<Jobs.Arn>/jobs/*/manifest.jsonl"))
+            needs.add(("s3:GetObject", "<Jobs.Arn>/work/*/manifest.jsonl"))
         if writer := state.get("ResultWriter"):
             assert writer["Resource"] == "arn:aws:states:::s3:putObject"
             prefix = re.fullmatch(r"States\.Format\('(.*)', \$\.jobId\)", writer["Parameters"]["Prefix.$"])

@@ -878,6 +878,25 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             tests=("test_a_job_that_fails_the_sweep_stops_no_other",),
         ),
     ),
+    "a job has ended long ago and has no record": (
+        Removal(
+            "nobody waits for it",
+            JOBS,
+            (Cut("no-record-is-pending-forever", never),),
+            tests=("test_a_job_whose_record_has_expired_is_told_so",),
+        ),
+    ),
+    "the intermediate objects of a job have expired": (
+        Removal(
+            "what a retry needs is kept elsewhere",
+            STORAGE,
+            (Cut("what-a-retry-needs-is-kept", value('"work"')),),
+            tests=(
+                "test_a_job_can_be_looked_at_without_its_intermediates",
+                "test_a_job_can_be_retried_without_its_intermediates",
+            ),
+        ),
+    ),
     "two calls finalize one job": (
         Removal(
             "one of them leaves",

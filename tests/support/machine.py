@@ -44,6 +44,7 @@ from werkzeug.exceptions import HTTPException
 import kinds
 import task_service.aws
 from fan_out.aws import clients as aws
+from fan_out.aws.storage import Bucket, JobStore
 from fanout.local.gaps import error_names, paths
 from tests.support.context import Context
 from tests.support.stand_ins import OneAfterAnother, PassingTime
@@ -557,10 +558,16 @@ def make_tasks(count: int, seed: int = 1, *, complete: float = 0.2) -> list[dict
 
 def stored(name: str, job_id: str = "job-1") -> bytes:
     """An object of a job."""
-    return aws.s3().get_object(Bucket=BUCKET, Key=f"jobs/{job_id}/{name}")["Body"].read()
+    return aws.s3().get_object(Bucket=BUCKET, Key=key(name, job_id))["Body"].read()
 
 
 def names(job_id: str = "job-1") -> list[str]:
     """The names of a job's objects."""
-    pages = aws.s3().get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"jobs/{job_id}/")
-    return [item["Key"].removeprefix(f"jobs/{job_id}/") for page in pages for item in page.get("Contents", [])]
+    pages = aws.s3().get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
+    keys = [item["Key"].split("/", 2) for page in pages for item in page.get("Contents", [])]
+    return [name for folder, owner, *rest in keys for name in rest if owner == job_id]
+
+
+def key(name: str, job_id: str = "job-1") -> str:
+    """The key of a job's object."""
+    return JobStore(Bucket(BUCKET), job_id).key(name)

@@ -30,7 +30,7 @@ LONGEST_REASON = 500
 # Names that a job's own objects have; a kind's file is beside them.
 RESERVED = frozenset(
     {"job.json", "manifest.json", "manifest.jsonl", "failures.jsonl", "digest.json"}
-    | {"record.json", "result.json", "excess.json"}
+    | {"record.json", "result.json", "excess.json", "root.json"}
 )
 
 

@@ -1,6 +1,7 @@
 """Finalizing a job: the reduction run to its end, and the record committed."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 from aws_lambda_powertools.metrics import MetricUnit, single_metric
@@ -15,6 +16,8 @@ from fan_out.model.shard import Manifest, Node
 from fan_out.steps.reduction import DEADLY, Cursor, Reduction
 
 ENDED_EARLY = ("ABORTED", "TIMED_OUT", "FAILED")
+# Who ended early gets its record in this time. A job lasts up to seven days, and a sweep comes every hour.
+SWEPT = timedelta(days=8)
 
 
 def status_change(execution: Any) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from tests.support.machine import (
     KilledError,
     Machine,
     forget_processes,
+    key,
     make_tasks,
     names,
     put_tasks,
@@ -267,7 +268,7 @@ def test_an_expired_jobs_name_used_again_is_another_job(machine: Machine, store:
         store.bucket.put("uploads/quarter.csv", b"\n".join([b"title", *rows]))
         assert machine.run(document, "quarterly", started_at).output["counts"]["succeeded"] == 2
         for name in names("quarterly"):
-            aws.s3().delete_object(Bucket=BUCKET, Key=f"jobs/quarterly/{name}")
+            aws.s3().delete_object(Bucket=BUCKET, Key=key(name, "quarterly"))
         forget_processes()
     assert sorted(each["title"] for each in table().values()) == ["A", "B", "C", "D"]
 

@@ -19,7 +19,7 @@ from task_service.aws import dynamodb
 from tests.support import machine as machines
 from tests.support.context import Context
 from tests.support.factories import task
-from tests.support.machine import BUCKET, Boundary, Ended, KilledError, Machine, names, put_tasks
+from tests.support.machine import BUCKET, Boundary, Ended, KilledError, Machine, key, names, put_tasks
 
 COUNT = 5
 DOCUMENT = {"kind": "trial", "shardSize": 2, "toleratedFailurePercentage": 100}
@@ -113,17 +113,16 @@ TARGETS = {
     "lines of a node": Target("reduce/0", ".lines", "Reducer", 1),
     "failures of a node": Target("reduce/0", ".failures", "Reducer", 1),
     "marker of the reduction": Target("reduce/marker", ".json", "Reducer", 1, is_made_again=True),
-    "planted root": Target("reduce/root", ".json", "Reducer", is_made_again=True, planted=True),
+    "planted root": Target("root", ".json", "Reducer", is_made_again=True, planted=True),
     "planted record": Target("record", ".json", "Reducer", is_made_again=True, planted=True),
 }
 
 
 def put(job_id: str, name: str, body: bytes | None) -> None:
-    key = f"jobs/{job_id}/{name}"
     if body is None:
-        aws.s3().delete_object(Bucket=BUCKET, Key=key)
+        aws.s3().delete_object(Bucket=BUCKET, Key=key(name, job_id))
     else:
-        aws.s3().put_object(Bucket=BUCKET, Key=key, Body=body)
+        aws.s3().put_object(Bucket=BUCKET, Key=key(name, job_id), Body=body)
 
 
 def run(machine: Machine, job_id: str, target: Target, way: str | None) -> tuple[Ended, str | None]:
@@ -204,7 +203,7 @@ def check_record(ended: Ended, job_id: str, name: str, way: str, target: Target)
     else:
         assert (record["status"], ended.error) == ("FAILED", "AccountingError"), (way, record)
         assert error is not None
-        assert f"jobs/{job_id}/{name}" in error["message"], (way, error)
+        assert key(name, job_id) in error["message"], (way, error)
 
 
 def check_retry(machine: Machine, job_id: str, way: str) -> None:

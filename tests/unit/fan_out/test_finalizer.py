@@ -14,7 +14,7 @@ from fan_out import finalizer
 from fan_out.aws import clients as aws
 from fan_out.aws.storage import Bucket, JobStore
 from fan_out.errors import ServiceUnavailableError
-from fan_out.steps.finalizing import finalize, status_change
+from fan_out.steps.finalizing import SWEPT, finalize, status_change
 from tests.support.context import Context
 from tests.support.events import execution_ended
 from tests.support.factories import put_plan, task
@@ -300,7 +300,7 @@ def test_a_sweep_leaves_the_jobs_of_earlier_weeks(
     machine: Machine, executions: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     end(executions, "job-1", "ABORTED")
-    now = time.time() + finalizer.SWEPT + 60
+    now = time.time() + SWEPT.total_seconds() + 60
     monkeypatch.setattr("fan_out.finalizer.time.time", lambda: now)
     assert sweep(machine) == {"finalized": 0}
     assert recorded("job-1") is None

@@ -490,6 +490,15 @@ def test_an_event_has_its_time_before_a_job_is_finalized(bucket: Bucket, monkeyp
     assert finalizer.events == []
 
 
+def test_a_job_whose_record_has_expired_is_told_so(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    finalizer = Finalizer(monkeypatch)
+    for name, days, error in (("new", 7, "RecordPendingError"), ("old", 9, "RecordExpiredError")):
+        end_early(name, "ABORTED", seconds=days * 86_400)
+        assert send("GET", f"/jobs/{name}")[1]["error"]["name"] == error
+    # The Finalizer would write a record of nothing.
+    assert [event["detail"]["name"] for event in finalizer.events] == ["new"]
+
+
 def test_a_job_is_told_of_while_its_finalizer_is_throttled(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     finalizer = Finalizer(monkeypatch)
     end_early("mine", "ABORTED")

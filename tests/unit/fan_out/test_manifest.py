@@ -59,7 +59,7 @@ def test_the_manifest_has_a_line_for_each_shard_in_order(machine: Machine, store
         "jobId": "job-1",
         "listed": 18,
         "shards": 5,
-        "manifestKey": "jobs/job-1/manifest.jsonl",
+        "manifestKey": "work/job-1/manifest.jsonl",
         "workers": 5,
         "toleratedFailurePercentage": 5,
         "error": None,
@@ -67,7 +67,7 @@ def test_the_manifest_has_a_line_for_each_shard_in_order(machine: Machine, store
     lines = [json.loads(line.text) for line in store.lines("manifest.jsonl")]
     assert [line["index"] for line in lines] == [0, 1, 2, 3, 4]
     assert [line["count"] for line in lines] == [5, 5, 2, 5, 1]
-    assert [line["key"].removeprefix("jobs/job-1/shards/") for line in lines] == [
+    assert [line["key"].removeprefix("work/job-1/shards/") for line in lines] == [
         "0-0-0", "0-0-1", "0-1-0", "2-0-0", "3-0-0",
     ]  # fmt: skip
     body = store.bucket.get(store.key("manifest.jsonl"))
