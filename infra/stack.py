@@ -21,9 +21,10 @@ class FanOutStack(cdk.Stack):
     `lambdas` is the folder of the functions; another folder than the project's may hold more kinds.
     Context: `removal` is `retain` (default) or `destroy`, for table and bucket when the stack is deleted (a
     bucket that is not empty stays in any case); `jobsKept` is for how many days a job can be looked at and retried
-    (90), or `forever`; `workKept` is for how many days the objects are kept that only its steps need (7); `workerConcurrency` is the reserved concurrency of the Worker (none); `apiLogs` is `on` or `off`
-    (default): the REST API's own logs, for which the account must have the role of API Gateway; `alarmTopicArn` is an
-    SNS topic that hears of the alarms.
+    (90), or `forever`; `workKept` is for how many days the objects are kept that only its steps need (7);
+    `workerConcurrency` is the reserved concurrency of the Worker (none); `apiLogs` is `on` or `off` (default): the
+    REST API's own logs, for which the account must have the role of API Gateway; `alarmTopicArn` is an SNS topic that
+    hears of the alarms.
     Outputs: ApiUrl, StateMachineArn, BucketName, TaskTableName.
     Raises ValueError on another value of any of them.
     """

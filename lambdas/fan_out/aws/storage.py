@@ -253,8 +253,8 @@ class Bucket:
 class JobStore:
     """The objects of one job, by their names.
 
-    Those that are needed to look at the job and to retry it are below `jobs/{jobId}/`, all others below `work/{jobId}/`,
-    where they expire early.
+    What is needed to look at the job and to retry it is below `jobs/{jobId}/`; all else is below `work/{jobId}/`, where
+    it expires early.
     """
 
     bucket: Bucket
@@ -321,7 +321,7 @@ class JobStore:
         return self.bucket.head(self.key(name)) is not None
 
     def names(self, prefix: str) -> Iterator[str]:
-        """The names of the job's objects that begin with this prefix, which has a `/`, a page of a thousand at a time."""
+        """The names of the job's objects that begin with this prefix, a page of a thousand at a time."""
         pages = iter(
             aws.s3().get_paginator("list_objects_v2").paginate(Bucket=self.bucket.name, Prefix=self.key(prefix))
         )

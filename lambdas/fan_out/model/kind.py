@@ -109,6 +109,8 @@ class Kind(Generic[P, T]):
     batch: ClassVar[int] = 1
     # Whether its workers call `job.write`: they then wait for another function, and fewer of them fit into the account.
     writes: ClassVar[bool] = False
+    # Tasks in a shard, unless the job's input says another number.
+    shard_size: ClassVar[int] = 500
     # The name of the file that `lines` end in, under the job's prefix; None if the kind writes none.
     lines_file: ClassVar[str | None] = None
     # Rough working time for one task, for the estimate of a job's cost.
@@ -239,6 +241,9 @@ RULES: dict[str, Callable[[Kind[Any, Any], str], bool]] = {
         isinstance(kind.sources, set | frozenset) and bool(kind.sources) and kind.sources <= {"tasks", "csv"}
     ),
     "writes must be True or False": lambda kind, name: isinstance(kind.writes, bool),
+    "shard_size must be a whole number from 1 to 10,000": lambda kind, name: (
+        type(kind.shard_size) is int and 1 <= kind.shard_size <= 10_000
+    ),
     "batch must be a whole number from 1": lambda kind, name: type(kind.batch) is int and kind.batch >= 1,
     "lines_file must be a file name of letters, digits, dots, - and _, and none that a job's own file has": (
         lambda kind, name: (

@@ -139,6 +139,8 @@ def make_plan(job_id: str, started_at: str, asked: JobInput, retried: RetrySourc
     # protection: scope-has-the-start
     effect_scope = f"{job_id}@{started_at}"
     settings = {name: getattr(asked, name) for name in JobSettings.model_fields}
+    if "shard_size" not in asked.model_fields_set:
+        settings["shard_size"] = kind.shard_size
     return Plan(
         **settings | {"filter": _narrow(_filter_of(kind, params, started_at), asked.filter, asked.kind)},
         job_id=job_id,
