@@ -7,6 +7,8 @@ from typing import Any
 
 from fan_out.aws.account import read_concurrency
 from fan_out.aws.runtime import job_store, state
+from fan_out.aws.storage import RECORD
+from fan_out.errors import JobEndedError
 from fan_out.model.costs import check_limit, check_time
 from fan_out.model.plan import Plan
 from fan_out.steps.listing import join_parts
@@ -16,6 +18,10 @@ from fan_out.steps.listing import join_parts
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """`{jobId, listing}` → what the map needs to know; writes `manifest.jsonl` and `manifest.json`."""
     store = job_store(event["jobId"])
+    # An execution that is redriven after its end works on nothing.
+    # protection: an-ended-job-is-not-worked-on
+    if store.has(RECORD):
+        raise JobEndedError("The job has ended, and its record is written.")
     plan = store.require("job.json", Plan)
     steps = {listed["segment"]: listed["step"] for listed in event["listing"]}
     joined = join_parts(store, plan, steps)

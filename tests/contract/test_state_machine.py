@@ -179,7 +179,7 @@ def test_a_state_waits_longer_than_its_function_runs(machine: Definition) -> Non
 PERMANENT = {
     "Planner": ["InvalidJobError", "SourceNotFoundError"],
     "Lister": ["InvalidJobError", "TaskServiceError", "AccountingError"],
-    "Manifest": ["AccountingError", "CostLimitError", "InvalidJobError"],
+    "Manifest": ["AccountingError", "CostLimitError", "InvalidJobError", "JobEndedError"],
     "Worker": ["ShardFailedError", "ShardStuckError", "AccountingError", "JobEndedError"],
     "Reducer": [],
 }

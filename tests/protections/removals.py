@@ -952,6 +952,14 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             tests=("test_the_same_job_run_twice_at_once_is_one_job",),
         ),
     ),
+    "an ended job's execution is redriven": (
+        Removal(
+            "no shards for an ended job",
+            "lambdas/fan_out/manifest.py",
+            (Cut("an-ended-job-is-not-worked-on", never),),
+            tests=("test_a_stopped_job_that_is_redriven_works_on_nothing",),
+        ),
+    ),
     "a job is stopped, then retried": (
         Removal(
             "the final record",
