@@ -6,10 +6,11 @@ event may be lost: whoever asks for the job has this function called too, and an
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import takewhile
 from typing import Any
+
+from typing_extensions import TypedDict
 
 from common.environment import variable
 from fan_out.aws import clients as aws
@@ -31,12 +32,13 @@ _ENDINGS: dict[Any, tuple[str, str, str]] = {
 # protection: deadly-for-the-finalizer
 _DEADLY = 2
 LEASE = "reduce/finalizer.json"
+# The answer of a call that leaves a job to another one.
+FINALIZING = "FINALIZING"
 # Seconds: the longest that a call lasts.
 LEASED = 900
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(TypedDict):
     """Which call finalizes a job, and when it began. Lambda's attempts at one call have one id."""
 
     call: str
@@ -61,8 +63,7 @@ def _sweep(context: Any) -> int:
             continue
         # protection: a-sweep-goes-on
         try:
-            _finalize(execution, context)
-            done += 1
+            done += _finalize(execution, context) != FINALIZING
         except Exception as error:
             logger.exception("the job cannot be finalized")
             failure = error
@@ -90,7 +91,7 @@ def _finalize(execution: dict[str, Any], context: Any) -> str:
     status, name, message = _ENDINGS[execution["status"]]
     store = job_store(job_id)
     if not _is_ours(store, context.aws_request_id):
-        return "FINALIZING"
+        return FINALIZING
     reached = finalize(
         store,
         utc(datetime.fromtimestamp(execution["startDate"] / 1000, UTC).isoformat()),
@@ -110,10 +111,10 @@ def _is_ours(store: JobStore, call: str) -> bool:
     """Whether no other call finalizes the job now: it would take this one's steps for those of a dead call."""
     if store.find(RECORD, JobRecord) is not None:
         return True
-    lease = Lease(call, time.time())
-    held = store.put_once(LEASE, asdict(lease), Lease)
+    lease = Lease(call=call, begun=time.time())
+    held = store.put_once(LEASE, lease, Lease)
     # protection: one-finalizer-at-a-time
-    if held.call != call and lease.begun - held.begun < LEASED:
+    if held["call"] != call and lease["begun"] - held["begun"] < LEASED:
         return False
-    store.put(LEASE, asdict(lease))
+    store.put(LEASE, lease)
     return True
