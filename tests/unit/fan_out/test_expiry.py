@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pytest
-
 from fan_out.aws import clients as aws
 from fan_out.aws.storage import Bucket, JobStore
 from fan_out.jobs import Jobs
@@ -29,43 +27,38 @@ def expire(prefix: str) -> None:
     forget_processes()
 
 
-@pytest.fixture
-def failed(machine: Machine, trial: Any) -> list[str]:
-    """The ids of seven tasks that failed in job-1, which has ended a week ago."""
+def run_and_expire(machine: Machine, trial: Any) -> set[str]:
+    """Run job-1, of which seven tasks fail, and let a week pass; their ids."""
     tasks = make_tasks(60, complete=0)
     put_tasks(tasks)
     ids = [task["id"] for task in tasks[:7]]
     trial.on.update(dict.fromkeys(ids, ValueError("no")))
     machine.run({"kind": "trial", "shardSize": 2, "toleratedFailurePercentage": 50})
-    before = {name: getattr(JOBS, name)("job-1") for name in ("get", "result", "failures")}
     expire("work/")
-    after = {name: getattr(JOBS, name)("job-1") for name in before}
-    assert without_links(after) == without_links(before)
     trial.on.clear()
-    return ids
+    return set(ids)
 
 
-def without_links(answers: Any) -> Any:
-    return json.loads(json.dumps(answers), object_hook=lambda each: {k: v for k, v in each.items() if k[-3:] != "Url"})
-
-
-def test_a_job_can_be_looked_at_without_its_intermediates(failed: list[str], store: JobStore) -> None:
+def test_a_job_can_be_looked_at_without_its_intermediates(machine: Machine, store: JobStore, trial: Any) -> None:
+    failed = run_and_expire(machine, trial)
     assert JOBS.get("job-1")["status"] == "PARTIAL"
     assert JOBS.result("job-1")["result"]["tasks"] == 53
     assert sum(group["count"] for group in JOBS.failures("job-1")["digest"]) == 7
     lines = [json.loads(line.text)["task"]["id"] for line in store.lines("failures.jsonl")]
-    assert sorted(lines) == sorted(failed)
+    assert set(lines) == failed
     assert len(list(store.lines("trial.jsonl"))) == 53
 
 
-def test_a_job_can_be_retried_without_its_intermediates(failed: list[str], machine: Machine, trial: Any) -> None:
+def test_a_job_can_be_retried_without_its_intermediates(machine: Machine, store: JobStore, trial: Any) -> None:
+    failed = run_and_expire(machine, trial)
     trial.calls.clear()
     retried = machine.run({"source": {"failedIn": "job-1"}}, "job-2").output
     assert (retried["status"], retried["counts"]["listed"]) == ("SUCCEEDED", 7)
-    assert {each for call in trial.calls for each in call} == set(failed)
+    assert {each for call in trial.calls for each in call} == failed
 
 
-def test_a_retry_without_list_and_intermediates_lists_again(failed: list[str], machine: Machine) -> None:
+def test_a_retry_without_list_and_intermediates_lists_again(machine: Machine, store: JobStore, trial: Any) -> None:
+    run_and_expire(machine, trial)
     expire("jobs/job-1/failures.jsonl")
     retried = machine.run({"source": {"failedIn": "job-1"}}, "job-2").output
     assert (retried["status"], retried["counts"]["listed"]) == ("SUCCEEDED", 60)
@@ -82,7 +75,8 @@ def test_a_retry_whose_csv_has_expired_too_says_so(machine: Machine, store: JobS
     assert "uploads/x.csv is missing" in str(retried.cause)
 
 
-def test_only_a_handful_of_objects_stays(failed: list[str], machine: Machine) -> None:
+def test_only_a_handful_of_objects_stays(machine: Machine, store: JobStore, trial: Any) -> None:
+    run_and_expire(machine, trial)
     assert {key.removeprefix("jobs/job-1/") for key in keys("jobs/job-1/")} == {
         "job.json",
         "manifest.json",
