@@ -93,20 +93,20 @@ def _fill(emulator: store.Emulator, tasks: int, shards: int) -> int:
             # Every shard spans the whole order, so that a merge holds all its streams open to the end.
             body = _lines(index, count, shards)
             name = f"partials/{index:08d}-{count}.lines"
-            emulator.put(f"jobs/{JOB}/{name}", body)
+            emulator.put(f"work/{JOB}/{name}", body)
             shared[count] = name, len(body)
         name, length = shared[count]
         size += length
         entry = {
             "index": index,
-            "key": f"jobs/{JOB}/shards/{index}.jsonl",
+            "key": f"work/{JOB}/shards/{index}.jsonl",
             "count": count,
             "bytes": count * 200,
         }
         manifest.append(entry)
-        key = f"jobs/{JOB}/partials/{index:08d}.json"
+        key = f"work/{JOB}/partials/{index:08d}.json"
         partials.append((key, seal(key, _partial(index, count, name))))
-    emulator.put(f"jobs/{JOB}/manifest.jsonl", store.in_lines(manifest))
+    emulator.put(f"work/{JOB}/manifest.jsonl", store.in_lines(manifest))
     emulator.put_all(partials)
     return size
 

@@ -29,7 +29,7 @@ def tables(run: Run) -> Iterator[Table]:
                 for size in sizes:
                     run.say(f"worker: shards of {size:,}, {title}")
                     body = store.in_lines(store.task(number) for number in range(size))
-                    key = f"jobs/{JOB}-{attempt}/shards/{size}.jsonl"
+                    key = f"work/{JOB}-{attempt}/shards/{size}.jsonl"
                     emulator.put(key, body)
                     argument = {
                         "key": key,

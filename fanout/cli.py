@@ -363,7 +363,7 @@ def tasks() -> None:
 
 @command(tasks, "import")
 @click.argument("file", metavar="FILE.csv", help="The CSV file; - reads standard input.")
-@how_options("500", "40", "100", "none", "none")
+@how_options("2000", "40", "100", "none", "none")
 @start_options
 def tasks_import(app: App, file: str, job_id: str | None, detach: bool) -> int:
     """Create a task from each row of a CSV file.
@@ -412,7 +412,7 @@ def tasks_list(app: App, limit: int | None) -> None:
 @field("--csv", "source", "KEY", "Rows of an uploaded CSV, such as uploads/NAME.csv.", lambda key: {"csv": key})
 @field("--failed-in", "source", "JOB", "What did not succeed in that job.", lambda job: {"failedIn": _job_id(job)})
 @filter_options
-@how_options("500", "40", "5", "none", "none")
+@how_options("500, or what the kind says", "40", "5", "none", "none")
 @option("--input", "file", metavar="FILE.json", help=_INPUT_HELP)
 @start_options
 def run(app: App, file: str | None, job_id: str | None, detach: bool) -> int:

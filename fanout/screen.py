@@ -243,6 +243,8 @@ class Screen:
                 self.say(f"  {tasks} in {cut}: {shards['done'] + shards['failed']:,} worked on")
         elif counts["listed"] or status in {"SUCCEEDED", "PARTIAL"}:
             self.say(f"  {tasks} in {cut}{failed}: {outcomes(counts)}")
+        if concurrency := record.get("concurrency"):
+            self.say(f"  {safe(concurrency['reason'])}")
         if skipped := record.get("skipped"):
             self.say(f"  {count(skipped, 'task')} of the earlier job skipped: deleted, or no longer matching.")
         if error := record.get("error"):

@@ -9,6 +9,7 @@ from dataclasses import KW_ONLY, dataclass
 from types import MappingProxyType
 
 JOB_OBJECTS = "jobs/*"
+WORK_OBJECTS = "work/*"
 UPLOADS = "uploads/*"
 
 
@@ -36,6 +37,10 @@ class Function:
     """Patterns of the objects it writes. No function deletes: objects expire by the bucket's rules."""
     calls: tuple[str, ...] = ()
     """Names of the functions that it invokes."""
+    account: tuple[str, ...] = ()
+    """Lambda actions on the AWS account as a whole."""
+    starts: tuple[str, ...] = ()
+    """Names of the functions of this service that it calls asynchronously, at their latest code."""
     machine: tuple[str, ...] = ()
     """Step Functions actions on the state machine."""
     jobs: tuple[str, ...] = ()
@@ -66,18 +71,22 @@ _FUNCTIONS = (
     Function("Planner",    60,  512, "Checks a job's input, applies defaults, decides the segments",
              reads=(JOB_OBJECTS, UPLOADS), writes=("jobs/*/job.json",)),
     Function("Lister",    900, 1024, "Lists one segment of a job's source into shards",
-             reads=(JOB_OBJECTS, UPLOADS), writes=("jobs/*/shards/*", "jobs/*/parts/*"), calls=("ListTasks",)),
+             reads=(JOB_OBJECTS, WORK_OBJECTS, UPLOADS),
+             writes=("work/*/shards/*", "work/*/parts/*"), calls=("ListTasks",)),
     Function("Manifest",  900, 1024, "Joins a job's committed parts into the list of its shards",
-             reads=(JOB_OBJECTS,), writes=("jobs/*/manifest.jsonl", "jobs/*/manifest.json")),
-    Function("Worker",    900, 1024, "Works on one shard of a job", calls=("WriteTasks",), reads=(JOB_OBJECTS,),
-             writes=("jobs/*/checkpoints/*", "jobs/*/partials/*", "jobs/*/excess/*", "jobs/*/excess.json")),
+             reads=(JOB_OBJECTS, WORK_OBJECTS), writes=("work/*/manifest.jsonl", "jobs/*/manifest.json"),
+             account=("GetAccountSettings",)),
+    Function("Worker",    900, 1024, "Works on one shard of a job", calls=("WriteTasks",),
+             reads=(JOB_OBJECTS, WORK_OBJECTS),
+             writes=("work/*/checkpoints/*", "work/*/partials/*", "work/*/excess/*", "work/*/excess.json")),
     Function("Reducer",   900, 2048, "Folds a job's partials, checks its tally, writes its result and record",
-             reads=(JOB_OBJECTS,), writes=(JOB_OBJECTS,)),
+             reads=(JOB_OBJECTS, WORK_OBJECTS), writes=(JOB_OBJECTS, WORK_OBJECTS)),
     Function("JobsApi",    29,  512, "REST API of the jobs, and the upload of tasks",
-             reads=(JOB_OBJECTS, UPLOADS), writes=(UPLOADS,), machine=("StartExecution", "ListExecutions"),
+             reads=(JOB_OBJECTS, UPLOADS), writes=(UPLOADS,), starts=("Finalizer",),
+             machine=("StartExecution", "ListExecutions"),
              jobs=("DescribeExecution", "StopExecution", "ListMapRuns"), map_runs=("DescribeMapRun",)),
     Function("Finalizer", 900, 2048, "Finalizes a job that ended before its reducer: writes its record",
-             reads=(JOB_OBJECTS,), writes=(JOB_OBJECTS,)),
+             reads=(JOB_OBJECTS, WORK_OBJECTS), writes=(JOB_OBJECTS, WORK_OBJECTS), machine=("ListExecutions",)),
 )  # fmt: skip
 
 FUNCTIONS: Mapping[str, Function] = MappingProxyType({f.name: f for f in _FUNCTIONS})

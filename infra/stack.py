@@ -20,11 +20,13 @@ class FanOutStack(cdk.Stack):
 
     `lambdas` is the folder of the functions; another folder than the project's may hold more kinds.
     Context: `removal` is `retain` (default) or `destroy`, for table and bucket when the stack is deleted (a
-    bucket that is not empty stays in any case); `jobsKept` is for how many days the objects of a job are kept (90),
-    or `forever`; `apiLogs` is `on` or `off` (default): the REST API's own logs, for which the account must have the
-    role of API Gateway; `alarmTopicArn` is an SNS topic that hears of the alarms.
+    bucket that is not empty stays in any case); `jobsKept` is for how many days a job can be looked at and retried
+    (90), or `forever`; `workKept` is for how many days the objects are kept that only its steps need (7);
+    `workerConcurrency` is the reserved concurrency of the Worker (none); `apiLogs` is `on` or `off` (default): the
+    REST API's own logs, for which the account must have the role of API Gateway; `alarmTopicArn` is an SNS topic that
+    hears of the alarms.
     Outputs: ApiUrl, StateMachineArn, BucketName, TaskTableName.
-    Raises ValueError on another value of `removal`, `apiLogs` or `jobsKept`.
+    Raises ValueError on another value of any of them.
     """
 
     def __init__(self, scope: Construct, id_: str, *, lambdas: Path = LAMBDAS) -> None:
@@ -36,12 +38,30 @@ class FanOutStack(cdk.Stack):
             # template takes no parameters.
             synthesizer=cdk.DefaultStackSynthesizer(generate_bootstrap_version_rule=False),
         )
-        storage = Storage(self, "Storage", removal_policy=_removal_policy(self), jobs_kept=_jobs_kept(self))
+        # More than the days for which the sweep looks for jobs without a record.
+        jobs_kept = _number(self, "jobsKept", 90, '9 to 36,500 days, or "forever"', range(9, 36_501), other="forever")
+        # A job lasts up to seven days.
+        work_kept = _number(self, "workKept", 7, "7 to 36,500 days", range(7, 36_501))
+        assert work_kept is not None
+        storage = Storage(
+            self,
+            "Storage",
+            removal_policy=_removal_policy(self),
+            jobs_kept=None if jobs_kept is None else cdk.Duration.days(jobs_kept),
+            work_kept=cdk.Duration.days(work_kept),
+        )
         runtime = Runtime(self, "Runtime", lambdas=lambdas)
         # The only functions that may touch the task table.
         service = Construct(self, "TaskService")
         tasks = {row.name: add_function(service, row, runtime=runtime, storage=storage) for row in TASK_SERVICE}
-        workflow = Workflow(self, "Workflow", runtime=runtime, storage=storage, task_functions=tasks)
+        workflow = Workflow(
+            self,
+            "Workflow",
+            runtime=runtime,
+            storage=storage,
+            task_functions=tasks,
+            worker_concurrency=_number(self, "workerConcurrency", None, "1 to 10,000", range(1, 10_001)),
+        )
         functions = tasks | workflow.functions
         api = Api(self, "Api", functions=functions, has_logs=_choice(self, "apiLogs", "off", "on") == "on")
         Observability(
@@ -71,11 +91,14 @@ def _choice(stack: cdk.Stack, name: str, default: str, other: str) -> str:
     return asked
 
 
-def _jobs_kept(stack: cdk.Stack) -> cdk.Duration | None:
-    asked = stack.node.try_get_context("jobsKept") or 90
-    if asked == "forever":
+def _number(
+    stack: cdk.Stack, name: str, default: int | None, rule: str, allowed: range, *, other: str | None = None
+) -> int | None:
+    """The number that the context says, or the default; None for the word `other`."""
+    asked = stack.node.try_get_context(name) or default
+    if asked is None or asked == other:
         return None
-    # The CLI's -c gives texts. Uploads are kept for a week, and a job outlives what it imports.
-    if str(asked).isdecimal() and 7 <= int(asked) <= 36_500:
-        return cdk.Duration.days(int(asked))
-    raise ValueError(f'context "jobsKept" is "{asked}", but must be 7 to 36,500 days, or "forever".')
+    # The CLI's -c gives texts.
+    if str(asked).isdecimal() and int(asked) in allowed:
+        return int(asked)
+    raise ValueError(f'context "{name}" is "{asked}", but must be {rule}.')

@@ -103,8 +103,8 @@ def add_function(
     acknowledge(
         role,
         "IAM5[Resource::*]",
-        "X-Ray's PutTraceSegments and PutTelemetryRecords know no resource-level permission; every other "
-        "statement of the role names its resources.",
+        "X-Ray's PutTraceSegments and PutTelemetryRecords, and Lambda's GetAccountSettings, know no resource-level "
+        "permission; every other statement of the role names its resources.",
     )
     acknowledge(
         function,
@@ -119,6 +119,8 @@ def _grant_data(row: Function, role: iam.Role, storage: Storage) -> None:
         allow(role, [f"dynamodb:{action}" for action in row.table], [storage.table.table_arn])
     if row.signs_pages:
         allow(role, ["secretsmanager:GetSecretValue"], [storage.page_token_secret.secret_arn])
+    if row.account:
+        allow(role, [f"lambda:{action}" for action in row.account], ["*"])
     if row.reads:
         allow(role, ["s3:GetObject"], objects(storage.bucket, row.reads, granted_to=role))
         # Without s3:ListBucket a GET of a missing key answers 403, not 404, and the steps tell by the 404

@@ -31,7 +31,14 @@ class Observability(Construct):
         workers = worker.metric("ConcurrentExecutions", period=PERIOD, statistic="Maximum")
         letters = dead_letters.metric_approximate_number_of_messages_visible(period=PERIOD, statistic="Maximum")
         throttled = worker.metric_throttles(period=PERIOD)
-        failed = machine.metric_failed(period=PERIOD)
+        # Step Functions' own metric counts refused inputs, too.
+        failed = cloudwatch.Metric(
+            namespace="FanOut",
+            metric_name="JobsFailed",
+            dimensions_map={"StackName": cdk.Stack.of(self).stack_name, "service": "fan-out"},
+            period=PERIOD,
+            statistic="Sum",
+        )
         timed_out = machine.metric_timed_out(period=PERIOD)
         topic = sns.Topic.from_topic_arn(self, "AlarmTopic", alarm_topic_arn) if alarm_topic_arn else None
         alarms = {
@@ -62,7 +69,7 @@ class Observability(Construct):
             )
             if topic is not None:
                 alarm.add_alarm_action(actions.SnsAction(topic))
-        others = (machine.metric_started, machine.metric_succeeded, machine.metric_aborted)
+        others = (machine.metric_started, machine.metric_succeeded, machine.metric_failed, machine.metric_aborted)
         jobs = [*(metric_of(period=PERIOD) for metric_of in others), failed, timed_out]
         errors = [function.metric_errors(period=PERIOD, label=name) for name, function in functions.items()]
         durations = [worker.metric_duration(period=PERIOD, statistic=each) for each in ("p50", "p99", "Maximum")]

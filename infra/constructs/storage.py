@@ -15,11 +15,18 @@ class Storage(Construct):
     """Table, bucket and secret.
 
     `removal_policy` says whether table and bucket outlive the stack, `jobs_kept` when the objects of a job expire, if
-    they do: as long as they are there, a job can be looked at and retried.
+    they do: as long as they are there, a job can be looked at and retried. `work_kept` is for the objects that only its
+    steps need.
     """
 
     def __init__(
-        self, scope: Construct, id_: str, *, removal_policy: cdk.RemovalPolicy, jobs_kept: cdk.Duration | None
+        self,
+        scope: Construct,
+        id_: str,
+        *,
+        removal_policy: cdk.RemovalPolicy,
+        jobs_kept: cdk.Duration | None,
+        work_kept: cdk.Duration,
     ) -> None:
         super().__init__(scope, id_)
         self.table = dynamodb.Table(
@@ -48,6 +55,7 @@ class Storage(Construct):
             versioned=False,
             lifecycle_rules=[
                 *([s3.LifecycleRule(id="jobs", prefix="jobs/", expiration=jobs_kept)] if jobs_kept else []),
+                s3.LifecycleRule(id="work", prefix="work/", expiration=work_kept),
                 s3.LifecycleRule(id="uploads", prefix="uploads/", expiration=UPLOADS_KEPT),
                 s3.LifecycleRule(id="unfinished", abort_incomplete_multipart_upload_after=cdk.Duration.days(1)),
             ],

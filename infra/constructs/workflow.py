@@ -21,8 +21,8 @@ from infra.functions import FUNCTIONS, STATES, snake
 
 DEFINITION = Path(__file__).resolve().parents[2] / "statemachines" / "fan_out.asl.json"
 
-MANIFESTS = "jobs/*/manifest.jsonl"
-RESULTS = "jobs/*/results/*"
+MANIFESTS = "work/*/manifest.jsonl"
+RESULTS = "work/*/results/*"
 
 # Kinds of ARN below the machine's name: its executions, those that its Distributed Map started, and the runs
 # of that map. https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsstepfunctions.html
@@ -34,7 +34,10 @@ ENDED_EARLY = ["ABORTED", "TIMED_OUT", "FAILED"]
 
 
 class Workflow(Construct):
-    """`machine` runs the jobs; `functions` by name; `dead_letters` gets events that the Finalizer could not handle."""
+    """`machine` runs the jobs; `functions` by name; `dead_letters` gets events that the Finalizer could not handle.
+
+    `worker_concurrency` is the Worker's reserved concurrency.
+    """
 
     def __init__(
         self,
@@ -44,16 +47,21 @@ class Workflow(Construct):
         runtime: Runtime,
         storage: Storage,
         task_functions: dict[str, lambda_.Function],
+        worker_concurrency: int | None = None,
     ) -> None:
         super().__init__(scope, id_)
         self._storage = storage
         add = partial(add_function, self, runtime=runtime, storage=storage)
         self.functions = {row.name: add(row) for row in STATES}
+        if worker_concurrency is not None:
+            worker = self.functions["Worker"].node.default_child
+            assert isinstance(worker, lambda_.CfnFunction)
+            worker.reserved_concurrent_executions = worker_concurrency
+            # Who decides how many workers a job gets.
+            self.functions["Manifest"].add_environment("WORKER_CONCURRENCY", str(worker_concurrency))
         self.machine = self._add_machine()
         self._let_the_machine_run_its_own_children()
         self.functions["JobsApi"] = add(FUNCTIONS["JobsApi"])
-        # For the commands that it tells its callers.
-        self.functions["JobsApi"].add_environment("STACK_NAME", cdk.Stack.of(self).stack_name)
         self.dead_letters = sqs.Queue(
             self,
             "DeadLetters",
@@ -64,6 +72,9 @@ class Workflow(Construct):
         acknowledge(self.dead_letters, "SQS3", "It is itself the dead-letter queue, of the rule and of the Finalizer.")
         refused = destinations.SqsDestination(self.dead_letters)
         self.functions["Finalizer"] = add(FUNCTIONS["Finalizer"], dead_letters=refused)
+        # For commands that are told to callers, and as the dimension of a metric.
+        for name in ("JobsApi", "Reducer", "Finalizer"):
+            self.functions[name].add_environment("STACK_NAME", cdk.Stack.of(self).stack_name)
         self._finalize_jobs_that_end_early()
         self._let_functions_call(task_functions)
 
@@ -140,7 +151,8 @@ class Workflow(Construct):
     def _finalize_jobs_that_end_early(self) -> None:
         """Have the Finalizer write the record of every job that was stopped, timed out or failed.
 
-        Delivery is repeated for a day, the call itself twice; what still fails is in `dead_letters`.
+        Delivery is repeated for a day, the call itself twice; what still fails is in `dead_letters`. A sweep finds
+        the jobs of which no event came.
         """
         rule = events.Rule(
             self,
@@ -152,14 +164,22 @@ class Workflow(Construct):
                 detail={"stateMachineArn": [self.machine.state_machine_arn], "status": ENDED_EARLY},
             ),
         )
-        rule.add_target(
-            targets.LambdaFunction(
-                self.functions["Finalizer"],
-                dead_letter_queue=self.dead_letters,
-                retry_attempts=185,
-                max_event_age=cdk.Duration.hours(24),
-            )
+        # protection: a-sweep-every-hour
+        sweep = events.Rule(
+            self,
+            "Sweep",
+            description="The Finalizer writes the record of each job whose ending was not delivered",
+            schedule=events.Schedule.rate(cdk.Duration.hours(1)),
         )
+        for each, hours in ((rule, 24), (sweep, 1)):
+            each.add_target(
+                targets.LambdaFunction(
+                    self.functions["Finalizer"],
+                    dead_letter_queue=self.dead_letters,
+                    retry_attempts=185,
+                    max_event_age=cdk.Duration.hours(hours),
+                )
+            )
 
     def _let_functions_call(self, task_functions: dict[str, lambda_.Function]) -> None:
         """Let each function call what its row names: other functions, and the machine."""
@@ -170,6 +190,11 @@ class Workflow(Construct):
                 function.add_environment(f"{snake(callee).upper()}_ARN", called.current_version.function_arn)
                 assert function.role is not None
                 allow_invoke(function.role, called)
+            for callee in row.starts:
+                # Not a version of it: the dead-letter queue belongs to the function itself.
+                started = self.functions[callee].function_arn
+                function.add_environment(f"{snake(callee).upper()}_ARN", started)
+                allow(function, ["lambda:InvokeFunction"], [started])
             if row.machine:
                 function.add_environment("STATE_MACHINE_ARN", self.machine.state_machine_arn)
             for actions, pattern in ((row.machine, None), (row.jobs, JOB), (row.map_runs, MAP_RUN)):

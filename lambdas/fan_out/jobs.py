@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, TypeVar
 
 from botocore.exceptions import ClientError, ParamValidationError
 
@@ -16,22 +17,34 @@ from common.timestamps import written
 from fan_out import uploads
 from fan_out.aws import clients as aws
 from fan_out.aws.storage import RECORD, Bucket, JobStore
-from fan_out.errors import JobExistsError, JobNotEndedError, JobNotFoundError, ResultNotFoundError, ThrottledError
+from fan_out.errors import (
+    JobExistsError,
+    JobNotEndedError,
+    JobNotFoundError,
+    ResultNotFoundError,
+    RetryableError,
+    ThrottledError,
+)
 from fan_out.model.job_input import UPLOADED, check_id, is_upload, new_id, refusal
 from fan_out.model.outcomes import Group
 from fan_out.model.plan import Plan
 from fan_out.model.record import JobRecord, running_record
 from fan_out.model.shard import Manifest
+from fan_out.steps.finalizing import ENDED_EARLY, SWEPT, status_change
 from fan_out.steps.planning import not_ended_error, plan_job
 
 # Seconds. DescribeMapRun and ListMapRuns refill at one call a second for the whole AWS account.
 PROGRESS_SECONDS: Final = 2.0
+# How long the event of a job's end is waited for, and then how often its record is asked for, in seconds.
+EVENT_DELAY: Final = timedelta(seconds=10)
+FINALIZING_SECONDS: Final = 60.0
 # Jobs whose progress is cached per warm function.
 CACHED_JOBS: Final = 100
 # Records that a listing of jobs reads at the same time.
 READERS: Final = 16
 # Bytes of a result that GET /jobs/{id}/result repeats; Lambda answers at most 6 MB.
 LARGEST_RESULT: Final = 4_000_000
+T = TypeVar("T")
 STATUSES: Final = ("RUNNING", "SUCCEEDED", "PARTIAL", "FAILED", "STOPPED")
 _STATUS: Final = {"ABORTED": "STOPPED", "TIMED_OUT": "FAILED", "PENDING_REDRIVE": "RUNNING"}
 
@@ -44,7 +57,9 @@ class Jobs:
     state_machine_arn: str
     # The options with which the terminal's commands reach this deployment.
     options: tuple[str, ...] = ()
+    finalizer_arn: str = ""
     _progress: OrderedDict[str, tuple[float, dict[str, int]]] = field(default_factory=OrderedDict)
+    _finalizing: OrderedDict[str, float] = field(default_factory=OrderedDict)
 
     def start(self, document: Mapping[str, Any]) -> dict[str, Any]:
         """Start a job from its input, which may say the new job's `jobId`.
@@ -81,17 +96,22 @@ class Jobs:
         if execution["status"] == "SUCCEEDED":
             # It ended a moment ago, or its objects have expired.
             return self._linked(json.loads(execution["output"]))
-        record = running_record(job_id, written(execution["startDate"]), store.find("job.json", Plan))
+        manifest = store.find("manifest.json", Manifest)
+        record = running_record(job_id, written(execution["startDate"]), store.find("job.json", Plan), manifest)
         phase = "LISTING"
-        if (manifest := store.find("manifest.json", Manifest)) is not None:
+        if manifest is not None:
             record["counts"]["listed"] = manifest.listed
             shards = record["shards"]
             shards |= {"planned": manifest.shards} | self._shards(execution["executionArn"])
             phase = "WORKING" if shards["done"] + shards["failed"] < shards["planned"] else "REDUCING"
         if (status := _status(execution)) == "RUNNING":
             return record | {"phase": phase}
-        message = "The execution has ended; its job record is being written."
-        return record | {"status": status, "error": {"name": "RecordPendingError", "message": message}}
+        self._ask_for_record(execution)
+        name, message = "RecordPendingError", "The execution has ended; its job record is being written. Ask again."
+        # protection: no-record-is-pending-forever
+        if datetime.now(UTC) - execution["stopDate"] > SWEPT:
+            name, message = "RecordExpiredError", "The execution has ended; its job record has expired."
+        return record | {"status": status, "error": {"name": name, "message": message}}
 
     def list(self, limit: int, page_token: str | None = None, status: str | None = None) -> dict[str, Any]:
         """A page of jobs, the newest first: `{jobs, nextPageToken?}`.
@@ -144,7 +164,7 @@ class Jobs:
         store = JobStore(self.bucket, check_id(job_id))
         record = store.find(RECORD, JobRecord)
         if record is None:
-            self._describe(job_id)
+            self._ask_for_record(self._describe(job_id))
             raise JobNotEndedError(f'The job "{job_id}" has no result yet: its record is not written.')
         if "resultUrl" not in record:
             raise ResultNotFoundError(f'The job "{job_id}" has ended without a result.')
@@ -189,7 +209,7 @@ class Jobs:
         """
         # A record outlives its execution, which AWS forgets after 90 days.
         if JobStore(self.bucket, check_id(job_id)).find(RECORD, JobRecord) is None:
-            self._describe(job_id)
+            self._ask_for_record(self._describe(job_id))
             raise not_ended_error(job_id)
         if "source" in changes:
             rule = "left out: a retry works on what did not succeed in the job"
@@ -251,6 +271,27 @@ class Jobs:
                 raise JobNotFoundError(f'There is no job "{job_id}".') from None
             raise
 
+    def _ask_for_record(self, execution: Any) -> None:
+        """Call the Finalizer for a job that ended early: EventBridge delivers events at its best effort only.
+
+        Asked at most once in FINALIZING_SECONDS, and not before the event had its time.
+        """
+        job_id, now = execution["name"], time.monotonic()
+        if (
+            execution["status"] not in ENDED_EARLY
+            or not EVENT_DELAY < datetime.now(UTC) - execution["stopDate"] <= SWEPT
+            or now - self._finalizing.get(job_id, -FINALIZING_SECONDS) < FINALIZING_SECONDS
+        ):
+            return
+        with suppress(RetryableError), aws.translated():
+            # protection: a-lost-event-is-made-up-for
+            aws.lambda_client().invoke(
+                FunctionName=self.finalizer_arn,
+                InvocationType="Event",
+                Payload=json.dumps(status_change(execution)).encode(),
+            )
+            _remember(self._finalizing, job_id, now)
+
     def _shards(self, execution_arn: str) -> dict[str, int]:
         """How many shards are done and failed by now, asked at most every PROGRESS_SECONDS.
 
@@ -260,9 +301,7 @@ class Jobs:
         if time.monotonic() - asked_at >= PROGRESS_SECONDS:
             with suppress(ThrottledError):
                 shards = self._counted(execution_arn)
-            self._progress[execution_arn] = (time.monotonic(), shards)
-            if len(self._progress) > CACHED_JOBS:
-                self._progress.popitem(last=False)
+            _remember(self._progress, execution_arn, (time.monotonic(), shards))
         return shards
 
     def _counted(self, execution_arn: str) -> dict[str, int]:
@@ -281,6 +320,12 @@ class Jobs:
 
     def _key(self, address: str) -> str:
         return address.removeprefix(f"s3://{self.bucket.name}/")
+
+
+def _remember(cache: OrderedDict[str, T], name: str, value: T) -> None:
+    cache[name] = value
+    if len(cache) > CACHED_JOBS:
+        cache.popitem(last=False)
 
 
 def _status(execution: Any) -> str:

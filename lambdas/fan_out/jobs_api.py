@@ -32,7 +32,7 @@ def jobs() -> Jobs:
     # On an embedded AWS, the terminal's commands need no options.
     is_embedded = "AWS_ENDPOINT_URL" in os.environ
     stack = () if is_embedded else ("--stack", variable("STACK_NAME"), "--region", os.environ["AWS_DEFAULT_REGION"])
-    return Jobs(Bucket(variable("BUCKET_NAME")), variable("STATE_MACHINE_ARN"), stack)
+    return Jobs(Bucket(variable("BUCKET_NAME")), variable("STATE_MACHINE_ARN"), stack, variable("FINALIZER_ARN"))
 
 
 @cache

@@ -1,11 +1,15 @@
 """Manifest: joins the parts that the listing committed and sets the bounds of the work."""
 
 import json
-from dataclasses import asdict
+import os
+from dataclasses import asdict, replace
 from itertools import accumulate, takewhile
 from typing import Any
 
+from fan_out.aws.account import read_concurrency
 from fan_out.aws.runtime import job_store, state
+from fan_out.aws.storage import RECORD
+from fan_out.errors import JobEndedError
 from fan_out.model.costs import check_limit, check_time
 from fan_out.model.outcomes import exceeds
 from fan_out.model.plan import Plan
@@ -16,9 +20,16 @@ from fan_out.steps.listing import join_parts
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """`{jobId, listing}` → what the map needs to know; writes `manifest.jsonl` and `manifest.json`."""
     store = job_store(event["jobId"])
+    # An execution that is redriven after its end works on nothing.
+    # protection: an-ended-job-is-not-worked-on
+    if store.has(RECORD):
+        raise JobEndedError("The job has ended, and its record is written.")
     plan = store.require("job.json", Plan)
     steps = {listed["segment"]: listed["step"] for listed in event["listing"]}
-    manifest = join_parts(store, plan, steps)
+    joined = join_parts(store, plan, steps)
+    reserved = os.environ.get("WORKER_CONCURRENCY")
+    concurrency = plan.concurrency(joined.shards, read_concurrency(), int(reserved) if reserved else None)
+    manifest = replace(joined, concurrency=concurrency)
     check_time(plan, manifest)
     check_limit(plan, manifest)
     # Once this object is there, every listed task has an outcome in the job's record.
@@ -29,7 +40,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         "listed": manifest.listed,
         "shards": manifest.shards,
         "manifestKey": store.key("manifest.jsonl"),
-        "workers": plan.workers(manifest.shards),
+        "workers": concurrency["workers"],
         "toleratedFailureCount": tolerated_shards(counts, plan.tolerated_failure_percentage),
         "error": None,
     }

@@ -22,6 +22,7 @@ class RescheduleOverdue(Kind[Params, Task]):
     name = "reschedule-overdue"
     params = Params
     batch = WRITES_PER_CALL
+    writes = True
     seconds_per_task = 0.002
     examples = Examples(results=[1], params=[{}, {"timeZone": "Asia/Tokyo"}])
 

@@ -31,7 +31,7 @@ def listed() -> Counter[str]:
     """How often each task is in a shard of the manifest."""
     found: Counter[str] = Counter()
     for line in machines.stored("manifest.jsonl").splitlines():
-        name = json.loads(line)["key"].removeprefix("jobs/job-1/")
+        name = json.loads(line)["key"].removeprefix("work/job-1/")
         found.update(json.loads(task)["id"] for task in machines.stored(name).splitlines())
     return found
 

@@ -22,7 +22,7 @@ from tests.chaos.scenarios import (
     undisturbed,
 )
 from tests.support import machine as machines
-from tests.support.machine import BUCKET, Boundary, Machine, names
+from tests.support.machine import BUCKET, Boundary, Machine, key, names
 
 SCENARIO = Scenario("daily-plan", 16, shard_size=3)
 
@@ -48,7 +48,7 @@ def test_stray_objects_of_dead_attempts_are_never_taken_in(machine: Machine) -> 
     machine.wipe()
     SCENARIO.lay_out()
     for name, body in STRAYS.items():
-        aws.s3().put_object(Bucket=BUCKET, Key=f"jobs/job-1/{name}", Body=body)
+        aws.s3().put_object(Bucket=BUCKET, Key=key(name), Body=body)
     answer = read(machine.run(SCENARIO.document()))
     check_tally(machine, answer)
     check_same(answer, expected)
@@ -61,7 +61,7 @@ def lose(name: Callable[[str], bool], function: str) -> Callable[[Boundary, Call
     def around(boundary: Boundary, cross: Callable[[], Any]) -> Any:
         if boundary.service == "states" and boundary.function == function and not lost:
             lost.append(next(each for each in names() if name(each)))
-            aws.s3().delete_object(Bucket=BUCKET, Key=f"jobs/job-1/{lost[0]}")
+            aws.s3().delete_object(Bucket=BUCKET, Key=key(lost[0]))
         return cross()
 
     around.lost = lost  # type: ignore[attr-defined]
@@ -139,7 +139,7 @@ def test_a_manifest_that_lost_lines_fails_the_job(machine: Machine) -> None:
         answer = cross()
         if boundary.service == "states" and boundary.function == "Manifest":
             kept = machines.stored("manifest.jsonl").splitlines(keepends=True)[:-1]
-            aws.s3().put_object(Bucket=BUCKET, Key="jobs/job-1/manifest.jsonl", Body=b"".join(kept))
+            aws.s3().put_object(Bucket=BUCKET, Key=key("manifest.jsonl"), Body=b"".join(kept))
         return answer
 
     machine.around = around
@@ -165,7 +165,7 @@ def test_a_manifest_that_names_a_shard_twice_fails_the_job(machine: Machine) -> 
             )
             second |= first
             body = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
-            aws.s3().put_object(Bucket=BUCKET, Key="jobs/job-1/manifest.jsonl", Body=body)
+            aws.s3().put_object(Bucket=BUCKET, Key=key("manifest.jsonl"), Body=body)
         return answer
 
     machine.around = around
@@ -182,7 +182,7 @@ def test_a_shard_that_lost_a_task_fails_the_job(machine: Machine) -> None:
         if boundary.service == "states" and boundary.function == "Manifest":
             name = next(each for each in names() if each.startswith("shards/"))
             kept = machines.stored(name).splitlines(keepends=True)[:-1]
-            aws.s3().put_object(Bucket=BUCKET, Key=f"jobs/job-1/{name}", Body=b"".join(kept))
+            aws.s3().put_object(Bucket=BUCKET, Key=key(name), Body=b"".join(kept))
         return cross()
 
     machine.around = around

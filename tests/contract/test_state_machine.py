@@ -179,7 +179,7 @@ def test_a_state_waits_longer_than_its_function_runs(machine: Definition) -> Non
 PERMANENT = {
     "Planner": ["InvalidJobError", "SourceNotFoundError"],
     "Lister": ["InvalidJobError", "TaskServiceError", "AccountingError"],
-    "Manifest": ["AccountingError", "CostLimitError", "InvalidJobError"],
+    "Manifest": ["AccountingError", "CostLimitError", "InvalidJobError", "JobEndedError"],
     "Worker": ["ShardFailedError", "ShardStuckError", "AccountingError", "JobEndedError"],
     "Reducer": [],
 }
@@ -358,7 +358,7 @@ def test_what_children_answer_goes_to_the_bucket(machine: Definition) -> None:
     shards = machine.states()["Shards"]
     assert shards["ResultWriter"]["Parameters"] == {
         "Bucket": "${BucketName}",
-        "Prefix.$": "States.Format('jobs/{}/results', $.jobId)",
+        "Prefix.$": "States.Format('work/{}/results', $.jobId)",
     }
     # Not into the state, which the Reducer gets.
     assert shards["ResultPath"] is None

@@ -124,6 +124,7 @@ def test_job_objects_and_uploads_expire(template: Template) -> None:
     rules = template.properties("AWS::S3::Bucket")["LifecycleConfiguration"]["Rules"]
     assert {r["Id"]: {k: v for k, v in r.items() if k != "Id"} for r in rules} == {
         "jobs": {"Prefix": "jobs/", "ExpirationInDays": 90, "Status": "Enabled"},
+        "work": {"Prefix": "work/", "ExpirationInDays": 7, "Status": "Enabled"},
         "uploads": {"Prefix": "uploads/", "ExpirationInDays": 7, "Status": "Enabled"},
         "unfinished": {"AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1}, "Status": "Enabled"},
     }
@@ -221,9 +222,9 @@ def test_each_environment_is_complete_and_has_no_secret(template: Template) -> N
         "Lister": job | {"LIST_TASKS_ARN": "<ListTasksCurrentVersion>"},
         "Manifest": job,
         "Worker": job | {"WRITE_TASKS_ARN": "<WriteTasksCurrentVersion>"},
-        "Reducer": job,
-        "JobsApi": job | {"STATE_MACHINE_ARN": "<Machine>", "STACK_NAME": "FanOut"},
-        "Finalizer": job,
+        "Reducer": job | {"STACK_NAME": "FanOut"},
+        "JobsApi": job | {"STATE_MACHINE_ARN": "<Machine>", "STACK_NAME": "FanOut", "FINALIZER_ARN": "<Finalizer.Arn>"},
+        "Finalizer": job | {"STATE_MACHINE_ARN": "<Machine>", "STACK_NAME": "FanOut"},
     }
 
 
@@ -285,6 +286,7 @@ def test_no_role_has_a_wildcard_action_nor_every_resource(template: Template) ->
         "logs:PutResourcePolicy",
         "logs:DescribeResourcePolicies",
         "logs:DescribeLogGroups",
+        "lambda:GetAccountSettings",
     }
     machine = template.properties("AWS::StepFunctions::StateMachine")["RoleArn"]
     for role in [*roles(template).values(), machine]:
@@ -318,32 +320,39 @@ GRANTS = {
     },
     "Lister": {
         ("s3:GetObject", "<Jobs.Arn>/jobs/*"),
+        ("s3:GetObject", "<Jobs.Arn>/work/*"),
         ("s3:GetObject", "<Jobs.Arn>/uploads/*"),
-        ("s3:PutObject", "<Jobs.Arn>/jobs/*/shards/*"),
-        ("s3:PutObject", "<Jobs.Arn>/jobs/*/parts/*"),
+        ("s3:PutObject", "<Jobs.Arn>/work/*/shards/*"),
+        ("s3:PutObject", "<Jobs.Arn>/work/*/parts/*"),
         ("lambda:InvokeFunction", "<ListTasks.Arn>:*"),
     },
     "Manifest": {
         ("s3:GetObject", "<Jobs.Arn>/jobs/*"),
-        ("s3:PutObject", "<Jobs.Arn>/jobs/*/manifest.jsonl"),
+        ("s3:GetObject", "<Jobs.Arn>/work/*"),
+        ("s3:PutObject", "<Jobs.Arn>/work/*/manifest.jsonl"),
         ("s3:PutObject", "<Jobs.Arn>/jobs/*/manifest.json"),
+        ("lambda:GetAccountSettings", "*"),
     },
     "Worker": {
         ("s3:GetObject", "<Jobs.Arn>/jobs/*"),
-        ("s3:PutObject", "<Jobs.Arn>/jobs/*/checkpoints/*"),
-        ("s3:PutObject", "<Jobs.Arn>/jobs/*/partials/*"),
-        ("s3:PutObject", "<Jobs.Arn>/jobs/*/excess/*"),
-        ("s3:PutObject", "<Jobs.Arn>/jobs/*/excess.json"),
+        ("s3:GetObject", "<Jobs.Arn>/work/*"),
+        ("s3:PutObject", "<Jobs.Arn>/work/*/checkpoints/*"),
+        ("s3:PutObject", "<Jobs.Arn>/work/*/partials/*"),
+        ("s3:PutObject", "<Jobs.Arn>/work/*/excess/*"),
+        ("s3:PutObject", "<Jobs.Arn>/work/*/excess.json"),
         ("lambda:InvokeFunction", "<WriteTasks.Arn>:*"),
     },
     "Reducer": {
         ("s3:GetObject", "<Jobs.Arn>/jobs/*"),
+        ("s3:GetObject", "<Jobs.Arn>/work/*"),
         ("s3:PutObject", "<Jobs.Arn>/jobs/*"),
+        ("s3:PutObject", "<Jobs.Arn>/work/*"),
     },
     "JobsApi": {
         ("s3:GetObject", "<Jobs.Arn>/jobs/*"),
         ("s3:GetObject", "<Jobs.Arn>/uploads/*"),
         ("s3:PutObject", "<Jobs.Arn>/uploads/*"),
+        ("lambda:InvokeFunction", "<Finalizer.Arn>"),
         ("states:StartExecution", "<Machine>"),
         ("states:ListExecutions", "<Machine>"),
         ("states:DescribeExecution", EXECUTIONS),
@@ -353,7 +362,10 @@ GRANTS = {
     },
     "Finalizer": {
         ("s3:GetObject", "<Jobs.Arn>/jobs/*"),
+        ("s3:GetObject", "<Jobs.Arn>/work/*"),
         ("s3:PutObject", "<Jobs.Arn>/jobs/*"),
+        ("s3:PutObject", "<Jobs.Arn>/work/*"),
+        ("states:ListExecutions", "<Machine>"),
         ("sqs:SendMessage", "<DeadLetters.Arn>"),
         ("sqs:GetQueueAttributes", "<DeadLetters.Arn>"),
         ("sqs:GetQueueUrl", "<DeadLetters.Arn>"),
@@ -439,7 +451,7 @@ def test_the_machines_role_may_do_exactly_what_its_states_need(template: Templat
         if reader := state.get("ItemReader"):
             assert reader["Resource"] == "arn:aws:states:::s3:getObject"
             assert reader["Parameters"] == {"Bucket": "${BucketName}", "Key.$": "$.manifestKey"}
-            needs.add(("s3:GetObject", "<Jobs.Arn>/jobs/*/manifest.jsonl"))
+            needs.add(("s3:GetObject", "<Jobs.Arn>/work/*/manifest.jsonl"))
         if writer := state.get("ResultWriter"):
             assert writer["Resource"] == "arn:aws:states:::s3:putObject"
             prefix = re.fullmatch(r"States\.Format\('(.*)', \$\.jobId\)", writer["Parameters"]["Prefix.$"])
@@ -474,8 +486,9 @@ def test_the_grant_on_the_machine_itself_is_not_circular(
 
 
 def test_a_job_that_ends_early_reaches_the_finalizer(template: Template) -> None:
-    rule = template.properties("AWS::Events::Rule")
-    assert rule["State"] == "ENABLED"
+    rules = [rule["Properties"] for rule in template.all("AWS::Events::Rule").values()]
+    assert [rule["State"] for rule in rules] == ["ENABLED"] * len(rules)
+    (rule,) = (rule for rule in rules if "EventPattern" in rule)
     pattern = rule["EventPattern"]
     assert pattern["source"] == ["aws.states"]
     assert pattern["detail-type"] == ["Step Functions Execution Status Change"]
@@ -491,6 +504,17 @@ def test_a_job_that_ends_early_reaches_the_finalizer(template: Template) -> None
     assert template.flat(invocation["DestinationConfig"]["OnFailure"]["Destination"]) == "<DeadLetters.Arn>"
 
 
+def test_an_hourly_sweep_reaches_the_finalizer(template: Template) -> None:
+    rules = [rule["Properties"] for rule in template.all("AWS::Events::Rule").values()]
+    sweeps = [rule for rule in rules if "ScheduleExpression" in rule]
+    assert [rule["ScheduleExpression"] for rule in sweeps] == ["rate(1 hour)"]
+    (target,) = sweeps[0]["Targets"]
+    assert template.flat(target["Arn"]) == "<Finalizer.Arn>"
+    assert template.flat(target["DeadLetterConfig"]["Arn"]) == "<DeadLetters.Arn>"
+    # The handler tells a sweep by the event's own words.
+    assert "Input" not in target
+
+
 def test_the_dead_letter_queue_is_private_and_keeps_two_weeks(
     template: Template,
 ) -> None:
@@ -500,9 +524,9 @@ def test_the_dead_letter_queue_is_private_and_keeps_two_weeks(
     allowed = [
         s for s in template.properties("AWS::SQS::QueuePolicy")["PolicyDocument"]["Statement"] if s["Effect"] == "Allow"
     ]
-    assert [s["Principal"] for s in allowed] == [{"Service": "events.amazonaws.com"}]
-    (condition,) = (s["Condition"] for s in allowed)
-    assert template.flat(condition["ArnEquals"]["aws:SourceArn"]) == "<JobEndedEarly.Arn>"
+    assert [s["Principal"] for s in allowed] == [{"Service": "events.amazonaws.com"}] * 2
+    sources = {template.flat(s["Condition"]["ArnEquals"]["aws:SourceArn"]) for s in allowed}
+    assert sources == {"<JobEndedEarly.Arn>", "<Sweep.Arn>"}
 
 
 # ------------------------------------------------------------------ the API
@@ -641,7 +665,8 @@ def test_the_alarms_watch_jobs_accounts_throttles_and_the_api(template: Template
         name: (a["MetricName"], {d["Name"]: template.flat(d["Value"]) for d in a["Dimensions"]})
         for name, a in alarms.items()
     } == {
-        "JobFailed": ("ExecutionsFailed", {"StateMachineArn": "<Machine>"}),
+        # What the Reducer and the Finalizer count, in the namespace and with the service of all functions.
+        "JobFailed": ("JobsFailed", {"StackName": "FanOut", "service": "fan-out"}),
         "JobTimedOut": ("ExecutionsTimedOut", {"StateMachineArn": "<Machine>"}),
         "JobRecordMissing": (
             "ApproximateNumberOfMessagesVisible",
@@ -650,6 +675,7 @@ def test_the_alarms_watch_jobs_accounts_throttles_and_the_api(template: Template
         "WorkersThrottled": ("Throttles", {"FunctionName": "<Worker>"}),
         "ApiErrors": ("5XXError", {"ApiName": "FanOut"}),
     }
+    assert alarms["JobFailed"]["Namespace"] == "FanOut"
     for alarm in alarms.values():
         assert alarm["TreatMissingData"] == "notBreaching"
         assert alarm["AlarmDescription"]

@@ -129,6 +129,8 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     context = {
         "removal": "destroy",
         "jobsKept": "forever",
+        "workKept": "30",
+        "workerConcurrency": "50",
         "apiLogs": "on",
         "stack": "FanOutDev",
         "alarmTopicArn": "arn:aws:sns:eu-west-1:123456789012:oncall",
@@ -177,7 +179,18 @@ def test_the_context_turns_the_logs_of_the_api_on(staged: Path) -> None:
 def test_jobs_are_kept_for_as_long_as_the_context_says(staged: Path) -> None:
     template = Template(json.loads((staged / "FanOutDev.template.json").read_text(encoding="utf-8")))
     rules = template.one("AWS::S3::Bucket")["Properties"]["LifecycleConfiguration"]["Rules"]
-    assert {rule["Id"] for rule in rules} == {"uploads", "unfinished"}
+    assert {rule["Id"]: rule.get("ExpirationInDays") for rule in rules} == {
+        "work": 30,
+        "uploads": 7,
+        "unfinished": None,
+    }
+
+
+def test_the_context_reserves_concurrency_for_the_worker(staged: Path) -> None:
+    template = Template(json.loads((staged / "FanOutDev.template.json").read_text(encoding="utf-8")))
+    reserved = {name: f.get("ReservedConcurrentExecutions") for name, f in template.functions.items()}
+    assert reserved == dict.fromkeys(reserved) | {"Worker": 50}
+    assert template.functions["Manifest"]["Environment"]["Variables"]["WORKER_CONCURRENCY"] == "50"
 
 
 def test_every_alarm_tells_the_topic_that_the_context_names(staged: Path) -> None:
@@ -192,7 +205,9 @@ def test_every_alarm_tells_the_topic_that_the_context_names(staged: Path) -> Non
     [
         ({"removal": "maybe"}, 'context "removal" is "maybe", but must be "retain" or "destroy"'),
         ({"apiLogs": "yes"}, 'context "apiLogs" is "yes", but must be "off" or "on"'),
-        ({"jobsKept": "1"}, 'context "jobsKept" is "1", but must be 7 to 36,500 days, or "forever"'),
+        ({"workerConcurrency": "0"}, 'context "workerConcurrency" is "0", but must be 1 to 10,000'),
+        ({"jobsKept": "8"}, 'context "jobsKept" is "8", but must be 9 to 36,500 days, or "forever"'),
+        ({"workKept": "forever"}, 'context "workKept" is "forever", but must be 7 to 36,500 days'),
     ],
 )
 def test_a_context_that_means_nothing_is_refused_in_words(

@@ -194,6 +194,35 @@ def test_a_stopped_job_is_accounted_for_and_retried(empty: Deployment) -> None:
     assert again["counts"]["succeeded"] == record["counts"]["unprocessed"]
 
 
+def test_a_job_whose_event_is_lost_gets_its_record(empty: Deployment) -> None:
+    """By whoever asks for it ten seconds after its end, or by the sweep."""
+    events, functions = empty.client("events"), empty.client("lambda")
+    rules = {rule["Name"]: rule for rule in events.list_rules()["Rules"]}
+    (name,) = [name for name, rule in rules.items() if "EventPattern" in rule]
+    events.disable_rule(Name=name)
+    try:
+        empty.put_tasks(make_tasks(5, complete=0))
+        for job_id in ("asked", "swept"):
+            document = {"kind": "probe", "params": {"seconds": 60}, "shardSize": 1, "jobId": job_id}
+            execution = empty.http("POST", "/jobs", json.dumps(document).encode())[1]["executionArn"]
+            assert empty.http("DELETE", f"/jobs/{job_id}")[0] == 202
+            assert empty.wait(execution)["status"] == "ABORTED"
+        wait_until(lambda: (found := empty.http("GET", "/jobs/asked")[1]).get("endedAt") and found)
+        assert empty.http("GET", "/jobs")[1]["jobs"][0].get("counts") is None
+        (finalizer,) = [
+            each["FunctionName"]
+            for page in functions.get_paginator("list_functions").paginate()
+            for each in page["Functions"]
+            if "Finalizer" in each["FunctionName"]
+        ]
+        answer = functions.invoke(FunctionName=finalizer, Payload=b'{"detail-type": "Scheduled Event"}')
+        assert json.loads(answer["Payload"].read()) == {"finalized": 1}
+        assert empty.http("GET", "/jobs/swept")[1]["status"] == "STOPPED"
+        assert "endedAt" in empty.http("GET", "/jobs/swept")[1]
+    finally:
+        events.enable_rule(Name=name)
+
+
 def wait_until(found: Any, seconds: float = 60) -> Any:
     """What `found` answers once it is truthy."""
     import time

@@ -35,6 +35,7 @@ FINALIZER = "lambdas/fan_out/finalizer.py"
 FINALIZING = "lambdas/fan_out/steps/finalizing.py"
 FOLDING = "lambdas/fan_out/steps/folding.py"
 JOB_INPUT = "lambdas/fan_out/model/job_input.py"
+JOBS = "lambdas/fan_out/jobs.py"
 KIND = "lambdas/fan_out/model/kind.py"
 KIND_MERGER = "lambdas/fan_out/steps/kind_merger.py"
 KIND_RUNNER = "lambdas/fan_out/steps/kind_runner.py"
@@ -164,6 +165,37 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
                 "test_the_peak_of_simultaneous_workers_is_the_bound",
                 "test_shards_run_as_children_within_the_jobs_bounds",
             ),
+        ),
+    ),
+    "an AWS account with few concurrent executions": (
+        Removal(
+            "the account's limit bounds the workers",
+            PLAN,
+            (Cut("the-accounts-limit", never),),
+            tests=(
+                "test_the_accounts_limit_bounds_the_workers_of_a_job",
+                "test_workers_fit_into_the_job_and_the_account",
+            ),
+        ),
+        Removal(
+            "a worker of a kind that writes takes two",
+            PLAN,
+            (Cut("a-writer-takes-two", value("int(reserved is None)")),),
+            tests=("test_workers_fit_into_the_job_and_the_account",),
+        ),
+        Removal(
+            "a kind says that it writes",
+            PLAN,
+            (Cut("who-writes-says-so", never),),
+            tests=("test_a_kind_that_does_not_say_that_it_writes_may_not",),
+        ),
+    ),
+    "an account whose limit may not be read": (
+        Removal(
+            "the error is part of the reason",
+            "lambdas/fan_out/aws/account.py",
+            (Cut("an-unknown-limit-is-no-bound", except_only("KeyError")),),
+            tests=("test_a_limit_that_may_not_be_read_bounds_nothing",),
         ),
     ),
     "a poison task that raises": (
@@ -925,6 +957,53 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             tests=("test_a_job_without_a_finished_shard_fails",),
         ),
     ),
+    "the event of a job's end is lost": (
+        Removal(
+            "a request for the job",
+            JOBS,
+            (Cut("a-lost-event-is-made-up-for", delete),),
+            tests=("test_asking_for_a_job_without_its_record_finalizes_it",),
+        ),
+        Removal(
+            "an hourly sweep",
+            "infra/constructs/workflow.py",
+            (Cut("a-sweep-every-hour", replace("sweep = rule")),),
+            tests=("test_an_hourly_sweep_reaches_the_finalizer",),
+        ),
+        Removal(
+            "a sweep goes on behind a job that fails it",
+            FINALIZER,
+            (Cut("a-sweep-goes-on", except_only("KeyError")),),
+            tests=("test_a_job_that_fails_the_sweep_stops_no_other",),
+        ),
+    ),
+    "a job has ended long ago and has no record": (
+        Removal(
+            "nobody waits for it",
+            JOBS,
+            (Cut("no-record-is-pending-forever", never),),
+            tests=("test_a_job_whose_record_has_expired_is_told_so",),
+        ),
+    ),
+    "the intermediate objects of a job have expired": (
+        Removal(
+            "what a retry needs is kept elsewhere",
+            STORAGE,
+            (Cut("what-a-retry-needs-is-kept", value('"work"')),),
+            tests=(
+                "test_a_job_can_be_looked_at_without_its_intermediates",
+                "test_a_job_can_be_retried_without_its_intermediates",
+            ),
+        ),
+    ),
+    "two calls finalize one job": (
+        Removal(
+            "one of them leaves",
+            FINALIZER,
+            (Cut("one-finalizer-at-a-time", never),),
+            tests=("test_a_call_beside_another_leaves_the_job_to_it",),
+        ),
+    ),
     "a stuck job": (
         Removal(
             "a time-out on the machine",
@@ -972,6 +1051,14 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             tests=("test_the_same_job_run_twice_at_once_is_one_job",),
         ),
     ),
+    "an ended job's execution is redriven": (
+        Removal(
+            "no shards for an ended job",
+            "lambdas/fan_out/manifest.py",
+            (Cut("an-ended-job-is-not-worked-on", never),),
+            tests=("test_a_stopped_job_that_is_redriven_works_on_nothing",),
+        ),
+    ),
     "a job is stopped, then retried": (
         Removal(
             "the final record",
@@ -1014,6 +1101,14 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             PLANNING,
             (Cut("a-lost-list-is-not-used", condition("is_listed")),),
             tests=("test_a_retry_after_lost_objects_lists_its_source_anew",),
+        ),
+    ),
+    "a refused input looks like a failed job": (
+        Removal(
+            "a refusal is not counted",
+            FINALIZING,
+            (Cut("a-refusal-is-no-alarm", condition('record["status"] == "FAILED"')),),
+            tests=("test_a_failed_job_is_counted_and_a_refused_one_is_not",),
         ),
     ),
     "the reducer cannot write the record": (

@@ -127,12 +127,12 @@ TARGETS = {
     "lines of a node": Target("reduce/0", ".lines", "Reducer", 1),
     "failures of a node": Target("reduce/0", ".failures", "Reducer", 1),
     "marker of the reduction": Target("reduce/marker", ".json", "Reducer", 1, is_made_again=True),
-    "planted root": Target("reduce/root", ".json", "Reducer", is_made_again=True, planted=True),
+    "planted root": Target("root", ".json", "Reducer", is_made_again=True, planted=True),
     "planted record": Target("record", ".json", "Reducer", is_made_again=True, planted=True),
 }
 # Damaged when the job has ended.
 AFTERWARDS = (
-    *("job.json", "manifest.json", "manifest.jsonl", "reduce/root.json", "record.json"),
+    *("job.json", "manifest.json", "manifest.jsonl", "root.json", "record.json"),
     *("failures.jsonl", "digest.json", "result.json", "hostile.jsonl"),
 )
 
@@ -199,7 +199,7 @@ def check_record(
     else:
         assert (record["status"], ended["error"]) == ("FAILED", "AccountingError"), (way, record)
         assert error is not None
-        assert f"jobs/{job_id}/{name}" in error["message"], (way, error)
+        assert key_of(job_id, name) in error["message"], (way, error)
 
 
 def check_retry(ended: Mapping[str, Any], records: list[Mapping[str, Any]], way: str) -> None:
@@ -223,6 +223,13 @@ def job_of(target: str, way: str) -> str:
     return f"damage-{target.replace(' ', '_')}-{list(DAMAGES).index(way)}"
 
 
+def key_of(job_id: str, name: str) -> str:
+    """The key of a job's object."""
+    from fan_out.aws import storage
+
+    return storage.JobStore(storage.Bucket(""), job_id).key(name)
+
+
 class Bucket:
     """The objects as a client of S3 sees them that may do anything."""
 
@@ -230,15 +237,17 @@ class Bucket:
         self._client, self._name = client, name
 
     def names(self, job_id: str) -> list[str]:
-        prefix = f"jobs/{job_id}/"
-        found = self._client().list_objects_v2(Bucket=self._name, Prefix=prefix)
-        return [each["Key"].removeprefix(prefix) for each in found.get("Contents", [])]
+        names = []
+        for prefix in (f"jobs/{job_id}/", f"work/{job_id}/"):
+            found = self._client().list_objects_v2(Bucket=self._name, Prefix=prefix)
+            names += [each["Key"].removeprefix(prefix) for each in found.get("Contents", [])]
+        return names
 
     def read(self, job_id: str, name: str) -> bytes:
-        return bytes(self._client().get_object(Bucket=self._name, Key=f"jobs/{job_id}/{name}")["Body"].read())
+        return bytes(self._client().get_object(Bucket=self._name, Key=key_of(job_id, name))["Body"].read())
 
     def write(self, job_id: str, name: str, body: bytes | None) -> None:
-        place = {"Bucket": self._name, "Key": f"jobs/{job_id}/{name}"}
+        place = {"Bucket": self._name, "Key": key_of(job_id, name)}
         if body is None:
             self._client().delete_object(**place)
         else:

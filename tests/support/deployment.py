@@ -18,6 +18,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from botocore.httpsession import URLLib3Session
 
+from fan_out.aws.storage import Bucket, JobStore
 from fanout import local
 from fanout.local.deploy import client, session
 
@@ -73,7 +74,7 @@ class Deployment:
         return json.loads(ended["output"])
 
     def stored(self, job_id: str, name: str) -> bytes:
-        key = f"jobs/{job_id}/{name}"
+        key = JobStore(Bucket(self.at.bucket_name), job_id).key(name)
         return bytes(self.client("s3").get_object(Bucket=self.at.bucket_name, Key=key)["Body"].read())
 
     def lines(self, job_id: str, name: str) -> list[Any]:

@@ -46,6 +46,7 @@ from werkzeug.exceptions import HTTPException
 import kinds
 import task_service.aws
 from fan_out.aws import clients as aws
+from fan_out.aws.storage import Bucket, JobStore
 from fanout.local.gaps import paths, task_calls
 from tests.support.context import Context
 from tests.support.stand_ins import OneAfterAnother, PassingTime
@@ -168,6 +169,7 @@ class Machine:
     order: Callable[[list[Any]], list[Any]] = lambda items: items
     clock: Clock = field(default_factory=Clock)
     writing_time: PassingTime = field(default_factory=PassingTime)
+    concurrency: int = 1000
     calls: list[Call] = field(default_factory=list)
     payloads: list[tuple[str, int]] = field(default_factory=list)
     children: int = 0
@@ -253,7 +255,7 @@ class Machine:
         """Answers a client's request in the place of the network."""
         service, operation = event_name.split(".")[1:]
         if not self._running:
-            return _answer(service, request)
+            return self._invoked(request) if service == "lambda" else _answer(service, request)
         process = self._running[-1]
         if process.is_dead:
             raise KilledError
@@ -277,7 +279,10 @@ class Machine:
             raise
 
     def _invoked(self, request: AWSPreparedRequest) -> AWSResponse:
-        """Lambda's answer to a synchronous call."""
+        """Lambda's answer to a synchronous call, or to the question of the account's limit."""
+        if request.url.endswith("/account-settings"):
+            limit = {"AccountLimit": {"UnreservedConcurrentExecutions": self.concurrency}}
+            return response(request, 200, json.dumps(limit))
         function = re.search(r"/functions/([^/]+)/invocations", request.url).group(1)  # type: ignore[union-attr]
         try:
             answer = self.call(function.replace("%3A", ":"), json.loads(cast("bytes", request.body)))
@@ -514,6 +519,7 @@ def deployed(**settings: Any) -> Iterator[Machine]:
         "LIST_TASKS_ARN": f"arn:aws:lambda:{REGION}:123456789012:function:ListTasks",
         "WRITE_TASKS_ARN": f"arn:aws:lambda:{REGION}:123456789012:function:WriteTasks",
         "STATE_MACHINE_ARN": f"arn:aws:states:{REGION}:123456789012:stateMachine:FanOut",
+        "FINALIZER_ARN": f"arn:aws:lambda:{REGION}:123456789012:function:Finalizer",
         "STACK_NAME": "FanOut",
         "POWERTOOLS_SERVICE_NAME": "test",
         "POWERTOOLS_METRICS_NAMESPACE": "FanOut",
@@ -539,9 +545,11 @@ def deployed(**settings: Any) -> Iterator[Machine]:
 def forget_processes() -> None:
     """Drop what a function's next process would read anew. Clients are kept: making them is slow and calls nobody."""
     from fan_out import worker
+    from fan_out.aws import account
     from task_service import resources, write_tasks
 
     worker._plan.cache_clear()
+    account._read.cache_clear()
     write_tasks.writer.cache_clear()
     resources.store.cache_clear()
     resources.page_tokens.cache_clear()
@@ -599,10 +607,16 @@ def make_tasks(count: int, seed: int = 1, *, complete: float = 0.2) -> list[dict
 
 def stored(name: str, job_id: str = "job-1") -> bytes:
     """An object of a job."""
-    return aws.s3().get_object(Bucket=BUCKET, Key=f"jobs/{job_id}/{name}")["Body"].read()
+    return aws.s3().get_object(Bucket=BUCKET, Key=key(name, job_id))["Body"].read()
 
 
 def names(job_id: str = "job-1") -> list[str]:
     """The names of a job's objects."""
-    pages = aws.s3().get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"jobs/{job_id}/")
-    return [item["Key"].removeprefix(f"jobs/{job_id}/") for page in pages for item in page.get("Contents", [])]
+    pages = aws.s3().get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
+    keys = [item["Key"].split("/", 2) for page in pages for item in page.get("Contents", [])]
+    return [name for folder, owner, *rest in keys for name in rest if owner == job_id]
+
+
+def key(name: str, job_id: str = "job-1") -> str:
+    """The key of a job's object."""
+    return JobStore(Bucket(BUCKET), job_id).key(name)

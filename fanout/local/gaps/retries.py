@@ -28,10 +28,13 @@ def pick_retrier(
     retrier, index = original(retriers, name, counts)
     if retrier is None:
         return None, index
-    delay = float(retrier.get("IntervalSeconds", 1)) * float(retrier.get("BackoffRate", 2.0)) ** counts.get(index, 0)
-    delay = min(delay, float(retrier.get("MaxDelaySeconds", delay)))
-    if retrier.get("JitterStrategy") == "FULL":
-        # Spreads load; not a secret.
-        delay = random.uniform(0, delay)  # noqa: S311
-    sleep(delay)
+    sleep(retry_delay(retrier, counts.get(index, 0)))
     return {**retrier, "IntervalSeconds": 0}, index
+
+
+def retry_delay(retrier: Data, count: int) -> float:
+    """Seconds before retry number `count`, from 0."""
+    delay = float(retrier.get("IntervalSeconds", 1)) * float(retrier.get("BackoffRate", 2.0)) ** count
+    delay = min(delay, float(retrier.get("MaxDelaySeconds", delay)))
+    # Spreads load; not a secret.
+    return random.uniform(0, delay) if retrier.get("JitterStrategy") == "FULL" else delay  # noqa: S311

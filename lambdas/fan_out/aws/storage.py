@@ -36,6 +36,8 @@ LINK_SECONDS = 3600
 RECORD = "record.json"
 # A line for each of its tasks that did not succeed.
 FAILURES = "failures.jsonl"
+# What the job's steps alone need, beside all that is in folders.
+WORK = {"manifest.jsonl", "excess.json"}
 # Documents for people are plain JSON; all others are sealed.
 PLAIN = {RECORD, "result.json", "digest.json"}
 
@@ -249,13 +251,19 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class JobStore:
-    """The objects of one job, by their names under `jobs/{jobId}/`."""
+    """The objects of one job, by their names.
+
+    What is needed to look at the job and to retry it is below `jobs/{jobId}/`; all else is below `work/{jobId}/`, where
+    it expires early.
+    """
 
     bucket: Bucket
     job_id: str
 
     def key(self, name: str) -> str:
-        return f"jobs/{self.job_id}/{name}"
+        # protection: what-a-retry-needs-is-kept
+        folder = "work" if "/" in name or name in WORK else "jobs"
+        return f"{folder}/{self.job_id}/{name}"
 
     def get(self, name: str, shape: type[T] = Any) -> T | None:  # type: ignore[assignment]
         """The document in its shape, or None if there is none.
@@ -323,7 +331,7 @@ class JobStore:
             if page is None:
                 return
             for item in page.get("Contents", []):
-                yield item["Key"].removeprefix(self.key(""))
+                yield prefix + item["Key"].removeprefix(self.key(prefix))
 
     def lines(self, name: str, start: int = 0, *, digest: str | None = None) -> Iterator[Line]:
         return self.bucket.lines(self.key(name), start, digest=digest)

@@ -49,7 +49,8 @@ def check_limit(plan: Plan, manifest: Manifest) -> None:
     if plan.max_cost_usd is None:
         return
     rate = plan.tasks_per_second
-    waited = 0.0 if rate is None else manifest.listed / rate * plan.workers(manifest.shards)
+    workers = manifest.concurrency["workers"] if manifest.concurrency else plan.workers(manifest.shards)
+    waited = 0.0 if rate is None else manifest.listed / rate * workers
     cost = estimate_usd(plan.kind, manifest.listed, manifest.shards, waited)
     if cost > plan.max_cost_usd:
         raise CostLimitError(

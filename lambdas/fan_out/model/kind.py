@@ -30,7 +30,7 @@ LONGEST_REASON = 500
 # Names that a job's own objects have; a kind's file is beside them.
 RESERVED = frozenset(
     {"job.json", "manifest.json", "manifest.jsonl", "failures.jsonl", "digest.json"}
-    | {"record.json", "result.json", "excess.json"}
+    | {"record.json", "result.json", "excess.json", "root.json"}
 )
 
 
@@ -112,6 +112,10 @@ class Kind(Generic[P, T]):
     sources: ClassVar[frozenset[str]] = frozenset({"tasks"})
     # How many tasks one call of `process_many` may get.
     batch: ClassVar[int] = 1
+    # Whether its workers call `job.write`: they then wait for another function, and fewer of them fit into the account.
+    writes: ClassVar[bool] = False
+    # Tasks in a shard, unless the job's input says another number.
+    shard_size: ClassVar[int] = 500
     # The name of the file that `lines` end in, under the job's prefix; None if the kind writes none.
     lines_file: ClassVar[str | None] = None
     # Rough working time for one task, for the estimate of a job's cost.
@@ -168,6 +172,12 @@ def text_of(value: Any) -> str:
         return str.encode(str(value), "utf-8", "replace").decode()
     except FAULTS:
         return "an object without a text"
+
+
+def refuse_write(name: str, _: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What a kind of this name that does not say that it writes gets for `job.write`. Raises TaskError."""
+    message = f"The kind {name} calls job.write, but does not say so: it must have writes = True."
+    raise TaskError("UndeclaredWriteError", message)
 
 
 def failure_of(error: BaseException) -> Failure:
@@ -234,6 +244,10 @@ RULES: dict[str, Callable[[Kind[Any, Any], str], bool]] = {
     "params must be a class of Params": lambda kind, name: issubclass(kind.params, Params),
     'sources must be a set of "tasks", "csv" or both': lambda kind, name: (
         isinstance(kind.sources, set | frozenset) and bool(kind.sources) and kind.sources <= {"tasks", "csv"}
+    ),
+    "writes must be True or False": lambda kind, name: isinstance(kind.writes, bool),
+    "shard_size must be a whole number from 1 to 10,000": lambda kind, name: (
+        type(kind.shard_size) is int and 1 <= kind.shard_size <= 10_000
     ),
     "batch must be a whole number from 1": lambda kind, name: type(kind.batch) is int and kind.batch >= 1,
     "lines_file must be a file name of letters, digits, dots, - and _, and none that a job's own file has": (

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -11,6 +12,7 @@ from fan_out.model import kind as kinds
 from fan_out.model.documents import to_shape
 from fan_out.model.job_input import CsvSource, JobInput, JobSettings, Source, TaskFilter, TasksSource, refusal, validate
 from fan_out.model.kind import Job, Kind, Params
+from fan_out.model.shard import Concurrency
 
 # How many slices a listing of the Task Service has. DynamoDB answers one segment of a scan with some
 # 10 MB/s; four of them list ten million tasks in minutes, and few enough stay cheap for a small job.
@@ -51,9 +53,43 @@ class Plan(JobSettings):
             workers = min(workers, int(self.tasks_per_second * 10))
         return max(1, workers)
 
+    def concurrency(self, shards: int, account: int | str, reserved: int | None) -> Concurrency:
+        """The workers that the job gets: its own bound, and no more than the AWS account can run at a time.
+
+        `account` is the pool of concurrent executions that functions share, or why it is not known; `reserved` are the
+        Worker's own. A worker of a kind that writes waits for WriteTasks, which takes another one of the pool.
+        """
+        workers, reason = self.workers(shards), f"maxConcurrency is {self.max_concurrency:,}"
+        if workers < min(self.max_concurrency, shards):
+            reason = f"tasksPerSecond is {self.tasks_per_second:g}"
+        elif workers < self.max_concurrency:
+            reason = f"the job has {shards:,} shard{'s' if shards != 1 else ''}"
+        if reserved is not None and reserved < workers:
+            workers, reason = reserved, f"the stack reserves {reserved:,} concurrent executions for workers"
+        if isinstance(account, str):
+            reason += f"; the AWS account's limit could not be read ({account})"
+        else:
+            # protection: a-writer-takes-two
+            taken = (reserved is None) + kinds.find(self.kind).writes
+            # Other functions run meanwhile: those of the API, the Reducer of another job.
+            kept = max(2, math.ceil(account / 10))
+            fit = max(1, (account - kept) // taken) if taken else workers
+            # protection: the-accounts-limit
+            if fit < workers:
+                workers = fit
+                reason = (
+                    f"the AWS account has {account:,} concurrent executions, {kept:,} of them are kept for other "
+                    f"functions, and a worker takes {taken}"
+                )
+        some = f"{workers:,} worker{'s' if workers > 1 else ''}"
+        return {"workers": workers, "reason": f"At most {some} at a time, because {reason}."}
+
     def job(self, write: Any = None) -> Job[Any]:
         """The view of this job that its kind gets."""
         kind = kinds.find(self.kind)
+        # protection: who-writes-says-so
+        if write is not None and not kind.writes:
+            write = partial(kinds.refuse_write, kind.name)
         return Job(
             id=self.job_id,
             params=kind.params.model_validate(self.params),
@@ -103,6 +139,8 @@ def make_plan(job_id: str, started_at: str, asked: JobInput, retried: RetrySourc
     # protection: scope-has-the-start
     effect_scope = f"{job_id}@{started_at}"
     settings = {name: getattr(asked, name) for name in JobSettings.model_fields}
+    if "shard_size" not in asked.model_fields_set:
+        settings["shard_size"] = kind.shard_size
     return Plan(
         **settings | {"filter": _narrow(_filter_of(kind, params, started_at), asked.filter, asked.kind)},
         job_id=job_id,

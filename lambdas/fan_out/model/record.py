@@ -11,7 +11,7 @@ from fan_out.errors import AccountingError, KindFailedError, ShardStuckError, To
 from fan_out.model.documents import encode
 from fan_out.model.outcomes import Count, Counts, exceeds
 from fan_out.model.plan import Plan
-from fan_out.model.shard import Manifest, Node
+from fan_out.model.shard import Concurrency, Manifest, Node
 
 # A record travels through the state machine: a larger result stays in result.json alone.
 LARGEST_RESULT = 16 * 1024
@@ -40,6 +40,7 @@ class JobRecord(TypedDict):
     status: str
     counts: Annotated[RecordCounts, AfterValidator(_check_sum)]
     shards: dict[str, Count]
+    concurrency: NotRequired[Concurrency]
     startedAt: str
     endedAt: str
     origin: NotRequired[str]
@@ -69,8 +70,8 @@ def parse_error(state: Any) -> dict[str, str] | None:
     return {"name": name, "message": message or "No reason was given."}
 
 
-def running_record(job_id: str, started_at: str, plan: Plan | None) -> dict[str, Any]:
-    """The record of a job that is not listed yet."""
+def running_record(job_id: str, started_at: str, plan: Plan | None, manifest: Manifest | None = None) -> dict[str, Any]:
+    """The record of a job that is not listed yet; with the manifest, its bound too."""
     record: dict[str, Any] = {
         "jobId": job_id,
         "kind": plan.kind if plan is not None else None,
@@ -81,6 +82,8 @@ def running_record(job_id: str, started_at: str, plan: Plan | None) -> dict[str,
     }
     if plan is not None and plan.retry_of is not None:
         record["origin"] = plan.retry_of
+    if manifest is not None and manifest.concurrency is not None:
+        record["concurrency"] = manifest.concurrency
     return record
 
 
@@ -100,7 +103,7 @@ def untallied_record(
     source again; the keys of the effects are kept, and none is applied twice.
     """
     listed, shards = (manifest.listed, manifest.shards) if manifest is not None else (0, 0)
-    record = running_record(job_id, started_at, plan) | {
+    record = running_record(job_id, started_at, plan, manifest) | {
         "status": status or "FAILED",
         "counts": {"listed": listed} | asdict(Counts(unprocessed=listed)),
         "shards": {"planned": shards, "done": 0, "failed": shards},
@@ -125,7 +128,7 @@ def final_record(
     if status is None:
         # protection: partial-is-a-status
         status = "FAILED" if problem is not None else "PARTIAL" if counts.not_succeeded else "SUCCEEDED"
-    record = running_record(plan.job_id, plan.started_at, plan) | {
+    record = running_record(plan.job_id, plan.started_at, plan, manifest) | {
         "status": status,
         "counts": {"listed": manifest.listed} | asdict(counts),
         "shards": {"planned": manifest.shards, "done": root.done, "failed": root.failed},

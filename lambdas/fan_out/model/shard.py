@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from fan_out.model.outcomes import Count, Counts, Group
 
 
@@ -41,6 +43,13 @@ class Part:
     cursor: str | None
 
 
+class Concurrency(TypedDict):
+    """How many workers of a job run at a time, and the sentence that says why."""
+
+    workers: Count
+    reason: str
+
+
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """How many shards and tasks a job has, and the digest of `manifest.jsonl`, which has a line for each shard."""
@@ -49,6 +58,7 @@ class Manifest:
     listed: Count
     skipped: Count
     digest: str | None = None
+    concurrency: Concurrency | None = None
 
 
 @dataclass

@@ -1,15 +1,33 @@
 """Finalizing a job: the reduction run to its end, and the record committed."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
+from aws_lambda_powertools.metrics import MetricUnit, single_metric
+
+from common.environment import variable
 from common.timestamps import now
 from fan_out.aws.storage import RECORD, JobStore
-from fan_out.errors import AccountingError
+from fan_out.errors import AccountingError, InvalidJobError, SourceNotFoundError
 from fan_out.model.plan import Plan
 from fan_out.model.record import LONGEST_MESSAGE, JobRecord, final_record, untallied_record
 from fan_out.model.shard import Manifest, Node
 from fan_out.steps.reduction import DEADLY, Cursor, Reduction
+
+ENDED_EARLY = ("ABORTED", "TIMED_OUT", "FAILED")
+# Who ended early gets its record in this time. A job lasts up to seven days, and a sweep comes every hour.
+SWEPT = timedelta(days=8)
+
+
+def status_change(execution: Any) -> dict[str, Any]:
+    """EventBridge's event of an execution that ended early, made of what Step Functions says of it."""
+    return {
+        "source": "aws.states",
+        "detail-type": "Step Functions Execution Status Change",
+        "detail": {name: execution[name] for name in ("executionArn", "stateMachineArn", "name", "status")}
+        | {name: int(execution[name].timestamp() * 1000) for name in ("startDate", "stopDate") if name in execution},
+    }
 
 
 def finalize(
@@ -53,4 +71,18 @@ def finalize(
         manifest = manifest or store.find("manifest.json", Manifest)
         record = untallied_record(store.job_id, started_at, now(), plan, manifest, status=status, error=error)
     # protection: first-record-counts
-    return dict(store.put_once(RECORD, record, JobRecord))
+    stored: dict[str, Any] = dict(store.put_once(RECORD, record, JobRecord))
+    # Of several attempts, the one whose record it is tells of it.
+    if stored == record:
+        _count(stored)
+    return stored
+
+
+def _count(record: dict[str, Any]) -> None:
+    """Count a failed job for the alarm JobFailed."""
+    refused = (InvalidJobError.__name__, SourceNotFoundError.__name__)
+    # protection: a-refusal-is-no-alarm
+    if record["status"] == "FAILED" and record["error"]["name"] not in refused:
+        stack = {"StackName": variable("STACK_NAME")}
+        with single_metric(name="JobsFailed", unit=MetricUnit.Count, value=1, default_dimensions=stack):
+            pass

@@ -33,7 +33,7 @@ MANIFEST_BLOCK = 32 << 10
 # The most problems that a record names.
 PROBLEMS = 20
 # The node over all shards.
-ROOT = "reduce/root.json"
+ROOT = "root.json"
 # Calls that may end at one step before the reduction goes on without the kind's code. A crash of another reason counts
 # here too, and so does a call that a duplicate finds at work. The state machine retries a reducer more often.
 DEADLY = 5

@@ -90,6 +90,7 @@ class Chaos(Kind[Rates, Task]):
     name = "chaos"
     params = Rates
     batch = WRITES_PER_CALL
+    writes = True
     examples = Examples(results=[1])
 
     def process_many(self, tasks: Sequence[Task], job: Job[Rates]) -> list[JSON | Failure]:

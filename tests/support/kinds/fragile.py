@@ -18,6 +18,7 @@ class Fragile(Kind[Params, Task]):
     name = "fragile"
     params = Params
     batch = WRITES_PER_CALL
+    writes = True
     examples = Examples(results=[1])
 
     def process_many(self, tasks: Sequence[Task], job: Job[Params]) -> list[JSON | Failure]:

@@ -271,3 +271,10 @@ def test_a_command_is_shown_so_that_it_can_be_pasted(
     monkeypatch.setattr("shutil.which", lambda name: "/somewhere/fanout" if is_found else None)
     shown, _, _ = screen()
     assert shown.command("retry", "j") == said
+
+
+def test_a_record_says_how_many_workers_it_has_and_why() -> None:
+    reason = "At most 4 workers at a time, because the AWS account has few."
+    shown, out, _ = screen()
+    shown.record(record_of(concurrency={"workers": 4, "reason": reason}))
+    assert f"  {reason}\n" in out.getvalue()

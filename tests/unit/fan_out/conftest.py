@@ -41,7 +41,7 @@ def reset(machine: Machine) -> None:
     """Make of a used machine a new one."""
     machine.wipe()
     fresh = Machine()
-    for name in ("contexts", "before", "after", "around", "order", "clock"):
+    for name in ("contexts", "before", "after", "around", "order", "clock", "concurrency"):
         setattr(machine, name, getattr(fresh, name))
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from fan_out.aws import clients as aws
 from fan_out.aws.storage import JobStore
+from fan_out.model import kind
 from tests.support.factories import task
 from tests.support.machine import (
     BUCKET,
@@ -19,9 +20,11 @@ from tests.support.machine import (
     KilledError,
     Machine,
     forget_processes,
+    key,
     make_tasks,
     names,
     put_tasks,
+    tasks,
 )
 
 IMPORT = {"kind": "import-tasks", "source": {"csv": "uploads/x.csv"}, "toleratedFailurePercentage": 100}
@@ -265,6 +268,21 @@ def test_an_expired_jobs_name_used_again_is_another_job(machine: Machine, store:
         store.bucket.put("uploads/quarter.csv", b"\n".join([b"title", *rows]))
         assert machine.run(document, "quarterly", started_at).output["counts"]["succeeded"] == 2
         for name in names("quarterly"):
-            aws.s3().delete_object(Bucket=BUCKET, Key=f"jobs/quarterly/{name}")
+            aws.s3().delete_object(Bucket=BUCKET, Key=key(name, "quarterly"))
         forget_processes()
     assert sorted(each["title"] for each in table().values()) == ["A", "B", "C", "D"]
+
+
+def test_a_kind_that_does_not_say_that_it_writes_may_not(
+    machine: Machine, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(kind.find("import-tasks")), "writes", False)
+    store.bucket.put("uploads/x.csv", b"title\nA\nB\n")
+    ended = machine.run({"kind": "import-tasks", "source": {"csv": "uploads/x.csv"}})
+    assert ended.status == "FAILED"
+    assert tasks() == {}
+    (group,) = store.require("digest.json")
+    assert (group["error"], group["count"]) == ("UndeclaredWriteError", 2)
+    assert group["message"] == (
+        "The kind import-tasks calls job.write, but does not say so: it must have writes = True."
+    )

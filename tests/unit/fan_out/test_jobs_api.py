@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 from unittest.mock import patch
 
@@ -22,12 +22,13 @@ from fan_out.errors import ServiceUnavailableError, ThrottledError
 from fan_out.jobs import Jobs
 from fan_out.model.job_input import check_id, new_id
 from tests.support.context import Context
-from tests.support.events import api_event
+from tests.support.events import api_event, execution_ended
 from tests.support.factories import put_plan
 from tests.support.machine import BUCKET, REGION, forget_warm_state
 
 ACCOUNT = "123456789012"
 MACHINE = f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:FanOut"
+FINALIZER = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:Finalizer"
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +40,7 @@ def account() -> Iterator[None]:
         "AWS_SECRET_ACCESS_KEY": "test",
         "BUCKET_NAME": BUCKET,
         "STATE_MACHINE_ARN": MACHINE,
+        "FINALIZER_ARN": FINALIZER,
         "STACK_NAME": "FanOut",
         "POWERTOOLS_SERVICE_NAME": "test",
         "POWERTOOLS_METRICS_NAMESPACE": "FanOut",
@@ -326,8 +328,10 @@ def test_a_running_jobs_record_has_live_counts(bucket: Bucket) -> None:
     send("POST", "/jobs", '{"jobId": "mine"}')
     store = JobStore(bucket, "mine")
     put_plan(store, maxConcurrency=3)
-    store.put("manifest.json", {"shards": 48, "listed": 480, "skipped": 0})
+    bound = {"workers": 3, "reason": "At most 3 workers at a time, because maxConcurrency is 3."}
+    store.put("manifest.json", {"shards": 48, "listed": 480, "skipped": 0, "concurrency": bound})
     _, record = send("GET", "/jobs/mine")
+    assert record["concurrency"] == bound
     assert (record["kind"], record["status"], record["counts"]["listed"]) == ("daily-plan", "RUNNING", 480)
     assert record["shards"] == {"planned": 48, "done": 30, "failed": 15}
     assert runs.asked == ["ListMapRuns", "DescribeMapRun"]
@@ -410,6 +414,99 @@ def test_what_cannot_be_the_id_of_a_job_is_refused(bucket: Bucket, job_id: str) 
     for method, path in (("GET", ""), ("GET", "/failures"), ("POST", "/retry"), ("DELETE", "")):
         answer = request(method, f"/jobs/{job_id}{path}")
         assert answer.refusal == (400, "InvalidJobError", "jobId")
+
+
+# --- a job whose ending was not delivered
+
+
+class Finalizer:
+    """Lambda's answers to asynchronous calls of the Finalizer."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.events: list[Any] = []
+        self.error: Exception | None = None
+        monkeypatch.setattr("fan_out.jobs.time.monotonic", lambda: self.now)
+        monkeypatch.setattr("fan_out.jobs.aws.lambda_client", lambda: self)
+        self.now = 1000.0
+
+    def invoke(self, **asked: Any) -> Any:
+        assert (asked["FunctionName"], asked["InvocationType"]) == (FINALIZER, "Event")
+        if self.error is not None:
+            raise self.error
+        self.events.append(json.loads(asked["Payload"]))
+        return {"StatusCode": 202}
+
+
+def end_early(job_id: str, status: str, seconds: int = 11) -> None:
+    """End a job some seconds ago, of which no event comes."""
+    send("POST", "/jobs", json.dumps({"jobId": job_id}))
+    aws.step_functions().stop_execution(executionArn=running(job_id))
+    (machine,) = get_backend("stepfunctions")[ACCOUNT][REGION].state_machines
+    execution = next(each for each in machine.executions if each.name == job_id)
+    execution.status = status
+    execution.stop_date = (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")
+
+
+@pytest.mark.parametrize("status", ["ABORTED", "FAILED"])
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", ""), ("GET", "/result"), ("GET", "/failures"), ("POST", "/retry")]
+)
+def test_asking_for_a_job_without_its_record_finalizes_it(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, status: str, method: str, path: str
+) -> None:
+    finalizer = Finalizer(monkeypatch)
+    end_early("mine", status)
+    send(method, f"/jobs/mine{path}")
+    (event,) = finalizer.events
+    expected = execution_ended(status, "mine")
+    assert {name: event[name] for name in ("source", "detail-type")} == {
+        name: expected[name] for name in ("source", "detail-type")
+    }
+    detail = event["detail"]
+    assert (detail["name"], detail["status"], detail["executionArn"]) == ("mine", status, running("mine"))
+    assert set(detail) == set(expected["detail"]) - {"input", "output"}
+    assert abs(detail["startDate"] / 1000 - datetime.now(UTC).timestamp()) < 60
+
+
+def test_a_job_is_finalized_at_most_once_a_minute(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    finalizer = Finalizer(monkeypatch)
+    for name in ("mine", "other"):
+        end_early(name, "ABORTED")
+        send("GET", f"/jobs/{name}")
+    finalizer.now += 59
+    send("GET", "/jobs/mine")
+    assert [event["detail"]["name"] for event in finalizer.events] == ["mine", "other"]
+    finalizer.now += 1
+    send("GET", "/jobs/mine")
+    assert len(finalizer.events) == 3
+
+
+def test_an_event_has_its_time_before_a_job_is_finalized(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    finalizer = Finalizer(monkeypatch)
+    end_early("mine", "ABORTED", seconds=5)
+    send("POST", "/jobs", '{"jobId": "runs"}')
+    for name in ("mine", "runs"):
+        send("GET", f"/jobs/{name}")
+    assert finalizer.events == []
+
+
+def test_a_job_whose_record_has_expired_is_told_so(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    finalizer = Finalizer(monkeypatch)
+    for name, days, error in (("new", 7, "RecordPendingError"), ("old", 9, "RecordExpiredError")):
+        end_early(name, "ABORTED", seconds=days * 86_400)
+        assert send("GET", f"/jobs/{name}")[1]["error"]["name"] == error
+    # The Finalizer would write a record of nothing.
+    assert [event["detail"]["name"] for event in finalizer.events] == ["new"]
+
+
+def test_a_job_is_told_of_while_its_finalizer_is_throttled(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    finalizer = Finalizer(monkeypatch)
+    end_early("mine", "ABORTED")
+    finalizer.error = ClientError({"Error": {"Code": "TooManyRequestsException"}}, "Invoke")
+    assert send("GET", "/jobs/mine")[1]["error"]["name"] == "RecordPendingError"
+    finalizer.error = None
+    send("GET", "/jobs/mine")
+    assert len(finalizer.events) == 1
 
 
 # --- failures, retry, stop

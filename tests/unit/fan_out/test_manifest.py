@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,11 +18,11 @@ from fan_out.model import costs
 from fan_out.model.documents import digest
 from fan_out.model.outcomes import exceeds
 from fan_out.model.plan import SEGMENTS
-from fan_out.model.shard import Manifest
+from fan_out.model.shard import Concurrency, Manifest
 from fan_out.steps.listing import part_name
 from tests.support.context import Context
 from tests.support.factories import plan, put_plan
-from tests.support.machine import Machine, make_tasks, put_tasks
+from tests.support.machine import Boundary, Machine, make_tasks, put_tasks, response
 
 
 def put_part(
@@ -60,7 +63,7 @@ def test_the_manifest_has_a_line_for_each_shard_in_order(machine: Machine, store
         "jobId": "job-1",
         "listed": 18,
         "shards": 5,
-        "manifestKey": "jobs/job-1/manifest.jsonl",
+        "manifestKey": "work/job-1/manifest.jsonl",
         "workers": 5,
         "toleratedFailureCount": 0,
         "error": None,
@@ -68,12 +71,14 @@ def test_the_manifest_has_a_line_for_each_shard_in_order(machine: Machine, store
     lines = [json.loads(line.text) for line in store.lines("manifest.jsonl")]
     assert [line["index"] for line in lines] == [0, 1, 2, 3, 4]
     assert [line["count"] for line in lines] == [5, 5, 2, 5, 1]
-    assert [line["key"].removeprefix("jobs/job-1/shards/") for line in lines] == [
+    assert [line["key"].removeprefix("work/job-1/shards/") for line in lines] == [
         "0-0-0", "0-0-1", "0-1-0", "2-0-0", "3-0-0",
     ]  # fmt: skip
     body = store.bucket.get(store.key("manifest.jsonl"))
     assert body is not None
-    assert store.require("manifest.json", Manifest) == Manifest(5, 18, 3, digest(body))
+    because = "At most 5 workers at a time, because the job has 5 shards."
+    bound = Concurrency(workers=5, reason=because)
+    assert store.require("manifest.json", Manifest) == Manifest(5, 18, 3, digest(body), bound)
 
 
 def test_the_order_of_the_segments_answers_does_not_matter(machine: Machine, store: JobStore) -> None:
@@ -155,6 +160,89 @@ def test_the_map_tolerates_a_count_of_the_jobs_shards(
     assert isinstance(answer, int)
 
 
+WRITER = {"kind": "import-tasks", "source": {"csv": "uploads/x.csv"}}
+
+
+@pytest.mark.parametrize(
+    ("asked", "account", "reserved", "workers", "why"),
+    [
+        ({}, 1000, None, 40, "maxConcurrency is 40"),
+        ({"maxConcurrency": 1}, 1000, None, 1, "maxConcurrency is 1"),
+        ({"maxConcurrency": 2000}, 1000, None, 500, "the job has 500 shards"),
+        ({"tasksPerSecond": 0.5}, 1000, None, 5, "tasksPerSecond is 0.5"),
+        # A new account: two are left to the API and the Reducer, and who writes takes two.
+        ({}, 10, None, 8, "the AWS account has 10 concurrent executions"),
+        (WRITER, 10, None, 4, "and a worker takes 2"),
+        ({"maxConcurrency": 10_000}, 100, None, 90, "10 of them are kept for other functions"),
+        (WRITER | {"maxConcurrency": 10_000}, 101, None, 45, "11 of them are kept for other functions"),
+        (WRITER, 3, None, 1, "the AWS account has 3"),
+        ({}, 0, None, 1, "the AWS account has 0"),
+        # The Worker's own executions are not of the pool, those of WriteTasks are.
+        ({}, 10, 25, 25, "the stack reserves 25 concurrent executions for workers"),
+        (WRITER, 10, 25, 8, "and a worker takes 1"),
+        (WRITER, 1000, 25, 25, "the stack reserves 25"),
+        ({}, "AccessDeniedException", None, 40, "could not be read (AccessDeniedException)"),
+    ],
+)
+def test_workers_fit_into_the_job_and_the_account(
+    asked: dict[str, Any], account: int | str, reserved: int | None, workers: int, why: str
+) -> None:
+    found = plan(**asked).concurrency(500, account, reserved)
+    assert found["workers"] == workers
+    assert why in found["reason"]
+    assert re.fullmatch(rf"At most {workers} workers? at a time, because .+\.", found["reason"])
+
+
+def test_the_accounts_limit_bounds_the_workers_of_a_job(machine: Machine, store: JobStore) -> None:
+    machine.concurrency = 10
+    store.bucket.put("uploads/x.csv", b"title\n" + b"Row\n" * 60)
+    record = machine.run(WRITER | {"shardSize": 5}).output
+    (call,) = (call for call in machine.calls if call.function == "Worker" and call.event["shard"]["index"] == 0)
+    assert call.event["workers"] == 4 == record["concurrency"]["workers"]
+    assert record["concurrency"]["reason"].startswith("At most 4 workers at a time, because the AWS account has 10 ")
+    assert record["counts"]["succeeded"] == 60
+
+
+def test_the_stacks_reserved_concurrency_bounds_workers(
+    machine: Machine, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORKER_CONCURRENCY", "3")
+    put_tasks(make_tasks(30, complete=0))
+    record = machine.run({"shardSize": 2}).output
+    assert record["concurrency"]["workers"] == 3
+
+
+def test_a_limit_that_may_not_be_read_bounds_nothing(machine: Machine, store: JobStore) -> None:
+    def around(boundary: Boundary, cross: Callable[[], Any]) -> Any:
+        if boundary.operation != "GetAccountSettings":
+            return cross()
+        assert boundary.request is not None
+        denied = {"x-amzn-ErrorType": "AccessDeniedException"}
+        return response(boundary.request, 403, '{"Message": "not authorized"}', denied)
+
+    machine.around = around
+    put_tasks(make_tasks(30, complete=0))
+    record = machine.run({"shardSize": 2, "maxConcurrency": 9}).output
+    assert record["concurrency"]["workers"] == 9
+    assert "could not be read (AccessDeniedException)" in record["concurrency"]["reason"]
+
+
+def test_the_limit_is_read_once_a_minute(machine: Machine, store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    for machine.concurrency, now in ((10, 600.0), (20, 659.0), (30, 660.0)):
+        monkeypatch.setattr("fan_out.aws.account.time.monotonic", lambda now=now: now)
+        read.append(machine.call("Manifest", listed(store))["workers"])
+    assert read == [8, 8, 27]
+
+
+def listed(store: JobStore) -> Any:
+    """The Manifest's event of a job of many shards."""
+    put_plan(store)
+    for segment in range(SEGMENTS):
+        put_part(store, segment, 0, [1] * 10)
+    return {"jobId": "job-1", "listing": [{"segment": segment, "step": 1} for segment in range(SEGMENTS)]}
+
+
 @given(
     tolerated=st.decimals(0, 100, places=4).map(float),
     counts=st.lists(st.integers(1, 10_000), min_size=1, max_size=60),
@@ -210,6 +298,8 @@ def test_a_ceiling_that_makes_workers_wait_is_in_the_estimate() -> None:
         costs.check_limit(plan(maxCostUsd=5, tasksPerSecond=10), summed)
     costs.check_limit(plan(maxCostUsd=6, tasksPerSecond=10), summed)
     costs.check_limit(plan(maxCostUsd=0.2, tasksPerSecond=10, maxConcurrency=1), summed)
+    few = replace(summed, concurrency=Concurrency(workers=1, reason=""))
+    costs.check_limit(plan(maxCostUsd=0.2, tasksPerSecond=10), few)
 
 
 def test_a_ceiling_that_makes_a_job_too_long_is_refused() -> None:

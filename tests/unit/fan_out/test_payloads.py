@@ -56,7 +56,7 @@ def run(machine: Machine, payloads: Payloads, shards: int) -> tuple[Payloads, Co
     payloads.of_parent.clear()
     payloads.of_children.clear()
     put_tasks([task(number, title=f"{TITLE} {number}") for number in range(shards)])
-    ended = machine.run({"shardSize": 1, "params": {"top": 0}})
+    ended = machine.run({"shardSize": 1, "maxConcurrency": 5, "params": {"top": 0}})
     assert ended.output["shards"]["done"] == shards
     return (
         Payloads(list(payloads.of_parent), list(payloads.of_children)),

@@ -490,3 +490,17 @@ def test_a_refused_job_ends_in_fail_with_a_sentence(machine: Machine) -> None:
     ended = machine.run({"shardSize": 0})
     assert ended.status == "FAILED"
     assert (ended.error, ended.cause) == ("InvalidJobError", f"shardSize is 0, but must be {WHOLE}.")
+
+
+@pytest.mark.parametrize(
+    ("asked", "size"),
+    [
+        ({}, 500),
+        ({"shardSize": 7}, 7),
+        ({"kind": "import-tasks", "source": {"csv": "uploads/x.csv"}}, 2_000),
+        # Even the number that another kind has by default.
+        ({"kind": "import-tasks", "source": {"csv": "uploads/x.csv"}, "shardSize": 500}, 500),
+    ],
+)
+def test_a_kind_suggests_a_shard_size_and_the_input_decides(asked: dict[str, Any], size: int) -> None:
+    assert plan(**asked).shard_size == size
