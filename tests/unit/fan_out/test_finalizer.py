@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any, cast
 
 import boto3
@@ -234,7 +235,7 @@ def test_a_call_that_died_is_followed_by_another(
     store.put_once(finalizer.LEASE, {"call": "one that died", "begun": time.time()})
     assert call(machine, "ABORTED")["status"] == "FINALIZING"
     now = time.time() + finalizer.LEASED
-    monkeypatch.setattr("fan_out.finalizer.time.time", lambda: now)
+    monkeypatch.setattr("fan_out.finalizer.time", SimpleNamespace(time=lambda: now))
     assert call(machine, "ABORTED")["status"] == "STOPPED"
 
 
@@ -301,7 +302,7 @@ def test_a_sweep_leaves_the_jobs_of_earlier_weeks(
 ) -> None:
     end(executions, "job-1", "ABORTED")
     now = time.time() + SWEPT.total_seconds() + 60
-    monkeypatch.setattr("fan_out.finalizer.time.time", lambda: now)
+    monkeypatch.setattr("fan_out.finalizer.time", SimpleNamespace(time=lambda: now))
     assert sweep(machine) == {"finalized": 0}
     assert recorded("job-1") is None
 

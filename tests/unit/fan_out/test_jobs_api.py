@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any, cast
 from unittest.mock import patch
 
@@ -344,7 +345,7 @@ def test_many_viewers_of_a_job_share_one_look_at_its_map(bucket: Bucket, monkeyp
     put_plan(store)
     store.put("manifest.json", {"shards": 48, "listed": 480, "skipped": 0})
     now = 100.0
-    monkeypatch.setattr("fan_out.jobs.time.monotonic", lambda: now)
+    monkeypatch.setattr("fan_out.jobs.time", SimpleNamespace(monotonic=lambda: now))
     for _ in range(10):
         send("GET", "/jobs/mine")
     assert len(runs.asked) == 2
@@ -425,7 +426,7 @@ class Finalizer:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.events: list[Any] = []
         self.error: Exception | None = None
-        monkeypatch.setattr("fan_out.jobs.time.monotonic", lambda: self.now)
+        monkeypatch.setattr("fan_out.jobs.time", SimpleNamespace(monotonic=lambda: self.now))
         monkeypatch.setattr("fan_out.jobs.aws.lambda_client", lambda: self)
         self.now = 1000.0
 
