@@ -26,6 +26,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
+import botocore.endpoint
 import botocore.retries.quota
 from ministack.services import stepfunctions as interpreter
 
@@ -230,7 +231,7 @@ class Simulation:
                 (rate_limiter, "random", random),
                 (write_tasks, "writer", lambda: self._own.writer),
                 (botocore.retries.quota.RetryQuota, "acquire", lambda quota, amount: True),
-                (time, "sleep", sleep),
+                (botocore.endpoint, "time", SimpleNamespace(**vars(time) | {"sleep": sleep})),
             ]:
                 stack.enter_context(patch.object(owner, name, stand_in))
             yield
