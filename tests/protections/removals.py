@@ -484,7 +484,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             "a retry goes by the record",
             PLANNING,
             (Cut("a-retry-goes-by-the-record", value('earlier.has("manifest.json")')),),
-            tests=("test_a_function_that_outlives_its_job_spoils_nothing",),
+            tests=("test_a_retry_of_an_unlisted_job_lists_its_source_anew",),
         ),
     ),
     "a lost acknowledgement of a write to S3": (

@@ -13,7 +13,7 @@ from fan_out.errors import InvalidJobError, SourceNotFoundError
 from fan_out.model import kind
 from fan_out.model.job_input import read_input
 from fan_out.model.plan import SEGMENTS, Plan, make_plan
-from fan_out.model.shard import Node
+from fan_out.model.shard import Manifest, Node
 from fan_out.steps.reduction import ROOT
 from tests.support.context import Context
 from tests.support.factories import plan, put_plan
@@ -383,7 +383,9 @@ def test_effects_of_retries_are_keyed_by_the_first_job(machine: Machine, store: 
 
 
 def test_a_retry_of_an_unlisted_job_lists_its_source_anew(machine: Machine, store: JobStore) -> None:
-    origin(store, UNLISTED)
+    """What a Manifest that outlived its job has written changes nothing."""
+    earlier = origin(store, UNLISTED)
+    earlier.put("manifest.json", asdict(Manifest(shards=1, listed=3, skipped=0)))
     assert call({"source": {"failedIn": "job-0"}})["segments"] == list(range(SEGMENTS))
     assert store.require("job.json", Plan).source.type == "tasks"
 
