@@ -384,8 +384,7 @@ def tasks_import(app: App, file: str, job_id: str | None, detach: bool) -> int:
         return SUCCESS
     found = client.failures(record["jobId"]) if "failuresUrl" in record else {}
     lines = client.lines(client.link(found, "failuresUrl", client.failures)) if found else ()
-    rejected = [json.loads(line) for line in islice(lines, _ROWS_SHOWN)]
-    record |= {"rejected": rejected}
+    record["rejected"] = [json.loads(line) for line in islice(lines, _ROWS_SHOWN)]
     app.screen.record(record)
     app.screen.imported(record)
     return exit_code(record)
@@ -427,7 +426,7 @@ def run(app: App, file: str | None, job_id: str | None, detach: bool) -> int:
     $ fanout run --kind reschedule-overdue --tasks-per-second 100
     $ fanout run --input job.json --json         the job record as JSON
     """
-    job = app.job if file is None else _laid_over(_read_input(file), app.job)
+    job = app.job if file is None else _laid_over(file, app.job)
     return app.started(lambda new_id: app.client.start(job, new_id), job_id, detach)
 
 
@@ -508,8 +507,7 @@ def failures(app: App, job: str, whole: bool) -> None:
     client, screen = app.client, app.screen
     found = client.failures(job)
     if whole:
-        there = "failuresUrl" in found
-        lines = client.lines(client.link(found, "failuresUrl", client.failures)) if there else ()
+        lines = client.lines(client.link(found, "failuresUrl", client.failures)) if "failuresUrl" in found else ()
         screen.entries("failures", map(json.loads, lines), screen.json_lines, {"jobId": job})
     elif app.is_json:
         screen.json({**found, "retryCommand": screen.command("retry", job) if "retryRequest" in found else None})
@@ -629,7 +627,7 @@ def _failed(app: App, error: Exception) -> int:
     from fanout.client import FanOutClientError
     from fanout.screen import ShownError, error_document
 
-    cause = error.cause if isinstance(error, ShownError) else error
+    cause = error.__cause__ if isinstance(error, ShownError) else error
     # Those of the embedded AWS are known by their modules, which other commands need not import.
     is_local = type(cause).__module__.startswith(("fanout.check", "fanout.local"))
     if not is_local and not isinstance(cause, FanOutClientError | OSError):
@@ -638,31 +636,26 @@ def _failed(app: App, error: Exception) -> int:
     if isinstance(cause, OSError) and cause.filename is not None and cause.strerror:
         sentence = f"{cause.filename}: {cause.strerror}."
     if app.is_json and not isinstance(error, ShownError):
-        app.screen.json(error_document(cause, sentence))
+        app.screen.json(error_document(error, sentence))
     app.screen.note(app.screen.safe(f"fanout: {sentence}"), style="red")
     app.goes_on()
     return FAILURE
 
 
-def _read_input(path: str) -> dict[str, Any]:
+def _laid_over(path: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The input in a file, with the fields that were given; of `params` and `filter`, the members that were given."""
     with click.open_file(path, "rb") as file:
         content = file.read()
     try:
-        document = read_json(content)
+        base = read_json(content)
     except ValueError as error:
         raise click.UsageError(f"{path} is not JSON: {error}.") from None
-    if not isinstance(document, dict):
+    if not isinstance(base, dict):
         raise click.UsageError(f"{path} must hold a JSON object, the input of a job.")
-    return document
-
-
-def _laid_over(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """`base` with the fields that were given; of `params` and `filter`, the members that were given."""
-    merged = {**base, **given}
     for name in ("params", "filter"):
         if isinstance(base.get(name), dict) and name in given:
-            merged[name] = {**base[name], **given[name]}
-    return merged
+            given = {**given, name: {**base[name], **given[name]}}
+    return {**base, **given}
 
 
 if __name__ == "__main__":

@@ -127,8 +127,7 @@ class Deployment:
         path = home / "local.json"
         try:
             at = json.loads(path.read_text(encoding="utf-8"))
-            keys = at["accessKeyId"], at["secretAccessKey"]
-            return cls(api_url=at["apiUrl"], region=at["region"], keys=keys)
+            return cls(api_url=at["apiUrl"], region=at["region"], keys=(at["accessKeyId"], at["secretAccessKey"]))
         except (FileNotFoundError, NotADirectoryError):
             raise NotUpError(
                 f"Nothing is up in {home}: start it with `fanout up`, or name a deployed stack with --stack."
@@ -152,10 +151,7 @@ class Deployment:
 
     @classmethod
     def of_stack(cls, name: str, region: str | None = None) -> Deployment:
-        """A deployed stack, by its output ApiUrl, with the caller's own credentials.
-
-        Raises NotUpError, AccessError, UnreachableError.
-        """
+        """A deployed stack, by its output ApiUrl. Raises NotUpError, AccessError, UnreachableError."""
         with _explained():
             client: Any = _session(region).create_client("cloudformation")
             region = client.meta.region_name
@@ -252,10 +248,7 @@ class FanOut:
         return islice(self._pages("/jobs", "jobs", query, size), limit)
 
     def stop(self, job_id: str) -> JobRecord:
-        """Stop a running job and give its final record; a job that was stopped before stays so.
-
-        Raises JobStateError if the job had ended otherwise.
-        """
+        """Stop a running job, or leave it stopped; its final record. Raises JobStateError if it ended otherwise."""
         self._call("DELETE", f"/jobs/{job_id}")
         *_, record = self.follow(job_id)
         if record["status"] != "STOPPED":
@@ -280,20 +273,14 @@ class FanOut:
     # -- tasks -------------------------------------------------------------------------------------------
 
     def tasks(self, matching: Mapping[str, Any], limit: int | None = None) -> Iterator[dict[str, Any]]:
-        """The tasks that match, all of them or the first `limit`.
-
-        `matching` has the fields of a job's filter: isComplete, dueBefore, dueAfter.
-        """
+        """The tasks that match a job's filter (isComplete, dueBefore, dueAfter): all, or the first `limit`."""
         query = {name: json.dumps(v) if isinstance(v, bool) else str(v) for name, v in matching.items()}
         return islice(self._pages("/tasks", "tasks", query, min(limit or TASKS_PER_PAGE, TASKS_PER_PAGE)), limit)
 
     # -- links -------------------------------------------------------------------------------------------
 
     def upload(self, file: IO[bytes]) -> dict[str, str]:
-        """Upload a CSV of any size, from a file or a pipe; the source for a job's input.
-
-        A pipe is copied to a temporary file first, because S3 wants to know the size. Raises TransferError.
-        """
+        """Upload a CSV of any size, from a file or a pipe; the source for a job's input. Raises TransferError."""
         with _whole(file) as whole:
             upload = self._call("POST", "/uploads", {"bytes": whole.size})
             if "uploadId" in upload:
@@ -308,10 +295,7 @@ class FanOut:
         return cast("dict[str, str]", upload["source"])
 
     def download(self, link: Link, to: Path) -> None:
-        """Write what is behind a link to a file, which appears whole or not at all.
-
-        `link` is called again when a link has expired. Raises TransferError, and OSError naming the file.
-        """
+        """Write what is behind a link to a file, whole or not at all. Raises TransferError, OSError naming the file."""
         try:
             if to.exists() and not to.is_file():
                 # A device or a pipe is written to; it cannot be replaced.
@@ -361,8 +345,7 @@ class FanOut:
             yield answer.data
 
     def _put(self, part: _Slice, url: str) -> BaseHTTPResponse:
-        headers = {"Content-Length": str(part.size)}
-        return self._send("PUT", url, body=part, headers=headers, retries=LINK_RETRIES)
+        return self._send("PUT", url, body=part, headers={"Content-Length": str(part.size)}, retries=LINK_RETRIES)
 
     def _put_parts(self, whole: _Slice, upload: Mapping[str, Any]) -> dict[str, Any]:
         """Send the parts of a large upload, some at a time, and complete it."""
@@ -429,8 +412,7 @@ class FanOut:
         if self._is_local:
             retries = retries.new(connect=0)
         try:
-            pool = self._pool(url)
-            return pool.request(method, url, body=body, headers=headers, retries=retries, redirect=False)
+            return self._pool(url).request(method, url, body=body, headers=headers, retries=retries, redirect=False)
         except HTTPError as error:
             reason = error.reason if isinstance(error, MaxRetryError) and error.reason else error
             host, why = urlsplit(url).netloc, type(reason).__name__
@@ -479,7 +461,7 @@ class _Slice:
 
 @contextmanager
 def _whole(file: IO[bytes]) -> Iterator[_Slice]:
-    """The rest of the file; of a copy, if it is a pipe."""
+    """The rest of the file; of a temporary copy, if it is a pipe: S3 wants to know the size first."""
     status = os.fstat(file.fileno())
     if S_ISREG(status.st_mode):
         start = os.lseek(file.fileno(), 0, os.SEEK_CUR)

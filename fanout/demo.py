@@ -28,10 +28,7 @@ KINDS = Path(__file__).parent / "demo_kinds"
 
 
 def main(tasks: int = TASKS, day: date | None = None) -> int:
-    """Run the demo over this many sample tasks around a day (default: today in UTC).
-
-    Gives 0 if every command of it ended as the story has it.
-    """
+    """Run the demo over sample tasks around a day (default: today in UTC); 0 if it went as the story has it."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Written to a file or a pipe, commands and their progress must still come in order.
     cast(TextIOWrapper, sys.stdout).reconfigure(line_buffering=True)
@@ -70,7 +67,10 @@ class Demo:
         self.tell("Some tasks failed, and some killed every worker that tried them. The kind is fixed and deployed:")
         self.deploy("reminders_fixed.py")
         codes += [self.fanout("retry", "today", "--job-id", "today-again"), self.fanout("jobs")]
-        self.add_up()
+        first, again = (self.client().record(job)["counts"] for job in ("today", "today-again"))
+        done, left = first["succeeded"], again["succeeded"]
+        # Both jobs together: each task has its reminder once.
+        self.tell(f"{done:,} reminders + {left:,} by the retry = {done + left:,}, of {first['listed']:,} tasks due.")
         self.show("fanout", "down")
         local.down(self.home)
         self.screen.say("Fan Out is down.")
@@ -87,12 +87,6 @@ class Demo:
         # Tied: it ends with this process, even if this process is killed.
         at = local.up(self.home, lambdas=lambdas, tied=True, wait_scale=WAIT_SCALE, say=self.screen.note)
         self.screen.say(f"Fan Out is up on {at.endpoint_url}.")
-
-    def add_up(self) -> None:
-        """Both jobs together: each task has its reminder once."""
-        first, again = (self.client().record(job)["counts"] for job in ("today", "today-again"))
-        done, left = first["succeeded"], again["succeeded"]
-        self.tell(f"{done:,} reminders + {left:,} by the retry = {done + left:,}, of {first['listed']:,} tasks due.")
 
     def fanout(self, *words: str) -> int:
         """Run a command; what it would advise is left out, because the story goes on by itself."""

@@ -23,10 +23,7 @@ _COLOR_SWITCHES = ("FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "PY_COLORS", "PY
 
 
 def with_kinds(home: Path, kinds: Sequence[Path]) -> Path:
-    """A copy of the project's functions in `home`, with these files among its kinds; what they replace is gone.
-
-    Raises OSError.
-    """
+    """A new copy of the project's functions in `home`, in place of an old one, with these kinds. Raises OSError."""
     copy = home / "lambdas"
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(LAMBDAS, copy, ignore=shutil.ignore_patterns("__pycache__"))

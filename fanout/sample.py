@@ -14,9 +14,6 @@ import click
 COLUMNS = ("title", "detail", "dueAt", "isComplete")
 DEFAULT_SEED = 2026
 
-# What the Task Service takes: a title of 1 to 100 characters.
-_TITLE_LIMIT = 100
-
 # Templates of titles.
 _TITLES = (
     "Call {person} about {thing}|Send {thing} to {person}|Review {person}'s draft of {thing}|"
@@ -93,13 +90,13 @@ def write(to: TextIO, tasks: Iterable[Row]) -> None:
 
 
 def _row(chance: random.Random, day: date) -> Row:
-    # A few titles are as long as a title may be, as pasted mail subjects are.
+    # A few titles are as long as the Task Service lets them be, 100 characters, as pasted mail subjects are.
     title = _filled(chance.choice(_TITLES.split("|")), chance, day)
     if chance.random() < 0.01:
         title = f"{title} / {_filled(chance.choice(_DETAILS), chance, day)} / {title} / {title}".replace("\n", " ")
     detail = _filled(chance.choice(_DETAILS), chance, day) if chance.random() < 0.3 else ""
     is_complete = "true" if chance.random() < 0.125 else chance.choice(("false", "false", "false", ""))
-    return Row(" ".join(title.split())[:_TITLE_LIMIT].strip(), detail, _due_at(chance, day), is_complete)
+    return Row(" ".join(title.split())[:100].strip(), detail, _due_at(chance, day), is_complete)
 
 
 def _filled(template: str, chance: random.Random, day: date) -> str:

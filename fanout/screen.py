@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -89,10 +89,6 @@ def error_document(error: Exception, sentence: str | None = None) -> dict[str, A
 class ShownError(Exception):
     """An error that is part of the JSON document already; its cause is what went wrong."""
 
-    def __init__(self, cause: Exception):
-        super().__init__(str(cause))
-        self.cause = cause
-
 
 @dataclass
 class Screen:
@@ -119,8 +115,10 @@ class Screen:
     safe = staticmethod(safe)
 
     def command(self, *words: str) -> str:
-        """A command of this program as the user would type it."""
-        return shlex.join((program(), *words[:1], *self.options, *words[1:]))
+        """A command as the user would type it: this program by its name if a shell finds that, else by its path."""
+        called = sys.argv[0]
+        program = called if Path(called).name == "fanout" and shutil.which("fanout") is None else "fanout"
+        return shlex.join((program, *words[:1], *self.options, *words[1:]))
 
     def say(self, text: str = "", style: str = "") -> None:
         """A line for people on standard output; the text must be safe already."""
@@ -171,7 +169,7 @@ class Screen:
             self.stdout.write(f", {json.dumps(key)}: {document(value, indent=None)}")
         self.stdout.write("}\n")
         if problem is not None:
-            raise ShownError(problem) from problem
+            raise ShownError from problem
 
     def table(
         self, columns: Mapping[str, int | None], rows: Iterable[Sequence[str | Text]], heading: bool = True
@@ -273,7 +271,10 @@ class Screen:
                 self.say(f"  {line}")
 
     def _plan(self, result: Mapping[str, Any]) -> None:
-        zone = _zone(result["timeZone"])
+        try:
+            zone = ZoneInfo(result["timeZone"])
+        except (ValueError, OSError):
+            zone = ZoneInfo("UTC")
         moment = datetime.fromisoformat(result["asOf"]).astimezone(zone)
         today = datetime.fromisoformat(result["today"])
         self.say()
@@ -306,8 +307,7 @@ class Screen:
         if not rows:
             self.say("There are no such jobs.")
             return
-        columns = ("JOB", "KIND", "STATUS", "STARTED", ">TOOK", ">TASKS")
-        self.table(dict.fromkeys(columns), rows)
+        self.table(dict.fromkeys(("JOB", "KIND", "STATUS", "STARTED", ">TOOK", ">TASKS")), rows)
 
     def tasks(self, tasks: Iterable[Mapping[str, Any]]) -> None:
         """A table of tasks: due date, state, id, title."""
@@ -375,12 +375,6 @@ class _Console(Console):
         raise BrokenPipeError
 
 
-def program() -> str:
-    """This program as the user calls it: by its name if a shell finds that, else by the path that was typed."""
-    called = sys.argv[0]
-    return called if Path(called).name == "fanout" and shutil.which("fanout") is None else "fanout"
-
-
 def phase(record: JobRecord) -> str:
     """What the job does now: listing, working, reducing; or ended."""
     return record.get("phase", "running").lower() if record["status"] == "RUNNING" else "ended"
@@ -400,12 +394,5 @@ def seconds(record: Mapping[str, Any]) -> float:
     return max(0.0, (ended - datetime.fromisoformat(record["startedAt"])).total_seconds())
 
 
-def _due(task: Mapping[str, Any], zone: tzinfo) -> str:
+def _due(task: Mapping[str, Any], zone: ZoneInfo) -> str:
     return f"{datetime.fromisoformat(task['dueAt']).astimezone(zone):%Y-%m-%d %H:%M}" if task.get("dueAt") else "-"
-
-
-def _zone(name: str) -> tzinfo:
-    try:
-        return ZoneInfo(name)
-    except (ValueError, OSError):
-        return ZoneInfo("UTC")

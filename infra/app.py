@@ -15,15 +15,11 @@ if TYPE_CHECKING:
 
 STACK = "FanOut"
 
-# Decided here and not in cdk.json, which only the CLI reads: every way to synthesize gives the same template.
-_FLAGS = {"@aws-cdk/aws-iam:minimizePolicies": True, "@aws-cdk/core:checkSecretUsage": True}
-
 
 def build(*, out: Path | None = None, lambdas: Path | None = None) -> "aws_cdk.App":
     """The app with its one stack, not yet synthesized.
 
-    `out` is the folder of the cloud assembly (default: the CLI's choice); `lambdas` replaces the project's folder
-    of functions.
+    Without `out` the CLI chooses the cloud assembly's folder; `lambdas` replaces the project's folder of functions.
     """
     # jsii starts Node as soon as aws_cdk is imported: it must find the environment's own by then.
     os.environ.setdefault("JSII_NODE", str(NODE))
@@ -34,8 +30,8 @@ def build(*, out: Path | None = None, lambdas: Path | None = None) -> "aws_cdk.A
     app = aws_cdk.App(
         outdir=str(out) if out else None,
         analytics_reporting=False,
-        # Over what the CLI may find in a cdk.json.
-        post_cli_context=_FLAGS,
+        # Over what the CLI may find in a cdk.json, which only it reads: every way to synthesize gives one template.
+        post_cli_context={"@aws-cdk/aws-iam:minimizePolicies": True, "@aws-cdk/core:checkSecretUsage": True},
     )
     FanOutStack(app, app.node.try_get_context("stack") or STACK, lambdas=(lambdas or LAMBDAS).resolve())
     return app

@@ -12,6 +12,7 @@ Every option of the CLI may follow, for instance:
     -c jobsKept=365                        for how many days a job can be looked at and retried (90), or forever
     -c workKept=30                         for how many days its intermediate objects are kept (7)
     -c workerConcurrency=50                reserved concurrency of the Worker (none)
+    -c apiLogs=on                          the REST API's own logs; the account must have API Gateway's role for them
     -c alarmTopicArn=arn:aws:sns:...       an SNS topic hears of the alarms
     --profile NAME                         credentials of a profile; else the usual AWS_* variables
     --require-approval never               deploy without asking

@@ -11,6 +11,7 @@ from types import MappingProxyType
 JOB_OBJECTS = "jobs/*"
 WORK_OBJECTS = "work/*"
 UPLOADS = "uploads/*"
+Names = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -27,26 +28,16 @@ class Function:
     purpose: str
     _: KW_ONLY
     service: str = "fan_out"
-    table: tuple[str, ...] = ()
-    """DynamoDB actions on the task table."""
-    signs_pages: bool = False
-    """May read the secret that signs page tokens."""
-    reads: tuple[str, ...] = ()
-    """Patterns of the objects it reads; a reader can also tell a missing object from a forbidden one."""
-    writes: tuple[str, ...] = ()
-    """Patterns of the objects it writes. No function deletes: objects expire by the bucket's rules."""
-    calls: tuple[str, ...] = ()
-    """Names of the functions that it invokes."""
-    account: tuple[str, ...] = ()
-    """Lambda actions on the AWS account as a whole."""
-    starts: tuple[str, ...] = ()
-    """Names of the functions of this service that it calls asynchronously, at their latest code."""
-    machine: tuple[str, ...] = ()
-    """Step Functions actions on the state machine."""
-    jobs: tuple[str, ...] = ()
-    """Step Functions actions on its executions."""
-    map_runs: tuple[str, ...] = ()
-    """Step Functions actions on the map runs of its executions."""
+    table: Names = ()  # DynamoDB actions on the task table
+    signs_pages: bool = False  # may read the secret that signs page tokens
+    reads: Names = ()  # patterns of the objects it reads; a reader can also tell a missing object from a forbidden one
+    writes: Names = ()  # patterns of the objects it writes; no function deletes: objects expire by the bucket's rules
+    calls: Names = ()  # functions that it invokes
+    account: Names = ()  # Lambda actions on the AWS account as a whole
+    starts: Names = ()  # functions of this service that it calls asynchronously, at their latest code
+    machine: Names = ()  # Step Functions actions on the state machine
+    jobs: Names = ()  # Step Functions actions on its executions
+    map_runs: Names = ()  # Step Functions actions on the map runs of its executions
 
     @property
     def module(self) -> str:

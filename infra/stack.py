@@ -19,14 +19,8 @@ class FanOutStack(cdk.Stack):
     """Deployable to any account and region: nothing is looked up and no name is fixed but the stack's.
 
     `lambdas` is the folder of the functions; another folder than the project's may hold more kinds.
-    Context: `removal` is `retain` (default) or `destroy`, for table and bucket when the stack is deleted (a
-    bucket that is not empty stays in any case); `jobsKept` is for how many days a job can be looked at and retried
-    (90), or `forever`; `workKept` is for how many days the objects are kept that only its steps need (7);
-    `workerConcurrency` is the reserved concurrency of the Worker (none); `apiLogs` is `on` or `off` (default): the
-    REST API's own logs, for which the account must have the role of API Gateway; `alarmTopicArn` is an SNS topic that
-    hears of the alarms.
-    Outputs: ApiUrl, StateMachineArn, BucketName, TaskTableName.
-    Raises ValueError on another value of any of them.
+    The context is what infra/cdk.py lists. ValueError is raised on another value; a bucket that is not empty stays,
+    whatever `removal` says.
     """
 
     def __init__(self, scope: Construct, id_: str, *, lambdas: Path = LAMBDAS) -> None:
@@ -38,17 +32,20 @@ class FanOutStack(cdk.Stack):
             # template takes no parameters.
             synthesizer=cdk.DefaultStackSynthesizer(generate_bootstrap_version_rule=False),
         )
+        removal = self._setting("removal", '"retain" or "destroy"', "retain", "destroy")
         # More than the days for which the sweep looks for jobs without a record.
-        jobs_kept = _number(self, "jobsKept", 90, '9 to 36,500 days, or "forever"', range(9, 36_501), other="forever")
+        days = range(9, 36_501)
+        jobs_kept = self._setting("jobsKept", '9 to 36,500 days, or "forever"', "90", "forever", numbers=days)
         # A job lasts up to seven days.
-        work_kept = _number(self, "workKept", 7, "7 to 36,500 days", range(7, 36_501))
-        assert work_kept is not None
+        work_kept = self._setting("workKept", "7 to 36,500 days", "7", numbers=range(7, 36_501))
+        workers = self._setting("workerConcurrency", "1 to 10,000", "", numbers=range(1, 10_001))
+        api_logs = self._setting("apiLogs", '"off" or "on"', "off", "on")
         storage = Storage(
             self,
             "Storage",
-            removal_policy=_removal_policy(self),
-            jobs_kept=None if jobs_kept is None else cdk.Duration.days(jobs_kept),
-            work_kept=cdk.Duration.days(work_kept),
+            removal_policy=cdk.RemovalPolicy[removal.upper()],
+            jobs_kept=None if jobs_kept == "forever" else cdk.Duration.days(int(jobs_kept)),
+            work_kept=cdk.Duration.days(int(work_kept)),
         )
         runtime = Runtime(self, "Runtime", lambdas=lambdas)
         # The only functions that may touch the task table.
@@ -60,10 +57,10 @@ class FanOutStack(cdk.Stack):
             runtime=runtime,
             storage=storage,
             task_functions=tasks,
-            worker_concurrency=_number(self, "workerConcurrency", None, "1 to 10,000", range(1, 10_001)),
+            worker_concurrency=int(workers) if workers else None,
         )
         functions = tasks | workflow.functions
-        api = Api(self, "Api", functions=functions, has_logs=_choice(self, "apiLogs", "off", "on") == "on")
+        api = Api(self, "Api", functions=functions, has_logs=api_logs == "on")
         Observability(
             self,
             "Observability",
@@ -78,27 +75,10 @@ class FanOutStack(cdk.Stack):
         cdk.CfnOutput(self, "BucketName", value=storage.bucket.bucket_name)
         cdk.CfnOutput(self, "TaskTableName", value=storage.table.table_name)
 
-
-def _removal_policy(stack: cdk.Stack) -> cdk.RemovalPolicy:
-    asked = _choice(stack, "removal", "retain", "destroy")
-    return cdk.RemovalPolicy.DESTROY if asked == "destroy" else cdk.RemovalPolicy.RETAIN
-
-
-def _choice(stack: cdk.Stack, name: str, default: str, other: str) -> str:
-    asked = str(stack.node.try_get_context(name) or default)
-    if asked not in (default, other):
-        raise ValueError(f'context "{name}" is "{asked}", but must be "{default}" or "{other}".')
-    return asked
-
-
-def _number(
-    stack: cdk.Stack, name: str, default: int | None, rule: str, allowed: range, *, other: str | None = None
-) -> int | None:
-    """The number that the context says, or the default; None for the word `other`."""
-    asked = stack.node.try_get_context(name) or default
-    if asked is None or asked == other:
-        return None
-    # The CLI's -c gives texts.
-    if str(asked).isdecimal() and int(asked) in allowed:
-        return int(asked)
-    raise ValueError(f'context "{name}" is "{asked}", but must be {rule}.')
+    def _setting(self, name: str, rule: str, *words: str, numbers: range = range(0)) -> str:
+        """What the context says of `name`: one of these words, of which the first is the default, or a number."""
+        # The CLI's -c gives texts.
+        asked = str(self.node.try_get_context(name) or words[0])
+        if asked in words or (asked.isdecimal() and int(asked) in numbers):
+            return asked
+        raise ValueError(f'context "{name}" is "{asked}", but must be {rule}.')

@@ -1,5 +1,6 @@
 """The REST API: tasks and jobs, for callers that sign their requests."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import aws_cdk as cdk
@@ -10,6 +11,7 @@ from constructs import Construct
 
 from infra.constructs.function import LOG_RETENTION
 from infra.constructs.grants import acknowledge
+from infra.functions import snake
 
 STAGE = "v1"
 # Requests a second of the whole stage, far below the AWS account's own limit of 10,000, so that a
@@ -17,11 +19,16 @@ STAGE = "v1"
 RATE = 100
 BURST = 200
 
-# Every method and path that no other route has; the gateway itself would answer 403.
-UNKNOWN = "ANY /{proxy+}"
-
 ROUTES = {
-    "TaskApi": (UNKNOWN, "GET /tasks", "POST /tasks", "GET /tasks/{id}", "PUT /tasks/{id}", "DELETE /tasks/{id}"),
+    # The first is every method and path that no other route has; the gateway itself would answer 403.
+    "TaskApi": (
+        "ANY /{proxy+}",
+        "GET /tasks",
+        "POST /tasks",
+        "GET /tasks/{id}",
+        "PUT /tasks/{id}",
+        "DELETE /tasks/{id}",
+    ),
     "JobsApi": (
         "POST /tasks/upload",
         "GET /jobs",
@@ -38,26 +45,30 @@ ROUTES = {
 }
 """Every method of the API by the function that answers it; there are no others."""
 
-GATEWAY_PROBLEMS = {
-    "DEFAULT_4XX": (400, "InvalidRequestError", "invalid-request"),
-    "DEFAULT_5XX": (500, "InternalError", "internal"),
-    "ACCESS_DENIED": (403, "ForbiddenError", "forbidden"),
-    "EXPIRED_TOKEN": (403, "ForbiddenError", "forbidden"),
-    "INVALID_SIGNATURE": (403, "ForbiddenError", "forbidden"),
-    "MISSING_AUTHENTICATION_TOKEN": (403, "ForbiddenError", "forbidden"),
-    "REQUEST_TOO_LARGE": (413, "PayloadTooLargeError", "payload-too-large"),
-    "THROTTLED": (429, "ThrottledError", "throttled"),
-    "QUOTA_EXCEEDED": (429, "ThrottledError", "throttled"),
-    "INTEGRATION_FAILURE": (504, "ServiceUnavailableError", "service-unavailable"),
-    "INTEGRATION_TIMEOUT": (504, "ServiceUnavailableError", "service-unavailable"),
-}
-"""The gateway's own answers: response type to status, title and type of the problem."""
+GATEWAY_PROBLEMS = (
+    (400, "InvalidRequest", ("DEFAULT_4XX",)),
+    (500, "Internal", ("DEFAULT_5XX",)),
+    (403, "Forbidden", ("ACCESS_DENIED", "EXPIRED_TOKEN", "INVALID_SIGNATURE", "MISSING_AUTHENTICATION_TOKEN")),
+    (413, "PayloadTooLarge", ("REQUEST_TOO_LARGE",)),
+    (429, "Throttled", ("THROTTLED", "QUOTA_EXCEEDED")),
+    (504, "ServiceUnavailable", ("INTEGRATION_FAILURE", "INTEGRATION_TIMEOUT")),
+)
+"""The gateway's own answers: status and name of the problem, and the response types that it stands for."""
 
-
-UNLOGGED = (
+_UNLOGGED = (
     "API Gateway writes logs by one role for the whole account, which a stack must not change unasked; the functions "
     "log every request, and the context apiLogs turns the gateway's own logs on."
 )
+FINDINGS = {
+    "APIG2": "The functions check every field themselves, and name the field, its value and what is "
+    "allowed; the gateway's own validator would answer first, with less.",
+    "APIG3": "Every method asks for a signature of this account's own principals, and the stage is "
+    "throttled; a web ACL is a decision, and a bill, of who deploys it.",
+    "COG4": "Callers are AWS principals that sign with IAM; there are no end users for a user pool.",
+    "APIG1": _UNLOGGED,
+    "APIG6": _UNLOGGED,
+}
+"""What cdk-nag finds in the API, and why it is meant."""
 
 
 class Api(Construct):
@@ -67,9 +78,7 @@ class Api(Construct):
     API Gateway writes any log: https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-logging.html
     """
 
-    def __init__(
-        self, scope: Construct, id_: str, *, functions: dict[str, lambda_.Function], has_logs: bool = False
-    ) -> None:
+    def __init__(self, scope: Construct, id_: str, *, functions: dict[str, lambda_.Function], has_logs: bool) -> None:
         super().__init__(scope, id_)
         self.rest_api = apigateway.RestApi(
             self,
@@ -97,8 +106,10 @@ class Api(Construct):
             for route in routes:
                 method, _, path = route.partition(" ")
                 self.rest_api.root.resource_for_path(path).add_method(method, integration)
-        self._answer_errors_as_problems()
-        self._acknowledge_findings()
+        for status, problem, types in GATEWAY_PROBLEMS:
+            self._answer(types, status, problem)
+        for finding, reason in FINDINGS.items():
+            acknowledge(self.rest_api, finding, reason)
 
     def _logged(self) -> dict[str, Any]:
         log = logs.LogGroup(self, "AccessLog", retention=LOG_RETENTION, removal_policy=cdk.RemovalPolicy.DESTROY)
@@ -111,15 +122,15 @@ class Api(Construct):
             ),
         }
 
-    def _answer_errors_as_problems(self) -> None:
-        for name, (status, title, path) in GATEWAY_PROBLEMS.items():
-            headers = {"Content-Type": "'application/problem+json'"}
-            if status in (429, 503, 504):
-                headers["Retry-After"] = "'1'"
-            # messageString is quoted already.
-            body = (
-                f'{{"type":"/errors/{path}","title":"{title}","status":{status},"detail":$context.error.messageString}}'
-            )
+    def _answer(self, types: Sequence[str], status: int, problem: str) -> None:
+        path = snake(problem).replace("_", "-")
+        # messageString is quoted already.
+        detail = '"detail":$context.error.messageString'
+        body = f'{{"type":"/errors/{path}","title":"{problem}Error","status":{status},{detail}}}'
+        headers = {"Content-Type": "'application/problem+json'"}
+        if status in (429, 504):
+            headers["Retry-After"] = "'1'"
+        for name in types:
             self.rest_api.add_gateway_response(
                 name.title().replace("_", ""),
                 type=apigateway.ResponseType.of(name),
@@ -127,20 +138,3 @@ class Api(Construct):
                 response_headers=headers,
                 templates={"application/json": body},
             )
-
-    def _acknowledge_findings(self) -> None:
-        for finding, reason in (
-            (
-                "APIG2",
-                "The functions check every field themselves, and name the field, its value and what is "
-                "allowed; the gateway's own validator would answer first, with less.",
-            ),
-            (
-                "APIG3",
-                "Every method asks for a signature of this account's own principals, and the stage is "
-                "throttled; a web ACL is a decision, and a bill, of who deploys it.",
-            ),
-            ("COG4", "Callers are AWS principals that sign with IAM; there are no end users for a user pool."),
-            *((finding, UNLOGGED) for finding in ("APIG1", "APIG6")),
-        ):
-            acknowledge(self.rest_api, finding, reason)

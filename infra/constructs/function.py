@@ -115,12 +115,10 @@ def add_function(
 
 
 def _grant_data(row: Function, role: iam.Role, storage: Storage) -> None:
-    if row.table:
-        allow(role, [f"dynamodb:{action}" for action in row.table], [storage.table.table_arn])
+    allow(role, [f"dynamodb:{action}" for action in row.table], [storage.table.table_arn])
     if row.signs_pages:
         allow(role, ["secretsmanager:GetSecretValue"], [storage.page_token_secret.secret_arn])
-    if row.account:
-        allow(role, [f"lambda:{action}" for action in row.account], ["*"])
+    allow(role, [f"lambda:{action}" for action in row.account], ["*"])
     if row.reads:
         allow(role, ["s3:GetObject"], objects(storage.bucket, row.reads, granted_to=role))
         # Without s3:ListBucket a GET of a missing key answers 403, not 404, and the steps tell by the 404

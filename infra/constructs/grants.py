@@ -10,8 +10,9 @@ from constructs import Construct, IConstruct
 
 
 def allow(grantee: iam.IGrantable, actions: Sequence[str], resources: Sequence[str]) -> None:
-    """Add one Allow statement to the own policy of the role, or of the function's role."""
-    grantee.grant_principal.add_to_principal_policy(iam.PolicyStatement(actions=actions, resources=resources))
+    """Add one Allow statement, if there is an action, to the own policy of the role, or of the function's role."""
+    if actions:
+        grantee.grant_principal.add_to_principal_policy(iam.PolicyStatement(actions=actions, resources=resources))
 
 
 def allow_invoke(role: iam.IRole, function: lambda_.Function) -> None:

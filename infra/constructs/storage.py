@@ -12,11 +12,10 @@ UPLOADS_KEPT = cdk.Duration.days(7)
 
 
 class Storage(Construct):
-    """Table, bucket and secret.
+    """Table and bucket, which outlive the stack if `removal_policy` says so, and the secret.
 
-    `removal_policy` says whether table and bucket outlive the stack, `jobs_kept` when the objects of a job expire, if
-    they do: as long as they are there, a job can be looked at and retried. `work_kept` is for the objects that only its
-    steps need.
+    `jobs_kept` says when the objects of a job expire, if they do: as long as they are there, a job can be looked at and
+    retried. `work_kept` is for the objects that only its steps need.
     """
 
     def __init__(

@@ -79,7 +79,6 @@ class Workflow(Construct):
         self._let_functions_call(task_functions)
 
     def _add_machine(self) -> sfn.StateMachine:
-        states = [self.functions[row.name] for row in STATES]
         role = iam.Role(
             self,
             "MachineRole",
@@ -90,8 +89,8 @@ class Workflow(Construct):
             description="What the states of Fan Out's machine may do",
         )
         bucket = self._storage.bucket
-        for function in states:
-            allow_invoke(role, function)
+        for row in STATES:
+            allow_invoke(role, self.functions[row.name])
         # The item reader of the Distributed Map, and its result writer, which uploads in parts.
         allow(role, ["s3:GetObject"], objects(bucket, [MANIFESTS], granted_to=role))
         allow(
@@ -144,9 +143,8 @@ class Workflow(Construct):
         # The Distributed Map starts its children as executions of this same machine. In the role's own policy
         # the statement would be circular: the machine waits for that policy, which would name the machine.
         policy = iam.Policy(self, "MachineRunsItsOwnChildren", roles=[self.machine.role])
-        own = self._any(CHILD, granted_to=policy)
         allow(policy, ["states:StartExecution"], [self.machine.state_machine_arn])
-        allow(policy, ["states:DescribeExecution", "states:StopExecution"], [own])
+        allow(policy, ["states:DescribeExecution", "states:StopExecution"], [self._any(CHILD, granted_to=policy)])
 
     def _finalize_jobs_that_end_early(self) -> None:
         """Have the Finalizer write the record of every job that was stopped, timed out or failed.
@@ -184,12 +182,12 @@ class Workflow(Construct):
     def _let_functions_call(self, task_functions: dict[str, lambda_.Function]) -> None:
         """Let each function call what its row names: other functions, and the machine."""
         for name, function in self.functions.items():
-            row = FUNCTIONS[name]
+            row, role = FUNCTIONS[name], function.role
+            assert role is not None
             for callee in row.calls:
                 called = task_functions[callee]
                 function.add_environment(f"{snake(callee).upper()}_ARN", called.current_version.function_arn)
-                assert function.role is not None
-                allow_invoke(function.role, called)
+                allow_invoke(role, called)
             for callee in row.starts:
                 # Not a version of it: the dead-letter queue belongs to the function itself.
                 started = self.functions[callee].function_arn
@@ -199,8 +197,7 @@ class Workflow(Construct):
                 function.add_environment("STATE_MACHINE_ARN", self.machine.state_machine_arn)
             for actions, pattern in ((row.machine, None), (row.jobs, JOB), (row.map_runs, MAP_RUN)):
                 if actions:
-                    assert function.role is not None
-                    arn = self._any(pattern, granted_to=function.role) if pattern else self.machine.state_machine_arn
+                    arn = self._any(pattern, granted_to=role) if pattern else self.machine.state_machine_arn
                     allow(function, [f"states:{action}" for action in actions], [arn])
 
     def _any(self, pattern: tuple[str, str], *, granted_to: IConstruct) -> str:

@@ -77,7 +77,7 @@ def test_a_list_is_one_document_even_if_it_breaks_off() -> None:
     shown, out, _ = screen(is_json=True)
     with pytest.raises(ShownError) as caught:
         shown.entries("tasks", entries(), shown.tasks)
-    assert isinstance(caught.value.cause, ValueError)
+    assert isinstance(caught.value.__cause__, ValueError)
     assert json.loads(out.getvalue()) == {
         "tasks": [{"id": 1}],
         "error": {"name": "ValueError", "message": "gone"},
