@@ -4,8 +4,6 @@ API Gateway matches the path: an event names its resource, such as `/tasks/{id}`
 Powertools' resolver would match the path once more, and its import costs a cold start a tenth of a second.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import re
@@ -144,7 +142,7 @@ Operation = Callable[[Request], Answer]
 class Api:
     """Routes of one function by method and resource, such as `GET /tasks/{id}`."""
 
-    def __init__(self, logger: Logger, metrics: Metrics) -> None:
+    def __init__(self, logger: "Logger", metrics: "Metrics") -> None:
         # Each with the names that its query may have.
         self.routes: dict[str, tuple[Operation, tuple[str, ...]]] = {}
         self._logger = logger

@@ -1,7 +1,5 @@
 """A task, as the Task Service stores and answers it, and as a job lists it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,7 +28,7 @@ class Task:
     due_at: str | None = None
 
     @staticmethod
-    def new(task_id: str, content: Mapping[str, Any], created_at: str) -> Task:
+    def new(task_id: str, content: Mapping[str, Any], created_at: str) -> "Task":
         """A task at its first version, with the content of a validated request."""
         return Task.from_json(
             {**content, "id": task_id, "createdAt": created_at, "updatedAt": created_at, "version": 1}
@@ -55,7 +53,7 @@ class Task:
         return all(own.get(name) == value for name, value in fields.items())
 
     @staticmethod
-    def from_json(fields: Mapping[str, Any]) -> Task:
+    def from_json(fields: Mapping[str, Any]) -> "Task":
         """The task with these fields, by their names in JSON; other fields are passed over."""
         return Task(
             id=fields["id"],

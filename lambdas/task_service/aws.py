@@ -1,11 +1,9 @@
 """Calls to AWS: clients bounded in time and retries, and AWS's errors turned into the service's own, once."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import boto3
 from botocore.config import Config
@@ -14,7 +12,6 @@ import common.aws
 from task_service.errors import ThrottledError
 
 if TYPE_CHECKING:
-    from aws_lambda_powertools.utilities.typing import LambdaContext
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_secretsmanager import SecretsManagerClient
 
@@ -35,13 +32,13 @@ _CONFIG: Final = Config(
 
 
 @cache
-def dynamodb() -> DynamoDBClient:
+def dynamodb() -> "DynamoDBClient":
     """The process's one DynamoDB client, made at its first use."""
     return boto3.client("dynamodb", config=_CONFIG)
 
 
 @cache
-def dynamodb_without_retries() -> DynamoDBClient:
+def dynamodb_without_retries() -> "DynamoDBClient":
     """A client for callers that retry by themselves: the SDK's pauses would hide a throttle from them."""
     # The SDK's own check of the parameters takes a seventh of a write, and what is sent has been validated as a task.
     single = Config(retries={"mode": "standard", "total_max_attempts": 1}, parameter_validation=False)
@@ -49,7 +46,7 @@ def dynamodb_without_retries() -> DynamoDBClient:
 
 
 @cache
-def secrets_manager() -> SecretsManagerClient:
+def secrets_manager() -> "SecretsManagerClient":
     """The process's one Secrets Manager client, made at its first use."""
     return boto3.client("secretsmanager", config=_CONFIG)
 
@@ -59,11 +56,11 @@ def translated() -> AbstractContextManager[None]:
     return common.aws.translated(throttled=ThrottledError, unavailable=ThrottledError)
 
 
-def seconds_before_last_attempt(context: LambdaContext) -> Callable[[], float]:
+def seconds_before_last_attempt(context: Any) -> Callable[[], float]:
     """How many seconds the function has beside those that a last attempt can take at its worst."""
     return lambda: context.get_remaining_time_in_millis() / 1_000 - LONGEST_ATTEMPT_SECONDS
 
 
-def time_for_one_more_call(context: LambdaContext) -> Callable[[], bool]:
+def time_for_one_more_call(context: Any) -> Callable[[], bool]:
     """Whether the function still has the time that a call can take at its worst."""
     return lambda: context.get_remaining_time_in_millis() >= LONGEST_CALL_SECONDS * 1_000

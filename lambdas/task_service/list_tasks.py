@@ -1,8 +1,6 @@
 """Lists tasks for the other services: one call answers some tasks of one segment and says where to go on."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aws_lambda_powertools.logging import Logger
 from aws_lambda_powertools.metrics import Metrics, MetricUnit
@@ -10,16 +8,13 @@ from aws_lambda_powertools.metrics import Metrics, MetricUnit
 from task_service import aws, listing
 from task_service.resources import page_tokens, store
 
-if TYPE_CHECKING:
-    from aws_lambda_powertools.utilities.typing import LambdaContext
-
 logger = Logger()
 metrics = Metrics()
 
 
 @metrics.log_metrics
 @logger.inject_lambda_context(clear_state=True)
-def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """`{filter, segment, totalSegments, cursor, limit}` -> `{tasks, cursor}`; cursor null: the segment has
     ended. `{filter, ids}` -> `{tasks}`: those of the ids that exist and match.
 

@@ -1,7 +1,5 @@
 """The table of tasks. Nothing else in the project calls DynamoDB."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -96,7 +94,7 @@ class RefusedError(Exception):
 class TaskStore:
     """Tasks by id. Every method raises ThrottledError when it can succeed later."""
 
-    def __init__(self, client: DynamoDBClient, table: str) -> None:
+    def __init__(self, client: "DynamoDBClient", table: str) -> None:
         self._client = client
         self._table = table
 
@@ -172,7 +170,7 @@ class TaskStore:
             raise TaskNotFoundError(task_id)
 
     def page(
-        self, listing: Listing, *, after: str | None, limit: int, has_time: Callable[[], bool], consistent: bool
+        self, listing: "Listing", *, after: str | None, limit: int, has_time: Callable[[], bool], consistent: bool
     ) -> Page:
         """Up to `limit` tasks of the listing, from behind the task `after` on.
 
@@ -230,7 +228,7 @@ class TaskStore:
         return found
 
     def _scan(
-        self, listing: Listing, *, after: str | None, limit: int, consistent: bool
+        self, listing: "Listing", *, after: str | None, limit: int, consistent: bool
     ) -> tuple[list[dict[str, Any]], str | None]:
         request: dict[str, Any] = {
             "TableName": self._table,

@@ -1,9 +1,7 @@
 """The REST API of tasks: `/tasks` and `/tasks/{id}`."""
 
-from __future__ import annotations
-
 import uuid
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from aws_lambda_powertools.logging import Logger, correlation_paths
 from aws_lambda_powertools.metrics import Metrics
@@ -16,9 +14,6 @@ from common.task import ID_ALLOWED, Task, is_id
 from task_service import aws, filters, validation
 from task_service.resources import page_tokens, store
 from task_service.tokens import Listing
-
-if TYPE_CHECKING:
-    from aws_lambda_powertools.utilities.typing import LambdaContext
 
 LARGEST_BODY: Final = 256 * 1024
 """Bytes. A task has at most some 13 KB, however it is escaped."""
@@ -91,6 +86,6 @@ def _id(request: Request) -> str:
 @metrics.log_metrics(capture_cold_start_metric=True)
 @logger.inject_lambda_context(correlation_id_path=correlation_paths.API_GATEWAY_REST, clear_state=True)
 @tracer.capture_lambda_handler(capture_response=False)
-def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """A request of API Gateway (REST, proxy integration) → its answer. Never raises."""
     return api.handle(event, context)

@@ -1,10 +1,8 @@
 """Writes tasks for the other services: creates and conditional updates, an outcome for each, safe to repeat."""
 
-from __future__ import annotations
-
 from collections import Counter
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aws_lambda_powertools.logging import Logger
 from aws_lambda_powertools.metrics import Metrics, MetricUnit
@@ -13,9 +11,6 @@ from common import timestamps
 from common.environment import variable
 from task_service import aws, writes
 from task_service.store import TaskStore
-
-if TYPE_CHECKING:
-    from aws_lambda_powertools.utilities.typing import LambdaContext
 
 logger = Logger()
 metrics = Metrics()
@@ -29,7 +24,7 @@ def writer() -> writes.Writer:
 
 @metrics.log_metrics
 @logger.inject_lambda_context(clear_state=True)
-def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """`{writes: [...]}` -> `{outcomes: [...]}`, in the writes' order. Raises InvalidRequestError for a wrong event."""
     metrics.add_metric(name="Requests", unit=MetricUnit.Count, value=1)
     asked = writes.parse_event(event)

@@ -1,7 +1,5 @@
 """Executions end once, with AWS's events and their limit; a step after the end raises HaltedError."""
 
-from __future__ import annotations
-
 import contextvars
 import json
 import threading
@@ -34,7 +32,7 @@ class Control:
     execution: Data
     halted: threading.Event = field(default_factory=threading.Event)
     # Of its inline Maps.
-    inner: list[Control] = field(default_factory=list)
+    inner: list["Control"] = field(default_factory=list)
 
     def halt(self) -> None:
         self.halted.set()
