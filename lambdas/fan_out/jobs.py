@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from botocore.exceptions import ClientError, ParamValidationError
 
@@ -44,7 +44,6 @@ CACHED_JOBS: Final = 100
 READERS: Final = 16
 # Bytes of a result that GET /jobs/{id}/result repeats; Lambda answers at most 6 MB.
 LARGEST_RESULT: Final = 4_000_000
-T = TypeVar("T")
 STATUSES: Final = ("RUNNING", "SUCCEEDED", "PARTIAL", "FAILED", "STOPPED")
 _STATUS: Final = {"ABORTED": "STOPPED", "TIMED_OUT": "FAILED", "PENDING_REDRIVE": "RUNNING"}
 
@@ -322,7 +321,7 @@ class Jobs:
         return address.removeprefix(f"s3://{self.bucket.name}/")
 
 
-def _remember(cache: OrderedDict[str, T], name: str, value: T) -> None:
+def _remember(cache: OrderedDict[str, Any], name: str, value: Any) -> None:
     cache[name] = value
     if len(cache) > CACHED_JOBS:
         cache.popitem(last=False)

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from itertools import accumulate, takewhile
 from typing import Any
 
-from fan_out.aws.account import read_concurrency
+from fan_out.aws.clients import read_concurrency
 from fan_out.aws.runtime import job_store, state
 from fan_out.aws.storage import RECORD
 from fan_out.errors import JobEndedError

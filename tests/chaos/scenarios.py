@@ -206,7 +206,7 @@ def check_tally(machine: Machine, answer: Answer, job_id: str = "job-1") -> None
     if ended.status == "SUCCEEDED":
         assert ended.output == record
         assert record["status"] == ("PARTIAL" if outcomes else "SUCCEEDED")
-    elif ended.error != "UnaccountedJobError" and ended.status != "ABORTED":
+    elif ended.error != "RecordNotWrittenError" and ended.status != "ABORTED":
         # Where the record was written and the answer of its writer lost for good, it may say better.
         assert record["status"] == "FAILED"
         assert ended.error == record["error"]["name"]
@@ -339,7 +339,7 @@ def run_seed(machine: Machine, seed: int) -> Counter[str]:
                 check_same(answer, expected)
             else:
                 if not answer.has_record:
-                    assert answer.ended.error == "UnaccountedJobError"
+                    assert answer.ended.error == "RecordNotWrittenError"
                     finalize(machine)
                     answer = read(answer.ended)
                 check_tally(machine, answer)

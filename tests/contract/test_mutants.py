@@ -18,7 +18,9 @@ CHECKS: list[Callable[[Definition], None]] = [
 MUTANTS = list(mutants(contract.DEFINITION))
 
 # Faults that change nothing, by their names, and why.
-EQUIVALENT = {"misspell the text: Unaccounted.Cause": "It is a sentence for people; the error's name is the contract."}
+EQUIVALENT = {
+    "misspell the text: RecordNotWritten.Cause": "It is a sentence for people; the error's name is the contract."
+}
 
 
 def is_killed(mutant: Mutant) -> bool:

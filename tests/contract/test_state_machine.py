@@ -112,7 +112,7 @@ def test_a_job_goes_this_way(machine: Definition) -> None:
         "Planner": "Segments", "Segments": "Manifest", "Manifest": "AnyShards", "AnyShards": "Shards",
         "Shards": "Reducer", "Reducer": "MoreToReduce", "MoreToReduce": "Outcome", "Outcome": "Failed",
         "Lister": "MoreToList", "MoreToList": "Listed", "Worker": "MoreToWork", "MoreToWork": "Worked",
-        "Succeeded": None, "Failed": None, "Unaccounted": None, "Listed": None, "Worked": None,
+        "Succeeded": None, "Failed": None, "RecordNotWritten": None, "Listed": None, "Worked": None,
     }  # fmt: skip
     assert [each["StartAt"] for each in machine.machines] == ["Planner", "Lister", "Worker"]
 
@@ -136,13 +136,13 @@ def test_a_job_without_an_error_succeeds(machine: Definition) -> None:
 
 def test_a_job_ends_with_its_record_or_its_error(machine: Definition) -> None:
     ends = machine.states("Succeed", "Fail")
-    assert {name: ends[name]["Type"] for name in ("Succeeded", "Failed", "Unaccounted")} == {
-        "Succeeded": "Succeed", "Failed": "Fail", "Unaccounted": "Fail",
+    assert {name: ends[name]["Type"] for name in ("Succeeded", "Failed", "RecordNotWritten")} == {
+        "Succeeded": "Succeed", "Failed": "Fail", "RecordNotWritten": "Fail",
     }  # fmt: skip
     assert ends["Succeeded"]["OutputPath"] == "$.record"
     assert (ends["Failed"]["ErrorPath"], ends["Failed"]["CausePath"]) == ("$.error.name", "$.error.cause")
-    assert ends["Unaccounted"]["Error"] == "UnaccountedJobError"
-    assert "retried" in ends["Unaccounted"]["Cause"]
+    assert ends["RecordNotWritten"]["Error"] == "RecordNotWrittenError"
+    assert "retried" in ends["RecordNotWritten"]["Cause"]
     # What a call answers last is what its child or iteration ends with.
     assert "OutputPath" not in ends["Listed"] | ends["Worked"]
 
@@ -152,7 +152,7 @@ def test_every_failure_of_a_job_reaches_the_reducer(machine: Definition) -> None
     for name, state in machine.fields["States"].items():
         if state["Type"] in ("Task", "Map"):
             place = {} if name == "Planner" else {"ResultPath": "$.error"}
-            following = "Unaccounted" if name == "Reducer" else "Reducer"
+            following = "RecordNotWritten" if name == "Reducer" else "Reducer"
             assert state["Catch"] == [{"ErrorEquals": ["States.ALL"], **place, "Next": following}], name
 
 

@@ -114,7 +114,7 @@ CASES: dict[str, Callable[[], Case]] = {
         always("Worker"), "ShardStuckError", **BEFORE_THE_WORK, Worker=15, Reducer=1
     ),
     "caught at the Reducer": lambda: Case(
-        always("Reducer"), status="FAILED", error="UnaccountedJobError", record=None, calls=CALLS | {"Reducer": 7}
+        always("Reducer"), status="FAILED", error="RecordNotWrittenError", record=None, calls=CALLS | {"Reducer": 7}
     ),
     "not retried": lambda: failed(
         always("Manifest", "CostLimitError"), "CostLimitError", **BEFORE_THE_WORK, Reducer=1

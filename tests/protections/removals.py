@@ -193,7 +193,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
     "an account whose limit may not be read": (
         Removal(
             "the error is part of the reason",
-            "lambdas/fan_out/aws/account.py",
+            "lambdas/fan_out/aws/clients.py",
             (Cut("an-unknown-limit-is-no-bound", except_only("KeyError")),),
             tests=("test_a_limit_that_may_not_be_read_bounds_nothing",),
         ),

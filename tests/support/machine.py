@@ -545,11 +545,10 @@ def deployed(**settings: Any) -> Iterator[Machine]:
 def forget_processes() -> None:
     """Drop what a function's next process would read anew. Clients are kept: making them is slow and calls nobody."""
     from fan_out import worker
-    from fan_out.aws import account
     from task_service import resources, write_tasks
 
     worker._plan.cache_clear()
-    account._read.cache_clear()
+    aws._read_concurrency.cache_clear()
     write_tasks.writer.cache_clear()
     resources.store.cache_clear()
     resources.page_tokens.cache_clear()

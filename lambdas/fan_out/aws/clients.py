@@ -1,10 +1,12 @@
-"""AWS clients of a warm function, and the one translation of their errors into ours."""
+"""AWS clients of a warm function, the one translation of their errors into ours, and the account's own limit."""
 
+import time
 from contextlib import AbstractContextManager
-from functools import cache
+from functools import cache, lru_cache
 
 import boto3
 from botocore.config import Config
+from botocore.exceptions import ClientError
 
 import common.aws
 from common.aws import error_code as error_code
@@ -14,7 +16,8 @@ from fan_out.errors import ServiceUnavailableError, ThrottledError
 _CONFIG = Config(
     retries={"mode": "standard", "max_attempts": 5}, max_pool_connections=80, connect_timeout=5, read_timeout=60
 )
-
+# Seconds for which a warm function keeps the account's limit.
+_KEPT = 60
 
 # Left alone, the SDK still presigns by version 2 in some regions, and for the host of us-east-1 in all: buckets
 # of today refuse the one and redirect the other.
@@ -36,3 +39,18 @@ step_functions = cache(lambda: boto3.client("stepfunctions", config=_CONFIG))
 def translated() -> AbstractContextManager[None]:
     """Turn AWS's errors into ThrottledError or ServiceUnavailableError where a retry makes sense."""
     return common.aws.translated(throttled=ThrottledError, unavailable=ServiceUnavailableError)
+
+
+def read_concurrency() -> int | str:
+    """How many executions may run at a time, of functions without reserved concurrency; or the error's code."""
+    return _read_concurrency(int(time.monotonic() // _KEPT))
+
+
+@lru_cache(maxsize=1)
+def _read_concurrency(_: int) -> int | str:
+    # protection: an-unknown-limit-is-no-bound
+    try:
+        with translated():
+            return lambda_client().get_account_settings()["AccountLimit"]["UnreservedConcurrentExecutions"]
+    except ClientError as error:
+        return error_code(error)

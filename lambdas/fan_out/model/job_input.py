@@ -60,6 +60,7 @@ class FailedSource(FrozenModel):
 Source = TasksSource | CsvSource | FailedSource
 
 _SOURCE_RULE = f'"tasks", {{"csv": "{UPLOADS}NAME.csv"}} or {{"failedIn": "JOB-ID"}}'
+_WHOLE_RULE = "a whole number from 1 to 10,000"
 _TIME_RULE = 'an ISO 8601 timestamp with a zone, such as "2026-11-23T09:00:00+01:00"'
 
 
@@ -83,18 +84,16 @@ class JobSettings(FrozenModel):
         TaskFilter(), description="an object with isComplete, dueBefore and dueAfter, each optional"
     )
     # protection: shard-size-bounds
-    shard_size: int = Field(500, alias="shardSize", ge=1, le=10_000, description="a whole number from 1 to 10,000")
+    shard_size: int = Field(500, alias="shardSize", ge=1, le=10_000, description=_WHOLE_RULE)
     # A distributed map runs at most 10,000 children at a time.
-    max_concurrency: int = Field(
-        40, alias="maxConcurrency", ge=1, le=10_000, description="a whole number from 1 to 10,000"
-    )
+    max_concurrency: int = Field(40, alias="maxConcurrency", ge=1, le=10_000, description=_WHOLE_RULE)
     tolerated_failure_percentage: float = Field(
         5, alias="toleratedFailurePercentage", ge=0, le=100, description="a number from 0 to 100"
     )
+    # A slower worker would sleep for longer than a function lasts.
     tasks_per_second: float | None = Field(
         None,
         alias="tasksPerSecond",
-        # A slower worker would sleep for longer than a function lasts.
         ge=0.1,
         le=1_000_000,
         description="a number from 0.1 to 1,000,000, or null for no ceiling",

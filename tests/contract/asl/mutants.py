@@ -122,7 +122,7 @@ OTHER_WORDS = {
     "DISTRIBUTED": ("INLINE",),
     "STANDARD": ("EXPRESS",),
     "JSONL": ("JSON", "CSV", "MANIFEST"),
-    "UnaccountedJobError": ("AccountingError", "States.TaskFailed"),
+    "RecordNotWrittenError": ("AccountingError", "States.TaskFailed"),
 }
 
 

@@ -127,7 +127,7 @@ def test_a_job_without_its_reducers_record_gets_it_here(machine: Machine, store:
             raise KilledError
 
     machine.before = die
-    assert machine.run({"shardSize": 2}).error == "UnaccountedJobError"
+    assert machine.run({"shardSize": 2}).error == "RecordNotWrittenError"
     machine.before = lambda call: None
     assert call(machine, "FAILED")["status"] == "FAILED"
     assert store.require("record.json")["counts"]["succeeded"] == 9

@@ -231,7 +231,7 @@ def test_a_limit_that_may_not_be_read_bounds_nothing(machine: Machine, store: Jo
 def test_the_limit_is_read_once_a_minute(machine: Machine, store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
     for machine.concurrency, now in ((10, 600.0), (20, 659.0), (30, 660.0)):
-        monkeypatch.setattr("fan_out.aws.account.time", SimpleNamespace(monotonic=lambda now=now: now))
+        monkeypatch.setattr("fan_out.aws.clients.time", SimpleNamespace(monotonic=lambda now=now: now))
         read.append(machine.call("Manifest", listed(store))["workers"])
     assert read == [8, 8, 27]
 

@@ -451,7 +451,7 @@ def test_a_job_without_its_record_fails_loudly(machine: Machine) -> None:
 
     machine.before = die
     ended = machine.run()
-    assert (ended.status, ended.error) == ("FAILED", "UnaccountedJobError")
+    assert (ended.status, ended.error) == ("FAILED", "RecordNotWrittenError")
 
 
 # --- a kind that fails on what its tasks came to
