@@ -70,6 +70,8 @@ _FUNCTIONS = (
     Function("Worker",    900, 1024, "Works on one shard of a job", calls=("WriteTasks",),
              reads=(JOB_OBJECTS, WORK_OBJECTS),
              writes=("work/*/checkpoints/*", "work/*/partials/*", "work/*/excess/*", "work/*/excess.json")),
+    Function("Merger",    900, 2048, "Makes some nodes of a large job's reduction, beside others",
+             reads=(JOB_OBJECTS, WORK_OBJECTS), writes=("work/*/reduce/*", "work/*/partials/*")),
     Function("Reducer",   900, 2048, "Folds a job's partials, checks its tally, writes its result and record",
              reads=(JOB_OBJECTS, WORK_OBJECTS), writes=(JOB_OBJECTS, WORK_OBJECTS)),
     Function("JobsApi",    29,  512, "REST API of the jobs, and the upload of tasks",
@@ -82,5 +84,5 @@ _FUNCTIONS = (
 
 FUNCTIONS: Mapping[str, Function] = MappingProxyType({f.name: f for f in _FUNCTIONS})
 TASK_SERVICE = tuple(f for f in _FUNCTIONS if f.service == "task_service")
-STATES = tuple(FUNCTIONS[name] for name in ("Planner", "Lister", "Manifest", "Worker", "Reducer"))
+STATES = tuple(FUNCTIONS[name] for name in ("Planner", "Lister", "Manifest", "Worker", "Merger", "Reducer"))
 """The functions that the state machine runs: each is a state, and a `${...Arn}` of its definition."""

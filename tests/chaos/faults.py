@@ -277,7 +277,7 @@ def at(faults: dict[int, tuple[Trouble, bool]]) -> Callable[[Boundary], tuple[Tr
 
 # How many faults the machine's retriers and the functions' own tries absorb at one step of a job: one less
 # than the retries that the definition gives to `States.ALL` there, and for a worker than makes it stuck.
-ABSORBED = {"Planner": 3, "Lister": 5, "Manifest": 3, "Worker": 5, "Reducer": 5}
+ABSORBED = {"Planner": 3, "Lister": 5, "Manifest": 3, "Worker": 5, "Merger": 5, "Reducer": 5}
 
 
 @dataclass
@@ -325,4 +325,6 @@ def _step(boundary: Boundary) -> str:
             return f"Lister {event['segment']}"
         case "Worker":
             return f"Worker {event['shard']['index']}"
+        case "Merger":
+            return f"Merger {event['span']['level']} {event['span']['last']}"
     return boundary.function

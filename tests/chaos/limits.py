@@ -42,7 +42,7 @@ from tests.support.machine import Boundary, CallError, Ended, Machine, response
 
 # Seconds that a call takes, and what may run at once in one function.
 LATENCY = {"s3": 0.02, "dynamodb": 0.005, "lambda": 0.01, "states": 0.03}
-THREADS = {"WriteTasks": 8, "Reducer": 16}
+THREADS = {"WriteTasks": 8, "Merger": 16, "Reducer": 16}
 # Seconds of throttling after which an on-demand table has split its partitions: it takes twice as much.
 SPLIT_SECONDS = 1800.0
 

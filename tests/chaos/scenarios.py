@@ -90,6 +90,7 @@ class Sizes:
     """The sizes that bound a step, made so small that a job of a few tasks comes upon each of them."""
 
     fan_in: int = 64
+    wide: int = 16
     page: int = 5000
     block: int = 1 << 20
     part: int = 8 << 20
@@ -100,6 +101,7 @@ class Sizes:
         with ExitStack() as stack:
             for module, name, value in (
                 (reduction, "FAN_IN", self.fan_in),
+                (reduction, "WIDE", self.wide),
                 (sources, "PAGE", self.page),
                 (listing, "SHARD_BYTES", self.shard_bytes),
                 (sources, "BATCH_BYTES", self.shard_bytes),
@@ -316,6 +318,7 @@ def run_seed(machine: Machine, seed: int) -> Counter[str]:
     expected = baseline(machine, scenario)
     sizes = Sizes(
         fan_in=chance.choice([2, 3, 64]),
+        wide=chance.choice([2, 16]),
         page=chance.choice([1, 3, 5000]),
         block=chance.choice([500, 1 << 20, 1 << 20]),
         part=chance.choice([200, 8 << 20]),
@@ -326,7 +329,7 @@ def run_seed(machine: Machine, seed: int) -> Counter[str]:
     machine.order = lambda items: chance.sample(items, len(items))
     machine.clock.tick = chance.choice([0.0, 0.0, 30.0])
     if chance.random() < 0.5:
-        for name in ("Lister", "Worker", "Reducer"):
+        for name in ("Lister", "Worker", "Merger", "Reducer"):
             machine.contexts[name] = functools.partial(short_lived, chance.randrange(1, 4))
     happened: list[str] = []
     try:

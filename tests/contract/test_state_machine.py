@@ -38,7 +38,7 @@ def machine() -> Definition:
 def test_the_file_is_in_its_form() -> None:
     """`python -m tests.contract.asl.definition` writes it."""
     assert write(DEFINITION.fields) == TEXT
-    assert len(TEXT.splitlines()) <= 150
+    assert len(TEXT.splitlines()) <= 180
 
 
 def test_each_retrier_has_a_line() -> None:
@@ -110,18 +110,27 @@ def test_a_job_goes_this_way(machine: Definition) -> None:
     ways = {name: state.get("Next") or state.get("Default") for name, state in machine.states().items()}
     assert ways == {
         "Planner": "Segments", "Segments": "Manifest", "Manifest": "AnyShards", "AnyShards": "Shards",
-        "Shards": "Reducer", "Reducer": "MoreToReduce", "MoreToReduce": "Outcome", "Outcome": "Failed",
+        "Shards": "Reducer", "Reducer": "MoreToReduce", "MoreToReduce": "Nodes", "Nodes": "Reducer",
         "Lister": "MoreToList", "MoreToList": "Listed", "Worker": "MoreToWork", "MoreToWork": "Worked",
-        "Succeeded": None, "Failed": None, "RecordNotWritten": None, "Listed": None, "Worked": None,
+        "Merger": "MoreToMerge", "MoreToMerge": "Merged", "Outcome": "Failed", "Succeeded": None, "Failed": None,
+        "RecordNotWritten": None, "Listed": None, "Worked": None, "Merged": None,
     }  # fmt: skip
-    assert [each["StartAt"] for each in machine.machines] == ["Planner", "Lister", "Worker"]
+    assert [each["StartAt"] for each in machine.machines] == ["Planner", "Lister", "Worker", "Merger"]
 
 
 def test_a_call_that_ended_early_is_repeated(machine: Definition) -> None:
     states = machine.states()
-    for name in ("Lister", "Worker", "Reducer"):
+    for name in ("Lister", "Worker", "Merger"):
         repeated = {"Variable": "$.done", "BooleanEquals": False, "Next": name}
         assert states[states[name]["Next"]]["Choices"] == [repeated]
+
+
+def test_a_reducer_that_has_not_ended_is_repeated(machine: Definition) -> None:
+    """At once, or behind the Mergers that it asks for. An answer that has ended has no cursor."""
+    assert machine.states()["MoreToReduce"]["Choices"] == [
+        {"Variable": "$.done", "BooleanEquals": True, "Next": "Outcome"},
+        {"Variable": "$.cursor.spans", "IsNull": True, "Next": "Reducer"},
+    ]
 
 
 def test_a_job_of_no_tasks_has_no_shards_to_run(machine: Definition) -> None:
@@ -144,14 +153,18 @@ def test_a_job_ends_with_its_record_or_its_error(machine: Definition) -> None:
     assert ends["RecordNotWritten"]["Error"] == "RecordNotWrittenError"
     assert "retried" in ends["RecordNotWritten"]["Cause"]
     # What a call answers last is what its child or iteration ends with.
-    assert "OutputPath" not in ends["Listed"] | ends["Worked"]
+    assert "OutputPath" not in ends["Listed"] | ends["Worked"] | ends["Merged"]
 
 
 def test_every_failure_of_a_job_reaches_the_reducer(machine: Definition) -> None:
-    """The Reducer's own reaches a Fail state. The Planner's input may be no object that could hold the error."""
+    """The Reducer's own reaches a Fail state. The Planner's input may be no object that could hold the error.
+
+    What fails at the nodes is no error of the job: the one that it may have already stays as it is.
+    """
+    places: dict[str, Fields] = {"Planner": {}, "Nodes": {"ResultPath": None}}
     for name, state in machine.fields["States"].items():
         if state["Type"] in ("Task", "Map"):
-            place = {} if name == "Planner" else {"ResultPath": "$.error"}
+            place = places.get(name, {"ResultPath": "$.error"})
             following = "RecordNotWritten" if name == "Reducer" else "Reducer"
             assert state["Catch"] == [{"ErrorEquals": ["States.ALL"], **place, "Next": following}], name
 
@@ -181,6 +194,7 @@ PERMANENT = {
     "Lister": ["InvalidJobError", "TaskServiceError", "AccountingError"],
     "Manifest": ["AccountingError", "CostLimitError", "InvalidJobError", "JobEndedError"],
     "Worker": ["ShardFailedError", "ShardStuckError", "AccountingError", "JobEndedError"],
+    "Merger": ["AccountingError"],
     "Reducer": [],
 }
 TOO_MANY = "Lambda.TooManyRequestsException"
@@ -193,6 +207,9 @@ SHARED = {
 }
 # A child's history is its own, so that it may wait longer; and a task may kill a worker several times.
 OF_WORKER = SHARED | {(TOO_MANY,): (1000, 60), ("States.ALL",): (14, 30)}
+# There are many in one history, and a job does not need them.
+OF_MERGER = SHARED | {(TOO_MANY,): (12, 60)}
+RETRIERS = {"Worker": OF_WORKER, "Merger": OF_MERGER}
 
 
 def test_shared_retriers_are_the_same_in_every_state(machine: Definition) -> None:
@@ -204,7 +221,7 @@ def test_shared_retriers_are_the_same_in_every_state(machine: Definition) -> Non
                 "MaxDelaySeconds": longest,
                 "JitterStrategy": "FULL",
             }
-            for names, (attempts, longest) in (OF_WORKER if name == "Worker" else SHARED).items()
+            for names, (attempts, longest) in RETRIERS.get(name, SHARED).items()
         ]
         assert state["Retry"][-len(expected) :] == expected, name
 
@@ -220,22 +237,34 @@ def test_permanent_errors_come_first_and_are_not_retried(machine: Definition) ->
 
 def test_lambdas_429_is_retried_patiently(machine: Definition) -> None:
     """For hours, where a job shares its account's concurrency with others."""
-    for state in machine.states("Task").values():
+    for name, state in machine.states("Task").items():
+        if name == "Merger":
+            continue
         (retrier,) = [each for each in state["Retry"] if TOO_MANY in each["ErrorEquals"]]
         # With full jitter a delay is half the longest on average.
         assert retrier["MaxAttempts"] * retrier["MaxDelaySeconds"] / 2 > 2 * 3600
 
 
+# Of nodes given to Mergers, in a job with as many shards as a Distributed Map takes items: 100 million. The Reducer alone
+# folds the last 64.
+LEVELS = 4
+
+
+def test_no_job_has_more_levels() -> None:
+    assert 100_000_000 <= reduction.FAN_IN ** (LEVELS + 1)
+
+
 def test_retries_fit_into_the_history(machine: Definition) -> None:
     """An execution ends at 25,000 events. A retry is four: scheduled, started, failed, and the state's own."""
-    calls = {name: SEGMENTS if name == "Lister" else 1 for name in PERMANENT}
+    calls = dict.fromkeys(PERMANENT, 1) | {"Lister": SEGMENTS, "Merger": reduction.SPANS * LEVELS}
     retries = {
         name: calls[name] * sum(each["MaxAttempts"] for each in state["Retry"])
         for name, state in machine.states("Task").items()
     }
     of_child = retries.pop("Worker")
     assert 4 * of_child < 25_000
-    assert 4 * sum(retries.values()) < 25_000
+    # The events of a span without a retry: of its iteration, its call, its Choice and its end.
+    assert 4 * sum(retries.values()) + 11 * calls["Merger"] < 25_000
 
 
 def test_an_error_is_retried_if_its_class_says_so() -> None:
@@ -290,6 +319,7 @@ PAYLOADS: dict[str, Fields] = {
     },
     # After any failure the state may lack whatever it had before.
     "Reducer": {**EXECUTION, "state.$": "$"},
+    "Merger": own("jobId", "span"),
 }
 
 
@@ -319,6 +349,8 @@ def test_an_item_becomes_exactly_its_input(machine: Definition) -> None:
     assert {name: state["ItemSelector"] for name, state in machine.states("Map").items()} == {
         "Segments": {**own("jobId"), "segment.$": item, "step": 0, "cursor": None},
         "Shards": {**own("jobId", "listed", "shards", "workers"), "shard.$": item, "resume": False},
+        # The Reducer's answer has no id of the job.
+        "Nodes": {"jobId.$": "$$.Execution.Name", "span.$": item},
     }
 
 
@@ -347,6 +379,15 @@ def test_shards_run_as_children_within_the_jobs_bounds(machine: Definition) -> N
     assert shards["MaxConcurrencyPath"] == "$.workers"
     assert shards["ToleratedFailureCountPath"] == "$.toleratedFailureCount"
     assert shards["Label"] == "Shards"
+
+
+def test_mergers_leave_room_for_others_and_no_trace(machine: Definition) -> None:
+    nodes = machine.states()["Nodes"]
+    assert nodes["ItemsPath"] == "$.cursor.spans"
+    # A new account runs ten functions at a time, of which two are kept for the API. All spans end at about the same time.
+    assert nodes["MaxConcurrency"] == 8 == reduction.SPANS / 3
+    # The Reducer looks for what they committed, and gets its own last answer.
+    assert nodes["ResultPath"] is None
 
 
 def test_the_manifest_is_what_the_map_reads(machine: Definition) -> None:

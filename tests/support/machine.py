@@ -63,7 +63,7 @@ ACCOUNT = "123456789012"
 REGION: Literal["eu-central-1"] = "eu-central-1"
 BUCKET = "jobs-bucket"
 TABLE = "tasks"
-STATES = ("Planner", "Lister", "Manifest", "Worker", "Reducer")
+STATES = ("Planner", "Lister", "Manifest", "Worker", "Merger", "Reducer")
 STARTED_AT = "2026-11-23T09:00:00Z"
 # The time that a call of WriteTasks has: enough for some twenty attempts of a throttled write.
 WRITING_SECONDS = 20.0

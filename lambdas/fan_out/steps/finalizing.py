@@ -39,11 +39,12 @@ def finalize(
     error: dict[str, str] | None,
     status: str | None = None,
     deadly: int = DEADLY,
+    is_shared: bool = False,
 ) -> Cursor | dict[str, Any]:
     """A job's committed record, or a cursor to go on from when it is late.
 
     `error` is what the state machine caught; `status` says that the job was stopped or timed out. `deadly` is how many
-    calls the kind's own code may end. A record that is there already is answered as it is: a job has one.
+    calls the kind's own code may end; `is_shared` says that the caller can have Mergers make a cursor's spans. A record that is there already is answered as it is: a job has one.
     """
     # protection: a-record-is-written-once
     if (committed := store.find(RECORD, JobRecord)) is not None:
@@ -61,7 +62,7 @@ def finalize(
         elif manifest is None or plan is None:
             raise AccountingError(f"The object {store.key('job.json' if manifest else 'manifest.json')} is missing.")
         else:
-            reached = Reduction(store, plan, manifest, deadly=deadly).run(cursor, is_late)
+            reached = Reduction(store, plan, manifest, deadly=deadly).run(cursor, is_late, is_shared=is_shared)
             if not isinstance(reached, Node):
                 return reached
             record = final_record(plan, reached, manifest, now(), bucket=store.bucket.name, status=status, error=error)

@@ -33,10 +33,14 @@ class Marker:
 
 
 class KindMerger:
-    """Merges values with the kind's code, which may end its process `deadly` times at one step."""
+    """Merges values with the kind's code, which may end its process `deadly` times at one step.
 
-    def __init__(self, store: JobStore, plan: Plan, deadly: int):
-        self._store, self._plan, self._deadly = store, plan, deadly
+    One of several that merge at the same time is not alone: it leaves the marker, and the counting, to the reducer
+    that comes after them.
+    """
+
+    def __init__(self, store: JobStore, plan: Plan, deadly: int, *, is_alone: bool = True):
+        self._store, self._plan, self._deadly, self._is_alone = store, plan, deadly, is_alone
         self._guard = ProcessGuard()
         # The name of the kind's file, once the kind is loaded.
         self.lines_file: str | None = None
@@ -51,7 +55,8 @@ class KindMerger:
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         """Count a death until the block ends; by then its outcome is committed, or an exception tells of it."""
-        if self._fault is not None:
+        # protection: mergers-leave-the-marker
+        if self._fault is not None or not self._is_alone:
             yield
             return
         name = f"{self._deadly} {name}"
