@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from fan_out.steps import reduction
 from tests.contract.asl.definition import FILE, read
 from tests.contract.asl.mutants import Mutant, mutants
 from tests.support import machine as machines
@@ -27,6 +28,8 @@ from tests.support.machine import (
 # Of a job over these tasks, which are in all four segments; each is a shard or more.
 TASKS = 6
 CALLS = {"Planner": 1, "Lister": 4, "Manifest": 1, "Worker": 4, "Reducer": 1}
+# If two leaves are many and a node has two children.
+LARGE = CALLS | {"Merger": 2, "Reducer": 2}
 BEFORE_THE_WORK = {"Planner": 1, "Lister": 4, "Manifest": 1}
 
 
@@ -83,6 +86,7 @@ class Case:
     error: str | None = None
     record: str | None = "SUCCEEDED"
     calls: dict[str, int] = field(default_factory=lambda: CALLS)
+    is_large: bool = False
 
 
 def failed(before: Callable[[Call], None], error: str, **calls: int) -> Case:
@@ -127,6 +131,11 @@ CASES: dict[str, Callable[[], Case]] = {
     "not tolerated": lambda: failed(
         first_shard("ShardStuckError"), "ShardStuckError", **BEFORE_THE_WORK, Worker=1, Reducer=1
     ),
+    "large": lambda: Case(calls=LARGE, is_large=True),
+    "a Merger retried": lambda: Case(
+        once("Merger", CallError("Lambda.TooManyRequestsException")), calls=LARGE | {"Merger": 3}, is_large=True
+    ),
+    "caught at the Nodes": lambda: Case(always("Merger"), calls=LARGE | {"Merger": 14}, is_large=True),
     "stopped": lambda: Case(
         once("Worker", StoppedError()), status="ABORTED", record=None, calls=BEFORE_THE_WORK | {"Worker": 1}
     ),
@@ -138,13 +147,21 @@ def run(machine: Machine, asked: dict[str, Any], definition: str | None = None, 
     return machine.run({"shardSize": 2, **asked}, definition=definition)
 
 
+def make_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a job over these tasks need Mergers."""
+    monkeypatch.setattr(reduction, "FAN_IN", 2)
+    monkeypatch.setattr(reduction, "WIDE", 2)
+
+
 @pytest.mark.parametrize("name", CASES)
-def test_a_job_ends_as_its_case_says(machine: Machine, name: str) -> None:
+def test_a_job_ends_as_its_case_says(machine: Machine, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     case = CASES[name]()
     machine.before = case.before
+    if case.is_large:
+        make_large(monkeypatch)
     ended = run(machine, case.asked, tasks=case.tasks)
     assert (ended.status, ended.error) == (case.status, case.error)
-    assert Counter(call.function for call in machine.calls if call.function in CALLS) == case.calls
+    assert Counter(call.function for call in machine.calls if call.function in LARGE) == case.calls
     record = json.loads(machines.stored("record.json")) if "record.json" in names() else None
     assert (record and record["status"]) == case.record
     if case.status == "SUCCEEDED":
@@ -167,7 +184,10 @@ UNSELECTED = [
 
 
 @pytest.mark.parametrize("mutant", UNSELECTED, ids=lambda mutant: mutant.name)
-def test_a_path_that_selects_nothing_ends_a_job(machine: Machine, mutant: Mutant) -> None:
+def test_a_path_that_selects_nothing_ends_a_job(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, mutant: Mutant
+) -> None:
+    make_large(monkeypatch)
     definition = json.dumps(mutant.definition.fields)
     asked = {"shardSize": 0} if mutant.path.startswith("Failed") else {}
     ended = run(machine, asked, definition)

@@ -44,7 +44,8 @@ def finalize(
     """A job's committed record, or a cursor to go on from when it is late.
 
     `error` is what the state machine caught; `status` says that the job was stopped or timed out. `deadly` is how many
-    calls the kind's own code may end; `is_shared` says that the caller can have Mergers make a cursor's spans. A record that is there already is answered as it is: a job has one.
+    calls the kind's own code may end; `is_shared` says that Mergers can make the spans of a cursor. A record that is
+    there already is answered as it is: a job has one.
     """
     # protection: a-record-is-written-once
     if (committed := store.find(RECORD, JobRecord)) is not None:
