@@ -54,14 +54,16 @@ _FUNCTIONS = (
     #         name     seconds  MiB  purpose
     Function("TaskApi",    29,  512, "REST API of the tasks", service="task_service",
              table=("GetItem", "PutItem", "UpdateItem", "DeleteItem", "Scan"), signs_pages=True),
-    Function("ListTasks",  60,  512, "Internal: a page of one segment of the tasks", service="task_service",
-             table=("Scan", "BatchGetItem"), signs_pages=True),
+    # One vCPU, as for the Lister, which waits for it: less takes longer, and costs the same.
+    Function("ListTasks",  60, 1769, "Internal: a page of one segment of the tasks", service="task_service",
+             table=("Scan", "BatchGetItem", "DescribeTable"), signs_pages=True),
     # One vCPU: the time of a write is mostly the SDK's, and the worker waits for it.
     Function("WriteTasks", 60, 1769, "Internal: conditional creates and updates of tasks, safe to repeat",
              service="task_service", table=("PutItem", "UpdateItem")),
     Function("Planner",    60,  512, "Checks a job's input, applies defaults, decides the segments",
-             reads=(JOB_OBJECTS, UPLOADS), writes=("jobs/*/job.json",)),
-    Function("Lister",    900, 1024, "Lists one segment of a job's source into shards",
+             reads=(JOB_OBJECTS, UPLOADS), writes=("jobs/*/job.json",), calls=("ListTasks",),
+             account=("GetAccountSettings",)),
+    Function("Lister",    900, 1769, "Lists one segment of a job's source into shards",
              reads=(JOB_OBJECTS, WORK_OBJECTS, UPLOADS),
              writes=("work/*/shards/*", "work/*/parts/*"), calls=("ListTasks",)),
     Function("Manifest",  900, 1024, "Joins a job's committed parts into the list of its shards",

@@ -356,7 +356,7 @@ class Machine:
             for name, check in _PATH_CHECKS.items():
                 original = getattr(interpreter, name)
                 stack.enter_context(patch.object(interpreter, name, functools.partial(check, original)))
-            from fan_out.steps import kind_runner, reduction, shard_runner
+            from fan_out.steps import kind_runner, listing, reduction, shard_runner
             from task_service import rate_limiter, writes
 
             def sent(stubber: BotocoreStubber, event_name: str, request: Any, **more: Any) -> Any:
@@ -377,7 +377,8 @@ class Machine:
             stack.enter_context(patch.object(BotocoreStubber, "__call__", sent))
             stack.enter_context(patch.object(botocore.retries.quota.RetryQuota, "__init__", remembered))
             stack.enter_context(patch.object(shard_runner, "Clock", clock))
-            stack.enter_context(patch.object(reduction, "ThreadPoolExecutor", OneAfterAnother))
+            for module in (listing, reduction):
+                stack.enter_context(patch.object(module, "ThreadPoolExecutor", OneAfterAnother))
             stack.enter_context(patch.object(writes, "ThreadPoolExecutor", OneAfterAnother))
             stack.enter_context(patch.object(rate_limiter, "time", self.writing_time))
             # The number of a throttled write's attempts, and so of a run's boundaries, is the same at every run.
