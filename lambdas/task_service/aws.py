@@ -41,8 +41,8 @@ def dynamodb() -> "DynamoDBClient":
 
 
 def _decode_page(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any) -> None:
-    """Decode a page of a Scan as the JSON that it is: botocore's parser, which walks every attribute by its model, takes
-    ten times as long and comes to the same. An error, or what is no JSON, is left to that parser and to the SDK's retries.
+    """Decode a page of a Scan as the JSON that it is: botocore's parser walks every attribute by its model, which takes
+    ten times as long and comes to the same. Errors, and what is no JSON, are left to that parser and the SDK's retries.
     """
     if response_dict["status_code"] == 200:
         with suppress(ValueError):

@@ -26,7 +26,7 @@ MOST_SCANS: Final = 30
 """Scan pages that one call reads before it answers with what it has; at 1 MB a page a few seconds."""
 
 MOST_PAGE_BYTES: Final = 3_000_000
-"""Bytes of the tasks in one answer, escaped as texts in JSON. With whatever is around them they stay below Lambda's 6 MB."""
+"""Bytes of the tasks in one answer, as they are when they are escaped in it. It stays far below Lambda's 6 MB."""
 
 LARGEST_SCAN: Final = 1_000_000
 """Items that one scan page asks for at the most; DynamoDB's Limit is a 32-bit integer."""
@@ -195,13 +195,13 @@ class TaskStore:
                 line = _line(item)
                 size += len(encode_basestring_ascii(line)) + 2
                 if lines and size > MOST_PAGE_BYTES:
-                    return Page(lines, last_id)
-                last_id = item["id"]["S"]
+                    return Page(lines, after)
+                after = item["id"]["S"]
                 lines.append(line)
                 if len(lines) == limit:
                     # What the scan has filtered out behind its last match need not be scanned again.
                     # protection: a-full-page-ends-at-a-key
-                    return Page(lines, last_id if position + 1 < len(items) else last_key)
+                    return Page(lines, after if position + 1 < len(items) else last_key)
             # protection: an-empty-page-is-not-the-last
             if last_key is None:
                 return Page(lines, None)

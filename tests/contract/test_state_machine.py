@@ -16,7 +16,7 @@ import pytest
 from fan_out import errors
 from fan_out.model.costs import LONGEST_JOB
 from fan_out.model.job_input import JobInput
-from fan_out.model.plan import SEGMENTS
+from fan_out.model.plan import MOST_SEGMENTS
 from fan_out.steps import quarantine, reduction
 from infra.functions import FUNCTIONS, STATES
 from tests.contract.asl.definition import FILE, Definition, Fields, following, read, write
@@ -191,6 +191,8 @@ SHARED = {
     ("Lambda.ServiceException", "Lambda.AWSLambdaException", "Lambda.SdkClientException"): (6, 30),
     ("States.ALL",): (6, 30),
 }
+# All segments' retries are in the history of one execution: fewer, and further apart.
+OF_LISTER = SHARED | {(TOO_MANY,): (50, 300)}
 # A child's history is its own, so that it may wait longer; and a task may kill a worker several times.
 OF_WORKER = SHARED | {(TOO_MANY,): (1000, 60), ("States.ALL",): (14, 30)}
 
@@ -204,7 +206,7 @@ def test_shared_retriers_are_the_same_in_every_state(machine: Definition) -> Non
                 "MaxDelaySeconds": longest,
                 "JitterStrategy": "FULL",
             }
-            for names, (attempts, longest) in (OF_WORKER if name == "Worker" else SHARED).items()
+            for names, (attempts, longest) in {"Lister": OF_LISTER, "Worker": OF_WORKER}.get(name, SHARED).items()
         ]
         assert state["Retry"][-len(expected) :] == expected, name
 
@@ -228,7 +230,7 @@ def test_lambdas_429_is_retried_patiently(machine: Definition) -> None:
 
 def test_retries_fit_into_the_history(machine: Definition) -> None:
     """An execution ends at 25,000 events. A retry is four: scheduled, started, failed, and the state's own."""
-    calls = {name: SEGMENTS if name == "Lister" else 1 for name in PERMANENT}
+    calls = {name: MOST_SEGMENTS if name == "Lister" else 1 for name in PERMANENT}
     retries = {
         name: calls[name] * sum(each["MaxAttempts"] for each in state["Retry"])
         for name, state in machine.states("Task").items()
@@ -333,10 +335,10 @@ def test_an_item_brings_what_its_first_state_reads(machine: Definition) -> None:
 # --- maps
 
 
-def test_segments_are_all_listed_at_once(machine: Definition) -> None:
+def test_segments_are_listed_within_the_planners_bound(machine: Definition) -> None:
     segments = machine.states()["Segments"]
     assert segments["ItemsPath"] == "$.segments"
-    assert segments["MaxConcurrency"] == SEGMENTS
+    assert segments["MaxConcurrencyPath"] == "$.listers"
     # A few numbers a segment, of which there are few.
     assert segments["ResultPath"] == "$.listing"
 

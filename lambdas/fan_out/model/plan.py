@@ -55,10 +55,8 @@ class Plan(JobSettings):
 
     def listers(self, account: int | str) -> int:
         """The most listers at a time; each waits for ListTasks, which takes another one of the account's pool."""
-        # protection: a-lister-takes-two
-        taken = 2
         # protection: the-accounts-limit-of-listers
-        fit = SEGMENTS if isinstance(account, str) else _fit(account, taken)
+        fit = SEGMENTS if isinstance(account, str) else _fit(account, taken=2)
         return min(self.segments, MOST_LISTERS, fit)
 
     def workers(self, shards: int) -> int:
@@ -95,8 +93,8 @@ class Plan(JobSettings):
             if fit < workers:
                 workers = fit
                 reason = (
-                    f"the AWS account has {account:,} concurrent executions, {_kept(account):,} of them are kept for other "
-                    f"functions, and a worker takes {taken}"
+                    f"the AWS account has {account:,} concurrent executions, {_kept(account):,} of them are kept for "
+                    f"other functions, and a worker takes {taken}"
                 )
         some = f"{workers:,} worker{'s' if workers > 1 else ''}"
         return {"workers": workers, "reason": f"At most {some} at a time, because {reason}."}

@@ -21,8 +21,8 @@ from fan_out.sources import csv, failed, tasks
 SOURCES = {"tasks": tasks.batches, "csv": csv.batches, "failedIn": failed.batches}
 # A worker reads its whole shard into memory, and a failed one is written out again: keep it small.
 SHARD_BYTES = 4 << 20
-# Shards that are being written at a time: as many as take no longer than the next page takes to be listed. A lister holds
-# these, the shard that is being cut, and two pages.
+# Shards that are written at a time, while the next page is listed: more would not be faster, as a write takes less time
+# than a page. In memory are these, the shard that is being cut, and two pages.
 WRITERS = 4
 
 

@@ -37,7 +37,9 @@ def plan_job(bucket: Bucket, job_id: str, started_at: str, document: Any, list_f
         plan = make_plan(job_id, started_at, asked, retried)
     # protection: a-size-is-a-hint
     try:
-        return plan.in_segments(*task_service.read_size(list_function)) if isinstance(plan.source, TasksSource) else plan
+        return (
+            plan.in_segments(*task_service.read_size(list_function)) if isinstance(plan.source, TasksSource) else plan
+        )
     except (RetryableError, TaskServiceError):
         return plan
 
