@@ -9,16 +9,15 @@ from fan_out.model.job_input import check_id, refusal
 from fan_out.model.plan import Plan
 from fan_out.model.record import JobRecord
 from fan_out.model.task import utc
-from fan_out.steps.planning import listers, plan_job
+from fan_out.steps.planning import divide, listers, plan_job
 
 
 @state
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """`{jobId, startedAt, input}` → `{jobId, segments, listers, error}`, and `job.json`."""
     store = job_store(check_id(event["jobId"]))
-    own = plan = plan_job(
-        store.bucket, store.job_id, utc(event["startedAt"]), event["input"], variable("LIST_TASKS_ARN")
-    )
+    own = plan_job(store.bucket, store.job_id, utc(event["startedAt"]), event["input"])
+    own = plan = divide(own, variable("LIST_TASKS_ARN"))
     record = store.find(RECORD, JobRecord)
     started_at = record["startedAt"] if record is not None else None
     if started_at is None:

@@ -21,7 +21,7 @@ from fan_out.steps.process_guard import ProcessGuard
 from fan_out.steps.reduction import ROOT
 
 
-def plan_job(bucket: Bucket, job_id: str, started_at: str, document: Any, list_function: str) -> Plan:
+def plan_job(bucket: Bucket, job_id: str, started_at: str, document: Any) -> Plan:
     """The plan of a job with this input, which is not written yet. Raises InvalidJobError, SourceNotFoundError."""
     asked = read_input(document)
     retried = _find_retry_source(bucket, asked.source)
@@ -34,12 +34,16 @@ def plan_job(bucket: Bucket, job_id: str, started_at: str, document: Any, list_f
     # The kind is loaded, and its filter asked.
     # protection: a-damaged-planner-ends
     with ProcessGuard():
-        plan = make_plan(job_id, started_at, asked, retried)
+        return make_plan(job_id, started_at, asked, retried)
+
+
+def divide(plan: Plan, list_function: str) -> Plan:
+    """The plan with as many segments as fit the table's size now; with the least if that cannot be told."""
+    if not isinstance(plan.source, TasksSource):
+        return plan
     # protection: a-size-is-a-hint
     try:
-        return (
-            plan.in_segments(*task_service.read_size(list_function)) if isinstance(plan.source, TasksSource) else plan
-        )
+        return plan.in_segments(*task_service.read_size(list_function))
     except (RetryableError, TaskServiceError):
         return plan
 

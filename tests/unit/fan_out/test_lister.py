@@ -523,3 +523,18 @@ def test_a_line_that_is_no_task_is_an_error(step: Step, machine: Machine, store:
     with pytest.raises(TaskServiceError, match="a line that is no task"):
         step()
     assert not [name for name in names() if name.startswith(("parts/", "shards/"))]
+
+
+def test_a_shard_that_cannot_be_written_has_no_part(step: Step, machine: Machine, store: JobStore) -> None:
+    """Its write has begun, and the listing has come to its end meanwhile."""
+    put_rows(store, 5)
+
+    def around(boundary: Boundary, cross: Callable[[], Any]) -> Any:
+        if boundary.operation == "PutObject" and "/shards/" in str(boundary.request and boundary.request.url):
+            raise ConnectTimeoutError(endpoint_url="http://there")
+        return cross()
+
+    machine.around = around
+    with pytest.raises(ServiceUnavailableError):
+        step()
+    assert not [name for name in names() if name.startswith("parts/")]
