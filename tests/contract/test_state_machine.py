@@ -16,7 +16,7 @@ import pytest
 from fan_out import errors
 from fan_out.model.costs import LONGEST_JOB
 from fan_out.model.job_input import JobInput
-from fan_out.model.plan import MOST_SEGMENTS
+from fan_out.model.plan import MOST_LISTERS, MOST_SEGMENTS
 from fan_out.steps import quarantine, reduction
 from infra.functions import FUNCTIONS, STATES
 from tests.contract.asl.definition import FILE, Definition, Fields, following, read, write
@@ -339,6 +339,8 @@ def test_segments_are_listed_within_the_planners_bound(machine: Definition) -> N
     segments = machine.states()["Segments"]
     assert segments["ItemsPath"] == "$.segments"
     assert segments["MaxConcurrencyPath"] == "$.listers"
+    # https://docs.aws.amazon.com/step-functions/latest/dg/state-map-inline.html
+    assert MOST_LISTERS <= 40
     # A few numbers a segment, of which there are few.
     assert segments["ResultPath"] == "$.listing"
 

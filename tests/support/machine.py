@@ -410,6 +410,8 @@ def _number(state: Any, field: str, effective: Any) -> Any:
 def _map_items(original: Callable[..., Any], state: Any, data: Any, execution: Any, context: Any) -> Any:
     """The items of an inline Map, refusing a path that selects nothing, where ministack takes null for an item."""
     paths.require_path(state.get("ItemsPath"), data, context, "ItemsPath")
+    if "MaxConcurrencyPath" in state:
+        _number(state, "MaxConcurrencyPath", data)
     return original(state, data, execution, context)
 
 

@@ -163,7 +163,6 @@ class Map(State):
 
 class InlineMap(Map):
     items_path: Path
-    # https://docs.aws.amazon.com/step-functions/latest/dg/state-map-inline.html
     max_concurrency_path: Path
     item_processor: InlineProcessor
 
