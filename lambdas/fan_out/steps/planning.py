@@ -6,13 +6,7 @@ from common.errors import Fault
 from fan_out.aws import clients as aws
 from fan_out.aws import task_service
 from fan_out.aws.storage import FAILURES, RECORD, Bucket, JobStore
-from fan_out.errors import (
-    AccountingError,
-    InvalidJobError,
-    RetryableError,
-    SourceNotFoundError,
-    TaskServiceError,
-)
+from fan_out.errors import AccountingError, FanOutError, InvalidJobError, SourceNotFoundError
 from fan_out.model.job_input import UPLOADED, CsvSource, FailedSource, Source, TasksSource, read_input, refusal
 from fan_out.model.plan import SEGMENTS, Plan, RetrySource, make_plan
 from fan_out.model.record import JobRecord
@@ -44,7 +38,7 @@ def divide(plan: Plan, list_function: str) -> Plan:
     # protection: a-size-is-a-hint
     try:
         return plan.in_segments(*task_service.read_size(list_function))
-    except (RetryableError, TaskServiceError):
+    except FanOutError:
         return plan
 
 
