@@ -152,7 +152,7 @@ class Workflow(Construct):
         config.destination_config = lambda_.CfnEventInvokeConfig.DestinationConfigProperty(
             on_failure=lambda_.CfnEventInvokeConfig.OnFailureProperty(destination=self.dead_letters.queue_arn)
         )
-        # Given this destination, the CDK would grant two more actions, which only a program needs that looks a queue up.
+        # Given the destination, the CDK would grant two more actions, for programs that look a queue up.
         # https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html
         allow(function, ["sqs:SendMessage"], [self.dead_letters.queue_arn])
 
