@@ -153,8 +153,13 @@ class Deployment:
 
 
 @contextmanager
-def deployed(folder: Path, change: Callable[[Path], None] = lambda staged: None) -> Iterator[Deployment]:
-    """A deployment in this folder, taken down at the end whatever happens; `change` gets the functions' code."""
+def deployed(
+    folder: Path, change: Callable[[Path], None] = lambda staged: None, *, wait_scale: float = 0.05
+) -> Iterator[Deployment]:
+    """A deployment in this folder, taken down at the end whatever happens; `change` gets the functions' code.
+
+    `wait_scale` multiplies every pause of the state machine.
+    """
     staged, home = folder / "lambdas", folder / "home"
     shutil.copytree(ROOT / "lambdas", staged, ignore=shutil.ignore_patterns("__pycache__"))
     for folder_of_kinds in ("tests/support/kinds", "bench/kinds"):
@@ -162,6 +167,6 @@ def deployed(folder: Path, change: Callable[[Path], None] = lambda staged: None)
             shutil.copy(kind, staged / "kinds")
     change(staged)
     try:
-        yield Deployment(home, local.up(home, lambdas=staged, tied=True, wait_scale=0.05))
+        yield Deployment(home, local.up(home, lambdas=staged, tied=True, wait_scale=wait_scale))
     finally:
         local.down(home)

@@ -69,9 +69,8 @@ NEEDED: dict[str, dict[str, set[Grant]]] = {
         "a change": on(TASKS, "dynamodb:UpdateItem"),
     },
     "Planner": {
-        "a plan": write("jobs/*/job.json"),
+        "a plan": read("jobs/*") | write("jobs/*/job.json"),
         "an import": read("uploads/*"),
-        "a retry": read("jobs/*"),
         "a missing source": LIST,
     },
     "Lister": {
@@ -82,10 +81,8 @@ NEEDED: dict[str, dict[str, set[Grant]]] = {
         "an import": read("uploads/*"),
     },
     "Manifest": {
-        "a plan": read("jobs/*", "work/*")
-        | write("work/*/manifest.jsonl", "jobs/*/manifest.json")
-        | LIST
-        | on("*", "lambda:GetAccountSettings"),
+        "a plan": read("jobs/*", "work/*") | write("work/*/manifest.jsonl", "jobs/*/manifest.json") | LIST,
+        "a limit": on("*", "lambda:GetAccountSettings"),
     },
     "Worker": {
         "a plan": read("jobs/*", "work/*") | write("work/*/partials/*"),
