@@ -45,15 +45,18 @@ def test_cdk_nag_finds_nothing_that_nobody_has_answered_for(assembly: Path) -> N
 
 def test_each_finding_that_is_overruled_has_its_reason(assembly: Path) -> None:
     metadata = json.loads((assembly / "FanOut.metadata.json").read_text(encoding="utf-8"))
-    reasons = [
-        reason
-        for entries in metadata.values()
+    reasons = {
+        (path.strip("/"), finding): reason
+        for path, entries in metadata.items()
         for entry in entries
         if "acknowledged" in entry["type"].lower()
-        for reason in entry["data"].values()
-    ]
+        for finding, reason in entry["data"].items()
+    }
     assert reasons
-    assert all(len(reason) > 40 and reason.endswith(".") for reason in reasons)
+    assert all(len(reason) > 40 and reason.endswith(".") for reason in reasons.values())
+    (report,) = json.loads((assembly / "validation-report.json").read_text(encoding="utf-8"))["pluginReports"]
+    overruled = {(each["acknowledgedAt"], each["acknowledgedId"]) for each in report["suppressedViolations"]}
+    assert reasons.keys() - overruled == set(), "these have become superfluous"
 
 
 def test_no_names_are_fixed_but_that_of_the_machines_log(template: Template) -> None:
