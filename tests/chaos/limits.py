@@ -37,6 +37,7 @@ from infra.functions import FUNCTIONS
 from task_service import rate_limiter, write_tasks
 from tests.chaos.scenarios import finalize
 from tests.support import machine as machines
+from tests.support import statements
 from tests.support.context import Context
 from tests.support.machine import Boundary, CallError, Ended, Machine, response
 
@@ -230,6 +231,7 @@ class Simulation:
                 (rate_limiter, "time", module),
                 (rate_limiter, "random", random),
                 (write_tasks, "writer", lambda: self._own.writer),
+                (statements, "refuse", lambda: None if self.writes.take(1, clock.now) else "ThrottlingError"),
                 (botocore.retries.quota.RetryQuota, "acquire", lambda quota, amount: True),
                 (botocore.endpoint, "time", SimpleNamespace(**vars(time) | {"sleep": sleep})),
             ]:
@@ -257,6 +259,8 @@ class Simulation:
                 # Eventually consistent: half a unit for 4 KiB.
                 self.reads.take(len(answer.content) / 8192, self.clock.now)
                 return answer
+            case "dynamodb" if boundary.operation == "BatchExecuteStatement":
+                return cross()
             case "dynamodb" if not self.writes.take(1, self.clock.now):
                 return _refusal(boundary, 400, "ThrottlingException")
             case "s3" if boundary.operation == "PutObject" and not self.puts.take(1, self.clock.now):

@@ -310,6 +310,7 @@ GRANTS = {
         ("secretsmanager:GetSecretValue", "<PageTokenSecret>"),
     },
     "WriteTasks": {
+        ("dynamodb:PartiQLInsert", "<Tasks.Arn>"),
         ("dynamodb:PutItem", "<Tasks.Arn>"),
         ("dynamodb:UpdateItem", "<Tasks.Arn>"),
     },
