@@ -203,6 +203,7 @@ def test_every_alarm_tells_the_topic_that_the_context_names(staged: Path) -> Non
 @pytest.mark.parametrize(
     ("context", "said"),
     [
+        ({"stage": "test"}, 'context "stage" is "test", but must be "prod" or "dev"'),
         ({"removal": "maybe"}, 'context "removal" is "maybe", but must be "retain" or "destroy"'),
         ({"apiLogs": "yes"}, 'context "apiLogs" is "yes", but must be "off" or "on"'),
         ({"workerConcurrency": "0"}, 'context "workerConcurrency" is "0", but must be 1 to 10,000'),
