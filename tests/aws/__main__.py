@@ -9,6 +9,7 @@ nothing is left.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import secrets
@@ -27,6 +28,8 @@ from tests.support.deployment import NAMED, ROOT
 SUITES = ("tests/local/test_flow.py", "tests/local/test_routes.py", "tests/aws/test_assumptions.py")
 # Nobody waits for a test as long as this: a hanging one must not keep the stack there.
 TEST_SECONDS = 900
+# Also that a terminal was closed.
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 EXPLANATION = """\
 This deploys Fan Out to an AWS account, tries it there, and removes it again.
@@ -66,24 +69,35 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _try_and_remove(account: Account, folder: Path, only: str | None) -> int:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("Told to end."))
     # A shell that starts this in the background has it ignore an interrupt.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in INTERRUPTS:
+        signal.signal(number, _interrupt)
     begun, is_good = time.monotonic(), False
     try:
-        is_good = _try(account, folder, only)
+        try:
+            is_good = _try(account, folder, only)
+        finally:
+            _ignore_interrupts()
     except KeyboardInterrupt:
         _say("\nInterrupted.")
-    except (Exception, SystemExit) as error:
+    except Exception as error:
         _say(f"\n{error}")
     finally:
-        # From here on an interrupt would leave things on the account.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
         _say("\nRemoving everything; this is not interrupted")
         left = _removed(account, folder)
     _say(f"\n{'All passed' if is_good else 'NOT all passed'}. It took {(time.monotonic() - begun) / 60:.1f} minutes.")
     return 0 if is_good and not left else 1
+
+
+def _interrupt(*_: object) -> None:
+    """The first interrupt ends the trial; none ends the removal."""
+    _ignore_interrupts()
+    raise KeyboardInterrupt
+
+
+def _ignore_interrupts() -> None:
+    for number in INTERRUPTS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _try(account: Account, folder: Path, only: str | None) -> bool:
@@ -124,8 +138,10 @@ def _removed(account: Account, folder: Path) -> list[str]:
 
 
 def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+    # Nobody may be there to hear it any more; the removal goes on.
+    with contextlib.suppress(OSError):
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
 
 
 def _refuse(text: str) -> int:
