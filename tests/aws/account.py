@@ -30,6 +30,7 @@ BOOTSTRAP = "/cdk-bootstrap/hnb659fds/version"
 GRACE_SECONDS = 20
 # IAM, the stack and the machines' own deletion are done some time after the calls that ask for it.
 REMOVAL_SECONDS = 300
+PAUSE_SECONDS = 3
 
 
 class RefusedError(Exception):
@@ -133,13 +134,14 @@ class Account:
             if self.cdk(folder, "destroy", "--force"):
                 say("cdk destroy failed; CloudFormation is asked itself")
                 self.client("cloudformation").delete_stack(StackName=self.stack)
-        deadline = time.monotonic() + REMOVAL_SECONDS
-        while left := self.left():
-            if time.monotonic() > deadline:
-                break
+        deadline, clean = time.monotonic() + REMOVAL_SECONDS, 0
+        # A deployment that was interrupted, or a function that ends, may still make something: look twice.
+        while clean < 2 and time.monotonic() < deadline:
+            left = self.left()
             self._delete(left)
-            time.sleep(0 if self.endpoint_url else 5)
-        return left
+            clean = 0 if left else clean + 1
+            time.sleep(PAUSE_SECONDS)
+        return self.left()
 
     def _stop_everything(self) -> None:
         """End the jobs: what runs writes objects into the bucket that is to be deleted."""

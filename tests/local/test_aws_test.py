@@ -125,8 +125,7 @@ def test_an_interrupted_run_leaves_nothing(cloud: Cloud, when: str, number: sign
     assert list(cloud.folder.glob(FOLDERS)) == []
 
 
-def test_a_failed_scenario_leaves_nothing(cloud: Cloud, tmp_path: Path) -> None:
-    """The job of the scenario is refused by the embedded AWS, where the name is taken by an earlier job."""
+def test_a_run_without_a_test_is_no_success(cloud: Cloud) -> None:
     with cloud.start("--only", "no_test_has_this_name") as command:
         said, _ = command.communicate()
     assert command.returncode == 1, said
