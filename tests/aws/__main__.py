@@ -105,8 +105,10 @@ def _try(account: Account, folder: Path, only: str | None) -> bool:
     begun = time.monotonic()
     deployment = account.deploy(folder)
     _say(f"  deployed in {time.monotonic() - begun:.0f} s\nTrying")
-    words = ["-m", "not embedded", "-n", "0", "-p", "no:terminal", "-p", "no:cacheprovider", "-p", "tests.aws.report", "-o", "addopts="]
-    words += ["--timeout", str(TEST_SECONDS), "--basetemp", str(folder / "tests"), *(["-k", only] if only else [])]
+    # Not the options of a run at a desk: its own report, no other process, no files here.
+    words = ["-o", "addopts=", "-m", "not embedded", "-n", "0", "-p", "no:cacheprovider"]
+    words += ["-p", "no:terminal", "-p", "tests.aws.report", "--timeout", str(TEST_SECONDS)]
+    words += ["--basetemp", str(folder / "tests"), *(["-k", only] if only else [])]
     environment = {**os.environ, NAMED: str(deployment)}
     code = run([sys.executable, "-P", "-m", "pytest", *words, *SUITES], cwd=ROOT, env=environment)
     spent = json.loads((folder / "spent.json").read_text())
@@ -119,7 +121,7 @@ def _print_cost(account: Account, spent: dict[str, Any]) -> float:
     lines = counted(account, spent)
     usd = sum(line.usd for line in lines)
     for line in lines:
-        _say(f"  ${line.usd:.4f}  {line.count:,.0f} {line.what}")
+        _say(f"  ${line.usd:.4f}  {line.number:,.0f} {line.what}")
     _say(f"  ${usd:.4f}  in all, which is {'less' if usd < LIMIT_USD else 'NOT LESS'} than ${LIMIT_USD:.2f}")
     return usd
 

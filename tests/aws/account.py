@@ -114,11 +114,17 @@ class Account:
             assert found, url
             url = f"{self.endpoint_url}/_aws/execute-api/{found[1]}/{found[2]}/"
         at = Local(
-            self.endpoint_url,
-            self.region,
-            url,
-            *(told["StateMachineArn"], told["BucketName"], told["TaskTableName"]),
-            **{"pid": 0, "port": 0, "access_key_id": "", "secret_access_key": "", "fingerprint": ""},
+            endpoint_url=self.endpoint_url,
+            region=self.region,
+            api_url=url,
+            state_machine_arn=told["StateMachineArn"],
+            bucket_name=told["BucketName"],
+            task_table_name=told["TaskTableName"],
+            pid=0,
+            port=0,
+            access_key_id="",
+            secret_access_key="",
+            fingerprint="",
         )
         file = folder / "deployment.json"
         file.write_text(json.dumps({"at": asdict(at), "stack": self.stack}))

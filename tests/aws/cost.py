@@ -28,12 +28,12 @@ STOPPED_CALL_SECONDS = 120
 
 class Line(NamedTuple):
     what: str
-    count: float
+    number: float
     price: float
 
     @property
     def usd(self) -> float:
-        return self.count * self.price
+        return self.number * self.price
 
 
 def counted(account: Account, spent: Mapping[str, int]) -> list[Line]:

@@ -62,7 +62,7 @@ class Bench:
         self.aws = aws
         partition, region, account = (aws.at.state_machine_arn.split(":")[index] for index in (1, 3, 4))
         arn, functions = (f"arn:{partition}:{service}:{region}:{account}" for service in ("states", "lambda"))
-        statements = [
+        statements: list[dict[str, Any]] = [
             {"Action": "lambda:InvokeFunction", "Resource": f"{functions}:function:{aws.stack}{CHECK}*"},
             {"Action": "states:StartExecution", "Resource": f"{arn}:stateMachine:{aws.stack}{CHECK}*"},
             {"Action": ["states:DescribeExecution", "states:StopExecution"], "Resource": f"{arn}:execution:*{CHECK}*"},
@@ -110,9 +110,9 @@ class Bench:
         definition = {"StartAt": next(iter(states)), "States": states, "TimeoutSeconds": 300}
         client = self.aws.client("stepfunctions")
         machine = patiently(
-            lambda: client.create_state_machine(
-                name=self.name(), definition=json.dumps(definition), roleArn=self.role
-            )["stateMachineArn"]
+            lambda: client.create_state_machine(name=self.name(), definition=json.dumps(definition), roleArn=self.role)[
+                "stateMachineArn"
+            ]
         )
         started = client.start_execution(stateMachineArn=machine, input=json.dumps(data or {}))
         return str(started["executionArn"])
@@ -467,4 +467,3 @@ def test_the_cause_of_an_error_is_json(bench: Bench, saw: Saw) -> None:
     cause = json.loads(ended["cause"])
     saw(f"{ended['error']}: {sorted(cause)}")
     assert (ended["error"], cause["errorType"], cause["errorMessage"]) == ("WantedError", "WantedError", "said")
-

@@ -1,4 +1,4 @@
-"""`make aws-test` on the embedded AWS, through the CDK's own CLI: the very command, from its start to the empty account."""
+"""The very command of `make aws-test`, on the embedded AWS through the CDK's own CLI."""
 
 from __future__ import annotations
 

@@ -27,11 +27,17 @@ def deployment(home: Path, running: server.Server, folder: Path) -> Deployment:
     found = re.fullmatch(r"https://([^./]+)\.execute-api\.[^/]+/([^/]+)/?", told["ApiUrl"])
     assert found
     at = local.Local(
-        running.endpoint_url,
-        server.REGION,
-        f"{running.endpoint_url}/_aws/execute-api/{found[1]}/{found[2]}/",
-        *(told["StateMachineArn"], told["BucketName"], told["TaskTableName"]),
-        *(running.pid, running.port, server.ACCESS_KEY_ID, server.SECRET_ACCESS_KEY, ""),
+        endpoint_url=running.endpoint_url,
+        region=server.REGION,
+        api_url=f"{running.endpoint_url}/_aws/execute-api/{found[1]}/{found[2]}/",
+        state_machine_arn=told["StateMachineArn"],
+        bucket_name=told["BucketName"],
+        task_table_name=told["TaskTableName"],
+        pid=running.pid,
+        port=running.port,
+        access_key_id=server.ACCESS_KEY_ID,
+        secret_access_key=server.SECRET_ACCESS_KEY,
+        fingerprint="",
     )
     return Deployment(home, at, assembly.stack)
 
@@ -54,9 +60,7 @@ def test_two_stacks_of_an_account_share_nothing(tmp_path: Path, monkeypatch: pyt
         executions = [each.start(document, "job") for each in (prod, dev)]
         records = [json.loads(each.wait(run)["output"]) for each, run in zip((prod, dev), executions, strict=True)]
         assert [record["counts"]["succeeded"] for record in records] == [40, 20]
-        assert {line["task"]["title"] if "task" in line else line["title"] for line in dev.lines("job", "plan.jsonl")} == {
-            "of dev"
-        }
+        assert {line["title"] for line in dev.lines("job", "plan.jsonl")} == {"of dev"}
         for each, count in ((prod, 40), (dev, 20)):
             assert each.http("GET", "/jobs/job")[1]["counts"]["listed"] == count
             assert len(each.http("GET", "/jobs")[1]["jobs"]) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -37,7 +38,12 @@ def known(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return Account("123456789012", "arn:aws:iam::123456789012:user/a", "eu-west-1", stack, boto3.Session())
 
     monkeypatch.setattr(Account, "find", find)
-    monkeypatch.setattr(command, "_try_and_remove", lambda account, *_: tried.append(account.stack) or 0)
+
+    def try_it(throw_away: Account, *_: object) -> int:
+        tried.append(throw_away.stack)
+        return 0
+
+    monkeypatch.setattr(command, "_try_and_remove", try_it)
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     return tried
 
@@ -116,7 +122,7 @@ def test_it_removes_whatever_happens(
 ) -> None:
     monkeypatch.undo()
     tried = Account("1", "a", "eu-west-1", STACK, boto3.Session())
-    before = [(number, command.signal.getsignal(number)) for number in command.INTERRUPTS]
+    before = [(number, signal.getsignal(number)) for number in command.INTERRUPTS]
 
     def fail(*_: object) -> bool:
         if failure:
@@ -129,7 +135,7 @@ def test_it_removes_whatever_happens(
         assert command._try_and_remove(tried, tmp_path, None) == (0 if failure is None and not left else 1)
     finally:
         for number, handler in before:
-            command.signal.signal(number, handler)
+            signal.signal(number, handler)
     said = capsys.readouterr().out
     assert ("Remove it by hand" in said) == bool(left)
     assert ("nothing named" in said) == (not left)
@@ -180,17 +186,17 @@ def test_the_cost_is_counted_from_what_ran(monkeypatch: pytest.MonkeyPatch) -> N
         def can_paginate(self, operation: str) -> bool:
             return False
 
-        def list_executions(self, stateMachineArn: str = "", mapRunArn: str = "") -> Any:
-            if mapRunArn:
+        def list_executions(self, **of: str) -> Any:
+            if "mapRunArn" in of:
                 ended = {"status": "SUCCEEDED", "startDate": begun, "stopDate": begun + 3 * seconds}
                 stopped = {"status": "ABORTED", "startDate": begun, "stopDate": begun}
-                return {"executions": [ended] if CHECK in mapRunArn else [ended, stopped]}
-            return {"executions": [{"executionArn": stateMachineArn}]}
+                return {"executions": [ended] if CHECK in of["mapRunArn"] else [ended, stopped]}
+            return {"executions": [{"executionArn": of["stateMachineArn"]}]}
 
-        def list_map_runs(self, executionArn: str) -> Any:
-            return {"mapRuns": [{"mapRunArn": executionArn}]}
+        def list_map_runs(self, **of: str) -> Any:
+            return {"mapRuns": [{"mapRunArn": of["executionArn"]}]}
 
-        def get_execution_history(self, executionArn: str) -> Any:
+        def get_execution_history(self, **of: str) -> Any:
             return {
                 "events": [
                     {"id": 1, "previousEventId": 0, "type": "TaskStateEntered", "timestamp": begun},
@@ -202,7 +208,7 @@ def test_the_cost_is_counted_from_what_ran(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(Account, "client", lambda *_: Steps())
     monkeypatch.setattr(Account, "things", lambda *_: [f"{STACK}-machine", f"{STACK}{CHECK}1"])
     throw_away = Account("1", "a", "eu-west-1", STACK, boto3.Session())
-    lines = {line.what: line.count for line in cost.counted(throw_away, {"requests": 10, "writes": 7})}
+    lines = {line.what: line.number for line in cost.counted(throw_away, {"requests": 10, "writes": 7})}
     # Each job's start and state; four of each child, two of a check's.
     assert lines["state transitions"] == 2 * 2 + 2 * 4 + 2
     assert lines["calls of functions"] == 2 + 2 + 10

@@ -227,9 +227,7 @@ def test_each_assumption_has_evidence_and_a_consequence() -> None:
     assert len(sections) >= 17
     checks: list[str] = []
     for section in sections:
-        title, evidence, consequence, check = re.split(
-            r"\n- (?:Evidence|If not|Check): ", section.partition("\n\n")[0]
-        )
+        title, evidence, consequence, check = re.split(r"\n- (?:Evidence|If not|Check): ", section.partition("\n\n")[0])
         assert re.match("documentation|recording|none|CloudFormation", evidence), title
         assert "documentation" not in evidence or "](" in evidence or "recording" in evidence, title
         assert consequence, title
