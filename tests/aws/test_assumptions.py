@@ -411,6 +411,24 @@ def test_a_scan_gives_each_lasting_task_once(aws: Deployment, saw: Saw) -> None:
     assert times == {1}
 
 
+def test_a_statement_of_a_batch_fails_alone(aws: Deployment, saw: Saw) -> None:
+    client, table = aws.client("dynamodb"), aws.at.task_table_name
+    client.put_item(TableName=table, Item={"id": {"S": "batch-1"}})
+    statement = f"INSERT INTO \"{table}\" VALUE {{'id': ?, 'title': ?}}"
+    batch: Any = [
+        {"Statement": statement, "Parameters": [{"S": f"batch-{number}"}, {"S": "New"}]} for number in range(3)
+    ]
+    answers = client.batch_execute_statement(Statements=batch)["Responses"]
+    codes = [answer.get("Error", {}).get("Code") for answer in answers]
+    stored = [
+        "Item" in client.get_item(TableName=table, Key={"id": {"S": f"batch-{number}"}}, ConsistentRead=True)
+        for number in range(3)
+    ]
+    aws.empty()
+    saw(f"of three creations, one of a task that is there: {codes}")
+    assert (codes, stored) == ([None, "DuplicateItem", None], [True] * 3)
+
+
 def test_calls_outlive_a_failed_inline_map(aws: Deployment, bench: Bench, saw: Saw) -> None:
     slow = {"seconds": 6, "bucket": aws.at.bucket_name, "key": "uploads/check/outlived"}
     choice = {
