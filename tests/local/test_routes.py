@@ -314,7 +314,8 @@ class Api:
 
     def record(self, job_id: str) -> Any:
         """The record of the job once it is written."""
-        deadline = time.monotonic() + 60
+        # The first job on AWS waits for every function to start.
+        deadline = time.monotonic() + 180
         while time.monotonic() < deadline:
             record = self.send("GET", f"/jobs/{job_id}").body
             if "endedAt" in record:

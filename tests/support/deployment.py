@@ -19,6 +19,7 @@ import boto3
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
+from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.httpsession import URLLib3Session
 
@@ -28,6 +29,8 @@ from fanout.local.deploy import client
 
 ROOT = Path(__file__).parent.parent.parent
 ENDED = {"SUCCEEDED", "FAILED", "ABORTED", "TIMED_OUT"}
+# Some calls of Step Functions have a limit of one a second.
+PATIENT = Config(retries={"mode": "standard", "total_max_attempts": 10})
 # A file with the fields of `local.Local` and the stack's name, of a deployment that somebody else takes down.
 NAMED = "FANOUT_TEST_DEPLOYMENT"
 
@@ -47,7 +50,7 @@ class Deployment:
         # Making one is slow, and threads may share it.
         if service not in self._clients:
             self._clients[service] = (
-                self.session.client(service) if self.session else client(service, self.at.endpoint_url)
+                self.session.client(service, config=PATIENT) if self.session else client(service, self.at.endpoint_url)
             )
         return self._clients[service]
 
