@@ -59,7 +59,7 @@ _FUNCTIONS = (
              table=("Scan", "BatchGetItem"), signs_pages=True),
     # One vCPU: the time of a write is mostly the SDK's, and the worker waits for it.
     Function("WriteTasks", 60, 1769, "Internal: conditional creates and updates of tasks, safe to repeat",
-             service="task_service", table=("PutItem", "UpdateItem")),
+             service="task_service", table=("PartiQLInsert", "PutItem", "UpdateItem")),
     Function("Planner",    60,  512, "Checks a job's input, applies defaults, decides the segments",
              reads=(JOB_OBJECTS, UPLOADS), writes=("jobs/*/job.json",)),
     Function("Lister",    900, 1024, "Lists one segment of a job's source into shards",

@@ -873,6 +873,17 @@ def test_what_a_function_prints_is_in_its_log_group(emulator: Emulator) -> None:
     assert any("warned" in message for message in messages)
 
 
+def test_a_log_group_that_is_gone_is_not_made_by_a_log(emulator: Emulator) -> None:
+    logs, name = emulator.client("logs"), emulator.name("group")
+    logs.create_log_group(logGroupName=name)
+    function = emulator.function("def handler(event, context): print('printed')", LoggingConfig={"LogGroup": name})
+    emulator.invoke(function)
+    assert "printed" in [event["message"] for event in logs.filter_log_events(logGroupName=name)["events"]]
+    logs.delete_log_group(logGroupName=name)
+    emulator.invoke(function)
+    assert logs.describe_log_groups(logGroupNamePrefix=name)["logGroups"] == []
+
+
 def may_put(bucket: str) -> dict[str, Any]:
     return {"Effect": "Allow", "Action": "s3:PutObject", "Resource": f"arn:aws:s3:::{bucket}/*"}
 

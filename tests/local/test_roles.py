@@ -211,9 +211,13 @@ def a_limit(flow: Flow) -> Any:
     return answer.get("shards"), "could not be read" in json.dumps(flow.stored(f"jobs/{job_id}/manifest.json"))
 
 
-def an_import(flow: Flow) -> Any:
+def an_import_of_one_row(flow: Flow) -> Any:
+    return an_import(flow, "title\nThe only one\n")
+
+
+def an_import(flow: Flow, rows: str = ROWS) -> Any:
     key = f"uploads/{flow.name()}.csv"
-    flow.put(key, ROWS)
+    flow.put(key, rows)
     _, record = flow.job({"kind": "import-tasks", "source": {"csv": key}})
     return record["status"], record.get("counts", {}).get("succeeded")
 
@@ -288,6 +292,7 @@ SCENARIOS: dict[str, tuple[Callable[[Flow], Any], Any]] = {
     "a plan": (a_plan, ("SUCCEEDED", TASKS)),
     "a limit": (a_limit, (TASKS, False)),
     "an import": (an_import, ("SUCCEEDED", 5)),
+    "an import of one row": (an_import_of_one_row, ("SUCCEEDED", 1)),
     "a change": (a_change, ("SUCCEEDED", TASKS)),
     "a missing source": (a_missing_source, "SourceNotFoundError"),
     "a quarantine": (a_quarantine, ("PARTIAL", TASKS - 1, 1)),

@@ -65,7 +65,8 @@ NEEDED: dict[str, dict[str, set[Grant]]] = {
         | on(SECRET, "secretsmanager:GetSecretValue"),
     },
     "WriteTasks": {
-        "an import": on(TASKS, "dynamodb:PutItem"),
+        "an import": on(TASKS, "dynamodb:PartiQLInsert"),
+        "an import of one row": on(TASKS, "dynamodb:PutItem"),
         "a change": on(TASKS, "dynamodb:UpdateItem"),
     },
     "Planner": {

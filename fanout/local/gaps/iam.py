@@ -1,7 +1,10 @@
 """IAM: root's signatures are verified, a request about a map run is about that map run, plain HTTP is secure here,
-the account's settings have their action, and a missing object is forbidden to who may not list the bucket."""
+the account's settings have their action, a missing object is forbidden to who may not list the bucket, and a batch of
+statements is allowed statement by statement."""
 
+import json
 import operator
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -10,6 +13,8 @@ from ministack.core import iam_actions, iam_evaluator
 from ministack.services import s3
 
 from . import rebound, replaces
+
+_STATEMENT = re.compile(r'\s*(\w+).*?(?<=INTO|FROM|DATE)\s+"([^"]+)"', re.DOTALL)
 
 # ministack verifies every signature but root's; here nobody is root but who names no key.
 replaces(app, "pin_signed_request")(rebound(app.pin_signed_request, _is_root_key=operator.not_))
@@ -68,6 +73,23 @@ async def answer_of_s3(
     if denied is None:
         return answer
     return denied if method == "GET" else (denied[0], denied[1], b"")
+
+
+@replaces(iam_actions, "dynamodb_transaction_checks", wraps=True)
+def statement_checks(
+    original: Callable[..., list[tuple[str, str]]], action: str, body: bytes, region: str, account: str
+) -> list[tuple[str, str]]:
+    """The actions and resources of a batch; a statement that cannot be read is left to ministack, which allows none."""
+    if action != "dynamodb:BatchExecuteStatement":
+        return original(action, body, region, account)
+    found = [_STATEMENT.match(str(each.get("Statement"))) for each in json.loads(body).get("Statements", ())]
+    if not all(found):
+        return []
+    statements = {(match[1].capitalize(), match[2]) for match in found if match}
+    return [
+        (f"dynamodb:PartiQL{verb}", iam_actions._dynamodb_table_arn(table, region, account))
+        for verb, table in statements
+    ]
 
 
 @replaces(app, "pin_request_origin", wraps=True)
