@@ -288,10 +288,12 @@ def execute_function(func: dict[str, Any], event: object, request_id: str) -> An
 
 @replaces(lambda_svc, "_emit_lambda_logs", wraps=True)
 def write_log(original: Callable[..., None], function: dict[str, Any], *rest: Any, **options: Any) -> None:
-    """A log group that a function names must be there: its role may not make one, so what ends after its stack was
-    deleted leaves none."""
-    named = (function.get("config") or function).get("LoggingConfig", {}).get("LogGroup")
-    if named is None or named in cloudwatch_logs._log_groups:
+    """A log group of another name than Lambda's own must be there: the role of its function may not make one, so what
+    ends after its stack was deleted leaves none."""
+    settings = function.get("config") or function
+    own = f"/aws/lambda/{settings.get('FunctionName')}"
+    named = settings.get("LoggingConfig", {}).get("LogGroup", own)
+    if named == own or named in cloudwatch_logs._log_groups:
         original(function, *rest, **options)
 
 
