@@ -32,6 +32,7 @@ class Function:
     signs_pages: bool = False  # may read the secret that signs page tokens
     reads: Names = ()  # patterns of the objects it reads; a reader can also tell a missing object from a forbidden one
     writes: Names = ()  # patterns of the objects it writes; no function deletes: objects expire by the bucket's rules
+    streams: Names = ()  # those of them that it writes as streams of lines: in parts, which it aborts if it fails
     calls: Names = ()  # functions that it invokes
     account: Names = ()  # Lambda actions on the AWS account as a whole
     starts: Names = ()  # functions of this service that it calls asynchronously, at their latest code
@@ -59,7 +60,7 @@ _FUNCTIONS = (
              table=("Scan", "BatchGetItem", "DescribeTable"), signs_pages=True),
     # One vCPU: the time of a write is mostly the SDK's, and the worker waits for it.
     Function("WriteTasks", 60, 1769, "Internal: conditional creates and updates of tasks, safe to repeat",
-             service="task_service", table=("PutItem", "UpdateItem")),
+             service="task_service", table=("PartiQLInsert", "PutItem", "UpdateItem")),
     Function("Planner",    60,  512, "Checks a job's input, applies defaults, decides the segments",
              reads=(JOB_OBJECTS, UPLOADS), writes=("jobs/*/job.json",), calls=("ListTasks",),
              account=("GetAccountSettings",)),
@@ -68,18 +69,20 @@ _FUNCTIONS = (
              writes=("work/*/shards/*", "work/*/parts/*"), calls=("ListTasks",)),
     Function("Manifest",  900, 1024, "Joins a job's committed parts into the list of its shards",
              reads=(JOB_OBJECTS, WORK_OBJECTS), writes=("work/*/manifest.jsonl", "jobs/*/manifest.json"),
-             account=("GetAccountSettings",)),
+             streams=("work/*/manifest.jsonl",), account=("GetAccountSettings",)),
     Function("Worker",    900, 1024, "Works on one shard of a job", calls=("WriteTasks",),
              reads=(JOB_OBJECTS, WORK_OBJECTS),
              writes=("work/*/checkpoints/*", "work/*/partials/*", "work/*/excess/*", "work/*/excess.json")),
     Function("Reducer",   900, 2048, "Folds a job's partials, checks its tally, writes its result and record",
-             reads=(JOB_OBJECTS, WORK_OBJECTS), writes=(JOB_OBJECTS, WORK_OBJECTS)),
+             reads=(JOB_OBJECTS, WORK_OBJECTS), writes=(JOB_OBJECTS, WORK_OBJECTS),
+             streams=(JOB_OBJECTS, WORK_OBJECTS)),
     Function("JobsApi",    29,  512, "REST API of the jobs, and the upload of tasks",
              reads=(JOB_OBJECTS, UPLOADS), writes=(UPLOADS,), starts=("Finalizer",),
              machine=("StartExecution", "ListExecutions"),
              jobs=("DescribeExecution", "StopExecution", "ListMapRuns"), map_runs=("DescribeMapRun",)),
     Function("Finalizer", 900, 2048, "Finalizes a job that ended before its reducer: writes its record",
-             reads=(JOB_OBJECTS, WORK_OBJECTS), writes=(JOB_OBJECTS, WORK_OBJECTS), machine=("ListExecutions",)),
+             reads=(JOB_OBJECTS, WORK_OBJECTS), writes=(JOB_OBJECTS, WORK_OBJECTS),
+             streams=(JOB_OBJECTS, WORK_OBJECTS), machine=("ListExecutions",)),
 )  # fmt: skip
 
 FUNCTIONS: Mapping[str, Function] = MappingProxyType({f.name: f for f in _FUNCTIONS})

@@ -1,6 +1,6 @@
 """The table of tasks. Nothing else in the project calls DynamoDB."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from json.encoder import encode_basestring, encode_basestring_ascii
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 MOST_ITEMS: Final = 100
 """Items in one BatchGetItem:
 https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/ServiceQuotas.html"""
+
+MOST_CREATIONS: Final = 25
+"""Statements in one BatchExecuteStatement:
+https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchExecuteStatement.html"""
 
 MOST_SCANS: Final = 30
 """Scan pages that one call reads before it answers with what it has; at 1 MB a page a few seconds."""
@@ -115,6 +119,17 @@ class TaskStore:
                 response: Any = refused.response
                 stored = _stored(response["Item"]) if response.get("Item") else None
                 raise RefusedError(stored, _is_repeated(response)) from None
+
+    def create_many(self, creations: Sequence[Create]) -> list[str | None]:
+        """Create up to MOST_CREATIONS tasks of different ids in one request: None for each that is, else why it is not.
+
+        The reason is one of DynamoDB's codes. `write` finds out more: the task may be there by an earlier attempt.
+        Raises ThrottledError, which leaves open which of them are created.
+        """
+        statements = [_insertion(self._table, each) for each in creations]
+        with translated():
+            answers = self._client.batch_execute_statement(Statements=statements)["Responses"]
+        return [answer["Error"]["Code"] if "Error" in answer else None for answer in answers]
 
     def create(self, task: Task) -> None:
         """Store a new task under an id that is unique (a random UUID): whatever has it is this task."""
@@ -273,11 +288,21 @@ def _filter_expression(wanted: TaskFilter) -> dict[str, Any]:
     }
 
 
-def _creation(effect: Create) -> dict[str, Any]:
+def _item(effect: Create) -> dict[str, Any]:
     keys = {} if effect.key is None else {"createKey": effect.key, "effectKey": effect.key}
-    fields = effect.task.to_json() | keys
+    return {name: _attribute(value) for name, value in (effect.task.to_json() | keys).items()}
+
+
+def _insertion(table: str, effect: Create) -> Any:
+    """A PartiQL statement, which fails if there is a task with the id."""
+    item = _item(effect)
+    fields = ", ".join(f"'{name}': ?" for name in item)
+    return {"Statement": f'INSERT INTO "{table}" VALUE {{{fields}}}', "Parameters": list(item.values())}
+
+
+def _creation(effect: Create) -> dict[str, Any]:
     return {
-        "Item": {name: _attribute(value) for name, value in fields.items()},
+        "Item": _item(effect),
         "ConditionExpression": "attribute_not_exists(#id)",
         "ExpressionAttributeNames": {"#id": "id"},
     }

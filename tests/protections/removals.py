@@ -560,7 +560,19 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
     ),
     "the database throttles or refuses some of a call's writes": (
         Removal(
-            "each write is a request of its own",
+            "what a batch of creations leaves is written",
+            TASK_WRITES,
+            (Cut("what-a-batch-leaves-is-written", value("{each.task_id for each in creations}")),),
+            tests=("test_what_a_batch_does_not_create_is_written_by_itself",),
+        ),
+        Removal(
+            "and slows the writer down if it was throttled",
+            TASK_WRITES,
+            (Cut("a-throttled-statement-slows-down", never),),
+            tests=("test_a_throttled_statement_slows_the_writer_down",),
+        ),
+        Removal(
+            "by a request of its own",
             TASK_WRITES,
             (Cut("only-an-invalid-item-is-invalid", never),),
             tests=("test_a_lasting_error_is_raised_not_throttled",),

@@ -48,6 +48,7 @@ import task_service.aws
 from fan_out.aws import clients as aws
 from fan_out.aws.storage import Bucket, JobStore
 from fanout.local.gaps import paths, task_calls
+from tests.support import statements as statements
 from tests.support.context import Context
 from tests.support.stand_ins import OneAfterAnother, PassingTime
 

@@ -256,13 +256,19 @@ def test_each_assumption_has_evidence_and_a_consequence() -> None:
     tests = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
     sections = re.split(r"^### ", document, flags=re.M)[1:]
     assert len(sections) >= 17
+    checks: list[str] = []
     for section in sections:
-        title, evidence, consequence = re.split(r"\n- (?:Evidence|If not): ", section.partition("\n\n")[0])
+        title, evidence, consequence, check = re.split(r"\n- (?:Evidence|If not|Check): ", section.partition("\n\n")[0])
         assert re.match("documentation|recording|none|CloudFormation", evidence), title
         assert "documentation" not in evidence or "](" in evidence or "recording" in evidence, title
         assert consequence, title
+        checks += [check]
     for name in re.findall(r"`(test_\w+)`", document):
         assert f"def {name}(" in tests, name
+    # Each is checked on an account, or it is said why not; and every check is of an assumption.
+    assert [check for check in checks if not re.match(r"`test_\w+`|none\. \w", check)] == []
+    made = re.findall(r"^def (test_\w+)", (ROOT / "tests/aws/test_assumptions.py").read_text(), flags=re.M)
+    assert sorted(name for check in checks for name in re.findall(r"^`(\w+)`", check)) == sorted(made)
 
 
 def test_every_object_of_a_job_is_in_the_guide(monkeypatch: pytest.MonkeyPatch) -> None:
