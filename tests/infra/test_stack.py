@@ -181,10 +181,10 @@ def test_every_function_has_runtime_layer_code_and_tracing(
 def test_each_function_has_its_time_and_memory(template: Template) -> None:
     assert {name: (f["Timeout"], f["MemorySize"]) for name, f in template.functions.items()} == {
         "TaskApi": (29, 512),
-        "ListTasks": (60, 512),
+        "ListTasks": (60, 1769),
         "WriteTasks": (60, 1769),
         "Planner": (60, 512),
-        "Lister": (900, 1024),
+        "Lister": (900, 1769),
         "Manifest": (900, 1024),
         "Worker": (900, 1024),
         "Reducer": (900, 2048),
@@ -215,7 +215,7 @@ def test_each_environment_is_complete_and_has_no_secret(template: Template) -> N
         "TaskApi": task | signs,
         "ListTasks": task | signs,
         "WriteTasks": task,
-        "Planner": job,
+        "Planner": job | {"LIST_TASKS_ARN": "<ListTasksCurrentVersion>"},
         "Lister": job | {"LIST_TASKS_ARN": "<ListTasksCurrentVersion>"},
         "Manifest": job,
         "Worker": job | {"WRITE_TASKS_ARN": "<WriteTasksCurrentVersion>"},

@@ -176,8 +176,8 @@ FAULTS = (
     # maps
     Fault("LC", "no MaxConcurrency", put("Shards", MaxConcurrencyPath=None)),
     Fault("LA", "MaxConcurrency twice", put("Shards", MaxConcurrency=40)),
-    Fault("LCA", "MaxConcurrency as a text", put("Segments", MaxConcurrency="4")),
-    Fault("LC", "an inline map beyond 40", put("Segments", MaxConcurrency=100)),
+    Fault("LCA", "MaxConcurrency as a text", put("Segments", MaxConcurrencyPath=None, MaxConcurrency="4")),
+    Fault("LC", "an inline map beyond 40", put("Segments", MaxConcurrencyPath=None, MaxConcurrency=100)),
     Fault("LC", "an inline map that reads", put("Shards", "ItemProcessor", ProcessorConfig={"Mode": "INLINE"})),
     Fault("L", "EXPRESS children", put("Shards", "ItemProcessor", "ProcessorConfig", ExecutionType="EXPRESS")),
     Fault("LCVA", "a map of nothing", put("Shards", ItemProcessor=None)),
