@@ -14,7 +14,7 @@ export UV_PROJECT_ENVIRONMENT := .venv
 FAST := tests/unit/fan_out tests/unit/task_service tests/unit/test_documents.py tests/contract/test_[^e]*.py \
 	$(addprefix --ignore=tests/unit/task_service/test_,write_tasks.py list_tasks.py)
 
-.PHONY: help setup demo test check format lint types tests coverage test-fast fix soak soak-one lock bench deploy clean
+.PHONY: help setup demo test check format lint types tests coverage test-fast fix soak soak-one lock bench deploy aws-test clean
 
 help:  ## What can be done here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /make \1\t/' | expand -t 17
@@ -76,6 +76,9 @@ bench: setup  ## Speed and memory, as ratios and scaling tables
 
 deploy: setup  ## Deploy to the AWS account of the current credentials
 	$(BIN)/python -m infra.cdk deploy
+
+aws-test: setup  ## Try it on the AWS account of the current credentials, for less than $0.10, and remove it; asks first
+	@$(BIN)/python -m tests.aws
 
 clean:  ## Remove what this project leaves in its folder
 	@test ! -x $(BIN)/fanout || $(BIN)/fanout down

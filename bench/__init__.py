@@ -21,8 +21,10 @@ worker
     calls that follow a worker's death, until the shard is done: they look for a checkpoint, and mark each range of
     tasks before they start on it. Their requests do not depend on the shard's size either.
 listing
-    One step of the lister over a whole CSV object, in a fresh process: memory is that of a shard and a page,
-    whatever the size of the object.
+    *CPU*: a page of tasks in a fresh process, from the bytes that DynamoDB sends to the lines that go into a shard,
+    without a network: what ListTasks and the Lister take of it now, and what they took when each decoded and encoded
+    every task, beside a scan by the SDK that does nothing with what it finds. *Object*: one step of the lister over a
+    whole CSV object, in a fresh process: memory is that of two pages and a few shards, whatever the object's size.
 flow
     Whole jobs through the state machine. *Bound*: a kind that sleeps, so that time is the workers' and hardly the
     machine's; *peak running* never exceeds maxConcurrency. *State*: events and payloads of the parent execution,

@@ -19,7 +19,8 @@ STACK = "FanOut"
 def build(*, out: Path | None = None, lambdas: Path | None = None) -> "aws_cdk.App":
     """The app with its one stack, not yet synthesized.
 
-    Without `out` the CLI chooses the cloud assembly's folder; `lambdas` replaces the project's folder of functions.
+    Without `out` the CLI chooses the cloud assembly's folder; `lambdas`, or the context of that name, replaces the
+    project's folder of functions. The stack's name is the context `stack`, or that of the stage.
     """
     # jsii starts Node as soon as aws_cdk is imported: it must find the environment's own by then.
     os.environ.setdefault("JSII_NODE", str(NODE))
@@ -33,7 +34,10 @@ def build(*, out: Path | None = None, lambdas: Path | None = None) -> "aws_cdk.A
         # Over what the CLI may find in a cdk.json, which only it reads: every way to synthesize gives one template.
         post_cli_context={"@aws-cdk/aws-iam:minimizePolicies": True, "@aws-cdk/core:checkSecretUsage": True},
     )
-    FanOutStack(app, app.node.try_get_context("stack") or STACK, lambdas=(lambdas or LAMBDAS).resolve())
+    context = app.node.try_get_context
+    name = context("stack") or (f"{STACK}Dev" if context("stage") == "dev" else STACK)
+    folder = lambdas or Path(context("lambdas") or LAMBDAS)
+    FanOutStack(app, name, lambdas=folder.resolve())
     return app
 
 

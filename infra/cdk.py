@@ -8,7 +8,10 @@
 
 Every option of the CLI may follow, for instance:
 
+    -c stage=dev                           a stack FanOutDev to try things: removal=destroy (default: prod, FanOut)
+    -c stack=NAME                          the stack's name; stacks of one account share nothing
     -c removal=destroy                     task table and bucket go with the stack: deploy, then destroy
+    -c lambdas=FOLDER                      functions, with your kinds, in place of the project's
     -c jobsKept=365                        for how many days a job can be looked at and retried (90), or forever
     -c workKept=30                         for how many days its intermediate objects are kept (7)
     -c workerConcurrency=50                reserved concurrency of the Worker (none)

@@ -32,6 +32,7 @@ class Function:
     signs_pages: bool = False  # may read the secret that signs page tokens
     reads: Names = ()  # patterns of the objects it reads; a reader can also tell a missing object from a forbidden one
     writes: Names = ()  # patterns of the objects it writes; no function deletes: objects expire by the bucket's rules
+    streams: Names = ()  # those of them that it writes as streams of lines: in parts, which it aborts if it fails
     calls: Names = ()  # functions that it invokes
     account: Names = ()  # Lambda actions on the AWS account as a whole
     starts: Names = ()  # functions of this service that it calls asynchronously, at their latest code
@@ -54,32 +55,37 @@ _FUNCTIONS = (
     #         name     seconds  MiB  purpose
     Function("TaskApi",    29,  512, "REST API of the tasks", service="task_service",
              table=("GetItem", "PutItem", "UpdateItem", "DeleteItem", "Scan"), signs_pages=True),
-    Function("ListTasks",  60,  512, "Internal: a page of one segment of the tasks", service="task_service",
-             table=("Scan", "BatchGetItem"), signs_pages=True),
+    # One vCPU, as for the Lister, which waits for it: less takes longer, and costs the same.
+    Function("ListTasks",  60, 1769, "Internal: a page of one segment of the tasks", service="task_service",
+             table=("Scan", "BatchGetItem", "DescribeTable"), signs_pages=True),
     # One vCPU: the time of a write is mostly the SDK's, and the worker waits for it.
     Function("WriteTasks", 60, 1769, "Internal: conditional creates and updates of tasks, safe to repeat",
-             service="task_service", table=("PutItem", "UpdateItem")),
+             service="task_service", table=("PartiQLInsert", "PutItem", "UpdateItem")),
     Function("Planner",    60,  512, "Checks a job's input, applies defaults, decides the segments",
-             reads=(JOB_OBJECTS, UPLOADS), writes=("jobs/*/job.json",)),
-    Function("Lister",    900, 1024, "Lists one segment of a job's source into shards",
+             reads=(JOB_OBJECTS, UPLOADS), writes=("jobs/*/job.json",), calls=("ListTasks",),
+             account=("GetAccountSettings",)),
+    Function("Lister",    900, 1769, "Lists one segment of a job's source into shards",
              reads=(JOB_OBJECTS, WORK_OBJECTS, UPLOADS),
              writes=("work/*/shards/*", "work/*/parts/*"), calls=("ListTasks",)),
     Function("Manifest",  900, 1024, "Joins a job's committed parts into the list of its shards",
              reads=(JOB_OBJECTS, WORK_OBJECTS), writes=("work/*/manifest.jsonl", "jobs/*/manifest.json"),
-             account=("GetAccountSettings",)),
+             streams=("work/*/manifest.jsonl",), account=("GetAccountSettings",)),
     Function("Worker",    900, 1024, "Works on one shard of a job", calls=("WriteTasks",),
              reads=(JOB_OBJECTS, WORK_OBJECTS),
              writes=("work/*/checkpoints/*", "work/*/partials/*", "work/*/excess/*", "work/*/excess.json")),
     Function("Merger",    900, 2048, "Makes some nodes of a large job's reduction, beside others",
-             reads=(JOB_OBJECTS, WORK_OBJECTS), writes=("work/*/reduce/*", "work/*/partials/*")),
+             reads=(JOB_OBJECTS, WORK_OBJECTS), writes=("work/*/reduce/*", "work/*/partials/*"),
+             streams=("work/*/reduce/*", "work/*/partials/*")),
     Function("Reducer",   900, 2048, "Folds a job's partials, checks its tally, writes its result and record",
-             reads=(JOB_OBJECTS, WORK_OBJECTS), writes=(JOB_OBJECTS, WORK_OBJECTS)),
+             reads=(JOB_OBJECTS, WORK_OBJECTS), writes=(JOB_OBJECTS, WORK_OBJECTS),
+             streams=(JOB_OBJECTS, WORK_OBJECTS)),
     Function("JobsApi",    29,  512, "REST API of the jobs, and the upload of tasks",
              reads=(JOB_OBJECTS, UPLOADS), writes=(UPLOADS,), starts=("Finalizer",),
              machine=("StartExecution", "ListExecutions"),
              jobs=("DescribeExecution", "StopExecution", "ListMapRuns"), map_runs=("DescribeMapRun",)),
     Function("Finalizer", 900, 2048, "Finalizes a job that ended before its reducer: writes its record",
-             reads=(JOB_OBJECTS, WORK_OBJECTS), writes=(JOB_OBJECTS, WORK_OBJECTS), machine=("ListExecutions",)),
+             reads=(JOB_OBJECTS, WORK_OBJECTS), writes=(JOB_OBJECTS, WORK_OBJECTS),
+             streams=(JOB_OBJECTS, WORK_OBJECTS), machine=("ListExecutions",)),
 )  # fmt: skip
 
 FUNCTIONS: Mapping[str, Function] = MappingProxyType({f.name: f for f in _FUNCTIONS})

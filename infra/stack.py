@@ -32,7 +32,9 @@ class FanOutStack(cdk.Stack):
             # template takes no parameters.
             synthesizer=cdk.DefaultStackSynthesizer(generate_bootstrap_version_rule=False),
         )
-        removal = self._setting("removal", '"retain" or "destroy"', "retain", "destroy")
+        stage = self._setting("stage", '"prod" or "dev"', "prod", "dev")
+        removals = ("retain", "destroy") if stage == "prod" else ("destroy", "retain")
+        removal = self._setting("removal", '"retain" or "destroy"', *removals)
         # More than the days for which the sweep looks for jobs without a record.
         days = range(9, 36_501)
         jobs_kept = self._setting("jobsKept", '9 to 36,500 days, or "forever"', "90", "forever", numbers=days)

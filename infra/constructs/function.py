@@ -49,12 +49,10 @@ def add_function(
     *,
     runtime: Runtime,
     storage: Storage,
-    dead_letters: lambda_.IDestination | None = None,
 ) -> lambda_.Function:
     """Add the function that `row` describes, with a role that holds what `row` says about data, and no more.
 
     Who calls whom and who drives the machine is granted with `allow` by the construct that knows their ARNs.
-    `dead_letters` gets the event of an asynchronous call that failed three times.
     """
     log_group = logs.LogGroup(
         scope,
@@ -96,7 +94,6 @@ def add_function(
         log_group=log_group,
         tracing=lambda_.Tracing.ACTIVE,
         environment=environment,
-        on_failure=dead_letters,
         current_version_options=lambda_.VersionOptions(removal_policy=cdk.RemovalPolicy.RETAIN),
     )
     _grant_data(row, role, storage)
@@ -127,4 +124,6 @@ def _grant_data(row: Function, role: iam.Role, storage: Storage) -> None:
         # https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html (Permissions)
         allow(role, ["s3:ListBucket"], [storage.bucket.bucket_arn])
     if row.writes:
-        allow(role, ["s3:PutObject", "s3:AbortMultipartUpload"], objects(storage.bucket, row.writes, granted_to=role))
+        allow(role, ["s3:PutObject"], objects(storage.bucket, row.writes, granted_to=role))
+    if row.streams:
+        allow(role, ["s3:AbortMultipartUpload"], objects(storage.bucket, row.streams, granted_to=role))

@@ -8,7 +8,6 @@ from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
-from aws_cdk import aws_lambda_destinations as destinations
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_sqs as sqs
 from aws_cdk import aws_stepfunctions as sfn
@@ -70,8 +69,8 @@ class Workflow(Construct):
             retention_period=cdk.Duration.days(14),
         )
         acknowledge(self.dead_letters, "SQS3", "It is itself the dead-letter queue, of the rule and of the Finalizer.")
-        refused = destinations.SqsDestination(self.dead_letters)
-        self.functions["Finalizer"] = add(FUNCTIONS["Finalizer"], dead_letters=refused)
+        self.functions["Finalizer"] = add(FUNCTIONS["Finalizer"])
+        self._keep_what_failed(self.functions["Finalizer"])
         # For commands that are told to callers, and as the dimension of a metric.
         for name in ("JobsApi", "Reducer", "Finalizer"):
             self.functions[name].add_environment("STACK_NAME", cdk.Stack.of(self).stack_name)
@@ -145,6 +144,17 @@ class Workflow(Construct):
         policy = iam.Policy(self, "MachineRunsItsOwnChildren", roles=[self.machine.role])
         allow(policy, ["states:StartExecution"], [self.machine.state_machine_arn])
         allow(policy, ["states:DescribeExecution", "states:StopExecution"], [self._any(CHILD, granted_to=policy)])
+
+    def _keep_what_failed(self, function: lambda_.Function) -> None:
+        """Have the event of each asynchronous call of the function that failed three times in `dead_letters`."""
+        config = lambda_.EventInvokeConfig(function, "EventInvokeConfig", function=function).node.default_child
+        assert isinstance(config, lambda_.CfnEventInvokeConfig)
+        config.destination_config = lambda_.CfnEventInvokeConfig.DestinationConfigProperty(
+            on_failure=lambda_.CfnEventInvokeConfig.OnFailureProperty(destination=self.dead_letters.queue_arn)
+        )
+        # Given the destination, the CDK would grant two more actions, for programs that look a queue up.
+        # https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html
+        allow(function, ["sqs:SendMessage"], [self.dead_letters.queue_arn])
 
     def _finalize_jobs_that_end_early(self) -> None:
         """Have the Finalizer write the record of every job that was stopped, timed out or failed.

@@ -21,6 +21,8 @@ class DailyPlan(Kind[Params, Task]):
     params = Params
     lines_file = "plan.jsonl"
     batch = 500
+    # Little work a task: with shards of 500 a plan costs three times as much.
+    shard_size = 2_000
     seconds_per_task = 0.00005
     examples = Examples(results=GROUPS, params=[{}, {"top": 1}, {"top": 10}])
 

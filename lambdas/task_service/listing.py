@@ -1,4 +1,4 @@
-"""The internal listing: its two events — a page of a segment, or tasks by their ids — and their answers."""
+"""The internal listing: its three events — a page of a segment, tasks by their ids, the table's size — and answers."""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -14,19 +14,27 @@ DEFAULT_LIMIT: Final = 1_000
 MOST_SEGMENTS: Final = 1_000_000
 _FIELDS: Final = ("filter", "segment", "totalSegments", "cursor", "limit")
 _LOOKUP_FIELDS: Final = ("filter", "ids")
+_SIZE_FIELDS: Final = ("size",)
 
 
 def answer(event: object, store: TaskStore, tokens: PageTokens, *, has_time: Callable[[], bool]) -> dict[str, Any]:
-    """The answer to an event: tasks by their ids if it has `ids`, else a listing, whose every field has a default.
+    """The answer to an event: tasks by their ids if it has `ids`, the table's size if it has `size`, else a listing,
+    whose every field has a default.
 
-    `{tasks, cursor}` for a listing, `{tasks}` for a look-up: those that exist and match, in the ids' order. Parsed
-    without pydantic, which would double this function's cold start. Raises InvalidRequestError with every fault, or
-    for a cursor of another listing, and ThrottledError.
+    `{lines, cursor}` for a listing, each line a task in compact JSON: it goes into a shard as it is. `{tasks}` for a
+    look-up: those that exist and match, in the ids' order. `{count, bytes}` for a size. Parsed without pydantic, which
+    would double this function's cold start. Raises InvalidRequestError with every fault, or for a cursor of another
+    listing, and ThrottledError.
     """
     faults = Faults()
     if not isinstance(event, dict):
         raise InvalidRequestError([Fault("event", event, f"an object with the fields {', '.join(_FIELDS)}")])
-    faults.check_names(event, _LOOKUP_FIELDS if "ids" in event else _FIELDS)
+    faults.check_names(event, _SIZE_FIELDS if "size" in event else _LOOKUP_FIELDS if "ids" in event else _FIELDS)
+    if "size" in event:
+        faults.check(event["size"] is True, "size", event["size"], "true")
+        faults.raise_any()
+        count, size = store.size()
+        return {"count": count, "bytes": size}
     wanted = filters.read(event.get("filter"), faults)
     if "ids" in event:
         ids = event["ids"]
@@ -48,6 +56,6 @@ def answer(event: object, store: TaskStore, tokens: PageTokens, *, has_time: Cal
     after = None if cursor is None else tokens.read(cursor, listed, "cursor", InvalidRequestError)
     page = store.page(listed, after=after, limit=limit, has_time=has_time, consistent=True)
     return {
-        "tasks": [task.to_json() for task in page.tasks],
+        "lines": page.lines,
         "cursor": None if page.last_id is None else tokens.issue(page.last_id, listed),
     }

@@ -1,5 +1,6 @@
 """The REST API of tasks: `/tasks` and `/tasks/{id}`."""
 
+import json
 import uuid
 from typing import Any, Final
 
@@ -48,7 +49,7 @@ def list_tasks(request: Request) -> Answer:
     page = store().page(
         listing, after=after, limit=limit, has_time=aws.time_for_one_more_call(request.context), consistent=False
     )
-    answer: dict[str, Any] = {"tasks": [task.to_json() for task in page.tasks]}
+    answer: dict[str, Any] = {"tasks": [json.loads(line) for line in page.lines]}
     if page.last_id is not None:
         answer["nextPageToken"] = page_tokens().issue(page.last_id, listing)
     return Answer(200, answer)

@@ -1,8 +1,9 @@
 """Internal writes: many creates and conditional updates in one call, an outcome for each, safe to repeat.
 
 A write carries the idempotency key of its effect, and the task keeps it: a write that meets its own key has
-taken effect before. Each write is a request of its own, with a condition: DynamoDB's plain batch has no conditions
-and would overwrite what a user has edited since, and its transactions cost twice as much.
+taken effect before. Creations are tried together, by statements that only ever create. What is not created by them,
+and each change, is a request of its own with a condition: DynamoDB's plain batch has no conditions and would overwrite
+what a user has edited since, and its transactions cost twice as much.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,12 +22,13 @@ from common.task import ID_ALLOWED, ID_PATTERN, Task
 from task_service import validation
 from task_service.errors import TaskExistsError, TaskNotFoundError, ThrottledError, VersionConflictError
 from task_service.rate_limiter import RateLimiter
-from task_service.store import Create, RefusedError, Stored, TaskStore, Update
+from task_service.store import MOST_CREATIONS, Create, RefusedError, Stored, TaskStore, Update
 
 MOST_WRITES: Final = 100
 THREADS: Final = 8
 """Writes that are under way at once. More would not be faster: a write's time is mostly the SDK's, on one CPU."""
 
+_THROTTLED: Final = {"ProvisionedThroughputExceeded", "RequestLimitExceeded", "ThrottlingError"}
 LONGEST_KEY: Final = 256
 _KEY_ALLOWED: Final = f"a text of 1 to {LONGEST_KEY} characters out of ASCII, from ! to ~"
 _WRITES_ALLOWED: Final = f"a list of at most {MOST_WRITES} writes"
@@ -90,6 +92,7 @@ class Writer:
         """
         # Each is replaced by its outcome where it stands.
         decided: list[Any] = [parse_write(raw) for raw in writes]
+        created: set[str] = set()
         by_task: dict[str, list[int]] = {}
         for position, each in enumerate(decided):
             if not isinstance(each, Outcome):
@@ -97,6 +100,9 @@ class Writer:
 
         def apply_in_order(positions: list[int]) -> None:
             is_throttled = False
+            if (task_id := decided[positions[0]].task_id) in created:
+                decided[positions[0]] = Outcome(task_id, "created")
+                positions = positions[1:]
             for position in positions:
                 # Behind a write that may still take effect the next ones wait: now they would find the wrong task.
                 # protection: nothing-overtakes-a-throttled-write
@@ -105,9 +111,31 @@ class Writer:
                 is_throttled = outcome.outcome == "throttled"
                 decided[position] = outcome
 
+        firsts = (decided[positions[0]] for positions in by_task.values())
+        creations = [each for each in firsts if isinstance(each, Create)]
+        together = [creations[start : start + MOST_CREATIONS] for start in range(0, len(creations), MOST_CREATIONS)]
         with ThreadPoolExecutor(THREADS) as pool:
+            for found in pool.map(lambda each: self._create(each, seconds_left), together):
+                created |= found
             list(pool.map(apply_in_order, by_task.values()))
         return decided
+
+    def _create(self, creations: Sequence[Create], seconds_left: Callable[[], float]) -> set[str]:
+        """Try to create these tasks by one request; the ids of those that are created by it."""
+        if len(creations) == 1 or (turn := self._limiter.wait(seconds_left(), len(creations))) is None:
+            return set()
+        try:
+            answers = self._store.create_many(creations)
+        except ThrottledError:
+            self._limiter.throttled(turn)
+            return set()
+        # protection: a-throttled-statement-slows-down
+        if not _THROTTLED.isdisjoint(answers):
+            self._limiter.throttled(turn)
+        # protection: what-a-batch-leaves-is-written
+        created = {each.task_id for each, answer in zip(creations, answers, strict=True) if answer is None}
+        self._limiter.succeeded(len(created))
+        return created
 
     def _apply(self, effect: Create | Update, now: str, seconds_left: Callable[[], float]) -> Outcome:
         task_id = effect.task_id

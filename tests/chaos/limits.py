@@ -37,12 +37,15 @@ from infra.functions import FUNCTIONS
 from task_service import rate_limiter, write_tasks
 from tests.chaos.scenarios import finalize
 from tests.support import machine as machines
+from tests.support import statements
 from tests.support.context import Context
 from tests.support.machine import Boundary, CallError, Ended, Machine, response
 
 # Seconds that a call takes, and what may run at once in one function.
 LATENCY = {"s3": 0.02, "dynamodb": 0.005, "lambda": 0.01, "states": 0.03}
 THREADS = {"WriteTasks": 8, "Merger": 16, "Reducer": 16}
+# Seconds of a batch of 25 statements, of which a call has at most four at once.
+BATCH_LATENCY = 0.02
 # Seconds of throttling after which an on-demand table has split its partitions: it takes twice as much.
 SPLIT_SECONDS = 1800.0
 
@@ -184,8 +187,10 @@ class Simulation:
     refused: Counter[str] = field(default_factory=Counter)
     busy: float = 0.0
     peak: int = 0
-    # When the map began and ended.
+    # How long the map took.
     map_seconds: float = 0.0
+    # The PUTs of the map alone.
+    map_puts: float = 0.0
     is_event_lost: bool = False
     _running: int = 0
     _own: OfThread = field(default_factory=OfThread)
@@ -230,6 +235,7 @@ class Simulation:
                 (rate_limiter, "time", module),
                 (rate_limiter, "random", random),
                 (write_tasks, "writer", lambda: self._own.writer),
+                (statements, "refuse", lambda: None if self.writes.take(1, clock.now) else "ThrottlingError"),
                 (botocore.retries.quota.RetryQuota, "acquire", lambda quota, amount: True),
                 (botocore.endpoint, "time", SimpleNamespace(**vars(time) | {"sleep": sleep})),
             ]:
@@ -242,7 +248,8 @@ class Simulation:
 
     def _around(self, boundary: Boundary, cross: Callable[[], Any]) -> Any:
         share = THREADS.get(boundary.function, 1) if boundary.service != "states" else 1
-        self.clock.sleep(LATENCY.get(boundary.service, 0.01) / share)
+        is_batch = boundary.operation == "BatchExecuteStatement"
+        self.clock.sleep(BATCH_LATENCY if is_batch else LATENCY.get(boundary.service, 0.01) / share)
         match boundary.service:
             case "states":
                 return self._start(boundary.function, cross, self._refused_start)
@@ -257,6 +264,8 @@ class Simulation:
                 # Eventually consistent: half a unit for 4 KiB.
                 self.reads.take(len(answer.content) / 8192, self.clock.now)
                 return answer
+            case "dynamodb" if is_batch:
+                return cross()
             case "dynamodb" if not self.writes.take(1, self.clock.now):
                 return _refusal(boundary, 400, "ThrottlingException")
             case "s3" if boundary.operation == "PutObject" and not self.puts.take(1, self.clock.now):
@@ -292,7 +301,7 @@ class Simulation:
         items = list(enumerate(json.loads(line) for line in text.splitlines()))
         tolerated = machines._number(state, "ToleratedFailureCountPath", effective)
         starts = itertools.count()
-        begun, failed = self.clock.now, [0]
+        begun, failed, puts = self.clock.now, [0], self.puts.taken
 
         def lane() -> None:
             while items and failed[0] <= tolerated:
@@ -308,7 +317,7 @@ class Simulation:
                     failed[0] += 1
 
         self.clock.run([lane] * machines._number(state, "MaxConcurrencyPath", effective))
-        self.map_seconds = self.clock.now - begun
+        self.map_seconds, self.map_puts = self.clock.now - begun, self.puts.taken - puts
         if failed[0] > tolerated:
             raise interpreter._ExecutionError("States.ExceedToleratedFailureThreshold", "exceeded")
         return interpreter._apply_result_path(state, raw, {}), state["Next"]

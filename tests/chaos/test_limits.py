@@ -58,7 +58,7 @@ def least_seconds(simulation: Simulation, shards: int, busy: float) -> float:
     limits = simulation.limits
     return max(
         simulation.writes.least_seconds,
-        simulation.puts.least_seconds,
+        simulation.map_puts / limits.puts - 1,
         (shards - 1) / limits.starts,
         busy / limits.concurrency,
     )

@@ -873,6 +873,17 @@ def test_what_a_function_prints_is_in_its_log_group(emulator: Emulator) -> None:
     assert any("warned" in message for message in messages)
 
 
+def test_a_log_group_that_is_gone_is_not_made_by_a_log(emulator: Emulator) -> None:
+    logs, name = emulator.client("logs"), emulator.name("group")
+    logs.create_log_group(logGroupName=name)
+    function = emulator.function("def handler(event, context): print('printed')", LoggingConfig={"LogGroup": name})
+    emulator.invoke(function)
+    assert "printed" in [event["message"] for event in logs.filter_log_events(logGroupName=name)["events"]]
+    logs.delete_log_group(logGroupName=name)
+    emulator.invoke(function)
+    assert logs.describe_log_groups(logGroupNamePrefix=name)["logGroups"] == []
+
+
 def may_put(bucket: str) -> dict[str, Any]:
     return {"Effect": "Allow", "Action": "s3:PutObject", "Resource": f"arn:aws:s3:::{bucket}/*"}
 
@@ -892,6 +903,38 @@ def test_a_function_may_do_what_its_role_allows_and_nothing_else(emulator: Emula
     kind, payload = emulator.invoke(writer_of(emulator, bucket, emulator.role()))
     assert (kind, "AccessDenied" in payload["errorMessage"]) == ("Unhandled", True)
     assert emulator.invoke(writer_of(emulator, bucket, emulator.role(may_put(bucket))))[0] is None
+
+
+@pytest.mark.parametrize("operation", ["get_object", "head_object"])
+def test_a_missing_object_is_forbidden_to_who_may_not_list(emulator: Emulator, operation: str) -> None:
+    bucket = emulator.bucket()
+    emulator.client("s3").put_object(Bucket=bucket, Key="there", Body=b"")
+    code = f"""
+        import boto3
+        def handler(event, context):
+            return boto3.client("s3").{operation}(Bucket="{bucket}", Key=event)["ContentLength"]
+    """
+    read = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{bucket}/*"}
+    listing = {"Effect": "Allow", "Action": "s3:ListBucket", "Resource": f"arn:aws:s3:::{bucket}"}
+    for role, said in ((emulator.role(read), "403 AccessDenied"), (emulator.role(read, listing), "404 NoSuchKey")):
+        function = emulator.function(code, role=role)
+        assert emulator.invoke(function, "there") == (None, 0)
+        kind, payload = emulator.invoke(function, "missing")
+        assert kind == "Unhandled"
+        # The answer to a HEAD has no body, and so nothing but the status.
+        assert f"({said.split()[operation == 'get_object']})" in payload["errorMessage"]
+
+
+def test_the_accounts_settings_are_read_by_who_may(emulator: Emulator) -> None:
+    code = """
+        import boto3
+        def handler(event, context):
+            return boto3.client("lambda").get_account_settings()["AccountLimit"]["ConcurrentExecutions"]
+    """
+    kind, payload = emulator.invoke(emulator.function(code))
+    assert (kind, "AccessDenied" in payload["errorMessage"]) == ("Unhandled", True)
+    may = {"Effect": "Allow", "Action": "lambda:GetAccountSettings", "Resource": "*"}
+    assert emulator.invoke(emulator.function(code, role=emulator.role(may)))[0] is None
 
 
 def test_a_tls_only_bucket_answers_on_loopback(emulator: Emulator) -> None:

@@ -16,7 +16,7 @@ import pytest
 from fan_out import errors
 from fan_out.model.costs import LONGEST_JOB
 from fan_out.model.job_input import JobInput
-from fan_out.model.plan import SEGMENTS
+from fan_out.model.plan import MOST_LISTERS, MOST_SEGMENTS
 from fan_out.steps import quarantine, reduction
 from infra.functions import FUNCTIONS, STATES
 from tests.contract.asl.definition import FILE, Definition, Fields, following, read, write
@@ -205,11 +205,13 @@ SHARED = {
     ("Lambda.ServiceException", "Lambda.AWSLambdaException", "Lambda.SdkClientException"): (6, 30),
     ("States.ALL",): (6, 30),
 }
+# All segments' retries are in the history of one execution: fewer, and further apart.
+OF_LISTER = SHARED | {(TOO_MANY,): (25, 600)}
 # A child's history is its own, so that it may wait longer; and a task may kill a worker several times.
 OF_WORKER = SHARED | {(TOO_MANY,): (1000, 60), ("States.ALL",): (14, 30)}
 # There are many in one history, and a job does not need them.
-OF_MERGER = SHARED | {(TOO_MANY,): (12, 60)}
-RETRIERS = {"Worker": OF_WORKER, "Merger": OF_MERGER}
+OF_MERGER = {names: (attempts // 2, longest) for names, (attempts, longest) in SHARED.items()} | {(TOO_MANY,): (6, 60)}
+RETRIERS = {"Lister": OF_LISTER, "Worker": OF_WORKER, "Merger": OF_MERGER}
 
 
 def test_shared_retriers_are_the_same_in_every_state(machine: Definition) -> None:
@@ -255,7 +257,7 @@ def test_no_job_has_more_levels() -> None:
 
 def test_retries_fit_into_the_history(machine: Definition) -> None:
     """An execution ends at 25,000 events. A retry is four: scheduled, started, failed, and the state's own."""
-    calls = dict.fromkeys(PERMANENT, 1) | {"Lister": SEGMENTS, "Merger": reduction.SPANS * LEVELS}
+    calls = dict.fromkeys(PERMANENT, 1) | {"Lister": MOST_SEGMENTS, "Merger": reduction.SPANS * LEVELS}
     retries = {
         name: calls[name] * sum(each["MaxAttempts"] for each in state["Retry"])
         for name, state in machine.states("Task").items()
@@ -364,10 +366,12 @@ def test_an_item_brings_what_its_first_state_reads(machine: Definition) -> None:
 # --- maps
 
 
-def test_segments_are_all_listed_at_once(machine: Definition) -> None:
+def test_segments_are_listed_within_the_planners_bound(machine: Definition) -> None:
     segments = machine.states()["Segments"]
     assert segments["ItemsPath"] == "$.segments"
-    assert segments["MaxConcurrency"] == SEGMENTS
+    assert segments["MaxConcurrencyPath"] == "$.listers"
+    # https://docs.aws.amazon.com/step-functions/latest/dg/state-map-inline.html
+    assert MOST_LISTERS <= 40
     # A few numbers a segment, of which there are few.
     assert segments["ResultPath"] == "$.listing"
 

@@ -135,7 +135,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "a Merger retried": lambda: Case(
         once("Merger", CallError("Lambda.TooManyRequestsException")), calls=LARGE | {"Merger": 3}, is_large=True
     ),
-    "caught at the Nodes": lambda: Case(always("Merger"), calls=LARGE | {"Merger": 14}, is_large=True),
+    "caught at the Nodes": lambda: Case(always("Merger"), calls=LARGE | {"Merger": 8}, is_large=True),
     "stopped": lambda: Case(
         once("Worker", StoppedError()), status="ABORTED", record=None, calls=BEFORE_THE_WORK | {"Worker": 1}
     ),

@@ -67,6 +67,14 @@ class Template:
                     )
         return found
 
+    @property
+    def grants(self) -> dict[str, set[tuple[str, str]]]:
+        """Every (action, resource) of every role, by its name without the word Role."""
+        return {
+            self.name_of(role_id).removesuffix("Role"): self.allowed({"Fn::GetAtt": [role_id, "Arn"]})
+            for role_id in self.all("AWS::IAM::Role")
+        }
+
     def allowed(self, role: Any) -> set[tuple[str, str]]:
         """Every (action, resource) of the role."""
         return {(a, r) for s in self.statements(role) for a in s.actions for r in s.resources}

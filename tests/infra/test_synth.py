@@ -16,6 +16,7 @@ from fanout.project import SynthesisError, synthesize
 from infra import cdk
 from infra.cdk import NODE
 from infra.layer import LOCK, lay_out
+from tests.aws.account import KINDS
 from tests.infra.template import Template
 
 REPO = Path(__file__).resolve().parents[2]
@@ -127,12 +128,11 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.chmod(0o555 if path.is_dir() else 0o400)
     (folder / "tmp").mkdir()
     context = {
-        "removal": "destroy",
+        "stage": "dev",
         "jobsKept": "forever",
         "workKept": "30",
         "workerConcurrency": "50",
         "apiLogs": "on",
-        "stack": "FanOutDev",
         "alarmTopicArn": "arn:aws:sns:eu-west-1:123456789012:oncall",
     }
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -159,6 +159,53 @@ def test_bytecode_beside_the_functions_is_not_deployed(staged: Path) -> None:
 
 
 # ------------------------------------------------------------------ the context
+
+
+def test_the_stage_dev_has_its_name_in_every_fixed_name(staged: Path) -> None:
+    """Stacks of two names share nothing: no physical name, no export, no dimension of a metric."""
+    template = Template(json.loads((staged / "FanOutDev.template.json").read_text(encoding="utf-8")))
+    named = {
+        logical_id: value
+        for logical_id, resource in template.resources.items()
+        for name, value in resource.get("Properties", {}).items()
+        # The name of an inline policy is one of its role's.
+        if name.endswith("Name") and resource["Type"] != "AWS::IAM::Policy" and isinstance(value, str)
+        # The stage of an API and the metric of an alarm are named within these.
+        if name not in ("StageName", "MetricName")
+    }
+    assert set(named.values()) == {"FanOutDev", "/aws/vendedlogs/states/FanOutDev"}
+    assert not [output for output in template.document["Outputs"].values() if "Export" in output]
+    told = {f["Environment"]["Variables"].get("STACK_NAME") for f in template.functions.values()}
+    assert told == {None, "FanOutDev"}
+    alarms = [a["Properties"] for a in template.all("AWS::CloudWatch::Alarm").values()]
+    dimensions = [d["Value"] for a in alarms if a["Namespace"] == "FanOut" for d in a["Dimensions"]]
+    assert sorted(dimensions) == ["FanOutDev", "fan-out"]
+
+
+def test_every_type_is_looked_for_when_a_stack_is_gone(template: Template) -> None:
+    """By `make aws-test`, in the account's own lists, or it goes with what it is part of."""
+    parts = {
+        *("AWS::ApiGateway::Deployment", "AWS::ApiGateway::GatewayResponse", "AWS::ApiGateway::Method"),
+        *("AWS::ApiGateway::Resource", "AWS::ApiGateway::Stage", "AWS::IAM::Policy", "AWS::Lambda::EventInvokeConfig"),
+        *("AWS::Lambda::Permission", "AWS::Lambda::Version", "AWS::S3::BucketPolicy", "AWS::SQS::QueuePolicy"),
+    }
+    found = {
+        "AWS::StepFunctions::StateMachine": "machine",
+        "AWS::Lambda::Function": "function",
+        "AWS::Lambda::LayerVersion": "layer",
+        "AWS::S3::Bucket": "bucket",
+        "AWS::DynamoDB::Table": "table",
+        "AWS::SecretsManager::Secret": "secret",
+        "AWS::Events::Rule": "rule",
+        "AWS::SQS::Queue": "queue",
+        "AWS::ApiGateway::RestApi": "api",
+        "AWS::CloudWatch::Alarm": "alarm",
+        "AWS::CloudWatch::Dashboard": "dashboard",
+        "AWS::Logs::LogGroup": "log",
+        "AWS::IAM::Role": "role",
+    }
+    assert {resource["Type"] for resource in template.resources.values()} == {*parts, *found}
+    assert set(KINDS) == {*found.values(), "stack"}
 
 
 def test_the_context_lets_table_and_bucket_go_with_the_stack(staged: Path) -> None:
@@ -203,6 +250,7 @@ def test_every_alarm_tells_the_topic_that_the_context_names(staged: Path) -> Non
 @pytest.mark.parametrize(
     ("context", "said"),
     [
+        ({"stage": "test"}, 'context "stage" is "test", but must be "prod" or "dev"'),
         ({"removal": "maybe"}, 'context "removal" is "maybe", but must be "retain" or "destroy"'),
         ({"apiLogs": "yes"}, 'context "apiLogs" is "yes", but must be "off" or "on"'),
         ({"workerConcurrency": "0"}, 'context "workerConcurrency" is "0", but must be 1 to 10,000'),

@@ -285,10 +285,12 @@ class Api:
             headers=dict(headers or {"Content-Type": "application/json"}),
         )
         if is_signed:
-            keys = credentials or Credentials(self.aws.at.access_key_id, self.aws.at.secret_access_key)
+            keys = credentials or self.aws.credentials()
             SigV4Auth(keys, "execute-api", self.aws.at.region).add_auth(request)
         url = urlsplit(str(request.url))
-        connection = http.client.HTTPConnection(url.netloc, timeout=60)
+        self.aws.spent["requests"] += 1
+        connect = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
+        connection = connect(url.netloc, timeout=60)
         try:
             connection.request(method, url.path + (f"?{url.query}" if url.query else ""), data, dict(request.headers))
             answer = connection.getresponse()
@@ -312,7 +314,8 @@ class Api:
 
     def record(self, job_id: str) -> Any:
         """The record of the job once it is written."""
-        deadline = time.monotonic() + 60
+        # The first job on AWS waits for every function to start.
+        deadline = time.monotonic() + 180
         while time.monotonic() < deadline:
             record = self.send("GET", f"/jobs/{job_id}").body
             if "endedAt" in record:
@@ -344,7 +347,8 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
             api.names[role] = opened["uploadId"]
         etags = api.put_parts(opened["urls"][:1], [b"title\nA\n"])
         api.send("POST", f"/uploads/{opened['uploadId']}/complete", json.dumps({"etags": etags}))
-        slow = {"kind": "probe", "params": {"seconds": 600}}
+        # A worker ends with its job once a task is done.
+        slow = {"kind": "probe", "params": {"seconds": 60}}
         bad_rows = {
             "kind": "import-tasks",
             "source": {"csv": "uploads/bad.csv"},
@@ -366,8 +370,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
 def environment(api: Api, function: str, **changes: str) -> Iterator[None]:
     """The function with other values in its environment."""
     client = api.aws.client("lambda")
-    pages = client.get_paginator("list_functions").paginate()
-    (found,) = [each for page in pages for each in page["Functions"] if function in each["FunctionName"]]
+    found = client.get_function_configuration(FunctionName=api.aws.function(function))
     variables = found["Environment"]["Variables"]
 
     def update(values: dict[str, str]) -> None:
@@ -398,9 +401,8 @@ def test_a_route_answers_as_documented(api: Api, case: Case) -> None:
 
 
 def test_every_deployed_route_is_tried(api: Api) -> None:
-    client = api.aws.client("apigateway")
-    (found,) = client.get_rest_apis()["items"]
-    resources = client.get_resources(restApiId=found["id"], limit=500)["items"]
+    client, api_id = api.aws.client("apigateway"), api.aws.resource("AWS::ApiGateway::RestApi")
+    resources = client.get_resources(restApiId=api_id, limit=500)["items"]
     deployed_routes = {
         f"{method} {resource['path']}" for resource in resources for method in resource.get("resourceMethods", {})
     }
@@ -409,6 +411,7 @@ def test_every_deployed_route_is_tried(api: Api) -> None:
     assert succeeded == set(ROUTES)
 
 
+@pytest.mark.embedded
 def test_the_guide_names_every_route_and_error() -> None:
     guide = (ROOT / "docs/api.md").read_text(encoding="utf-8").replace("{uploadId}", "{id}")
     assert [route for route in ROUTES if f"`{route}" not in guide] == []
@@ -449,6 +452,8 @@ def user(api: Api, request: pytest.FixtureRequest) -> tuple[str, Credentials]:
     return request.param, Credentials(key["AccessKeyId"], key["SecretAccessKey"])
 
 
+# It makes users of the account, which no stack's removal takes away.
+@pytest.mark.embedded
 def test_each_user_reaches_what_its_policy_says(api: Api, user: tuple[str, Credentials]) -> None:
     name, credentials = user
     for route in ROUTES:
@@ -518,6 +523,7 @@ def test_an_aborted_upload_is_not_found(api: Api) -> None:
     assert (answer.status, answer.body["title"]) == (404, "UploadNotFoundError")
 
 
+@pytest.mark.embedded
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_curl_starts_reads_and_deletes(api: Api) -> None:
     at = api.aws.at
@@ -538,6 +544,8 @@ def test_curl_starts_reads_and_deletes(api: Api) -> None:
     assert curl("GET", f"/tasks/{task_id}")[0] == 404
 
 
+# On AWS a stage takes a while to do as it is told.
+@pytest.mark.embedded
 def test_the_stage_throttles_with_a_time_to_come_back(api: Api) -> None:
     client = api.aws.client("apigateway")
     (found,) = client.get_rest_apis()["items"]
@@ -564,6 +572,7 @@ def test_the_stage_throttles_with_a_time_to_come_back(api: Api) -> None:
     assert answer.headers["Retry-After"] == "1"
 
 
+@pytest.mark.embedded
 @pytest.mark.parametrize(
     ("function", "path", "title"),
     [("TaskApi", "/tasks/a", "ThrottledError"), ("JobsApi", "/jobs/a", "ServiceUnavailableError")],
@@ -575,6 +584,7 @@ def test_a_service_that_is_down_is_503(api: Api, function: str, path: str, title
     assert answer.headers["Retry-After"] == "1"
 
 
+@pytest.mark.embedded
 @pytest.mark.parametrize(
     ("function", "path", "setting"),
     [("TaskApi", "/tasks/a", "TASK_TABLE_NAME"), ("JobsApi", "/jobs/a", "BUCKET_NAME")],

@@ -25,6 +25,7 @@ from tests.protections.cuts import (
 
 MACHINE = "statemachines/fan_out.asl.json"
 SHARDS = ("States", "Shards")
+LISTER = ("States", "Segments", "ItemProcessor", "States", "Lister")
 WORKER = (*SHARDS, "ItemProcessor", "States", "Worker")
 TOO_MANY = Entry("ErrorEquals", "Lambda.TooManyRequestsException")
 ANY_ERROR = Entry("ErrorEquals", "States.ALL")
@@ -113,9 +114,21 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             LISTING,
             (
                 Cut("source-of-a-step", replace(SMALL_PAGES)),
-                Cut("cursor-near-the-deadline", condition("cursor is not None")),
+                Cut("cursor-near-the-deadline", always),
             ),
             tests=("test_the_parent_execution_is_the_same_at_200_shards",),
+        ),
+        Removal(
+            "few segments of a large table",
+            PLAN,
+            (Cut("few-segments", value("math.ceil(segments)")),),
+            tests=("test_segments_go_by_the_tables_size",),
+        ),
+        Removal(
+            "a segment's retries fit into it",
+            MACHINE,
+            (JsonCut((*LISTER, "Retry", TOO_MANY, "MaxAttempts"), 300),),
+            tests=("test_retries_fit_into_the_history",),
         ),
     ),
     "429 from Lambda": (
@@ -182,6 +195,12 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             PLAN,
             (Cut("a-writer-takes-two", value("int(reserved is None)")),),
             tests=("test_workers_fit_into_the_job_and_the_account",),
+        ),
+        Removal(
+            "a lister takes two",
+            PLAN,
+            (Cut("the-accounts-limit-of-listers", value("MOST_LISTERS")),),
+            tests=("test_listers_fit_into_the_account", "test_a_large_table_is_listed_in_more_segments"),
         ),
         Removal(
             "a kind says that it writes",
@@ -541,7 +560,19 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
     ),
     "the database throttles or refuses some of a call's writes": (
         Removal(
-            "each write is a request of its own",
+            "what a batch of creations leaves is written",
+            TASK_WRITES,
+            (Cut("what-a-batch-leaves-is-written", value("{each.task_id for each in creations}")),),
+            tests=("test_what_a_batch_does_not_create_is_written_by_itself",),
+        ),
+        Removal(
+            "and slows the writer down if it was throttled",
+            TASK_WRITES,
+            (Cut("a-throttled-statement-slows-down", never),),
+            tests=("test_a_throttled_statement_slows_the_writer_down",),
+        ),
+        Removal(
+            "by a request of its own",
             TASK_WRITES,
             (Cut("only-an-invalid-item-is-invalid", never),),
             tests=("test_a_lasting_error_is_raised_not_throttled",),
@@ -666,6 +697,49 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             tests=("test_a_throttled_page_keeps_what_was_listed_before_it",),
         ),
     ),
+    "the table's size is old, or cannot be read": (
+        Removal(
+            "the size is a hint",
+            PLANNING,
+            (Cut("a-size-is-a-hint", except_only("KeyError")),),
+            tests=("test_a_table_whose_size_is_unknown_is_listed",),
+        ),
+    ),
+    "the table grows between two attempts of the Planner": (
+        Removal(
+            "the committed plan's segments",
+            PLANNER,
+            (Cut("segments-of-the-committed-plan", value("own.segments")),),
+            tests=("test_a_repeated_planner_keeps_its_segments",),
+        ),
+    ),
+    "the Task Service answers what is no task": (
+        Removal(
+            "a line's form is checked",
+            "lambdas/fan_out/aws/task_service.py",
+            (Cut("a-listed-line-is-a-task", never),),
+            tests=("test_a_line_that_is_no_task_is_an_error",),
+        ),
+    ),
+    "a shard cannot be written while the next page is read": (
+        Removal(
+            "a part comes after its shards",
+            LISTING,
+            (Cut("a-part-after-its-shards", delete),),
+            tests=(
+                "test_a_lister_holds_few_shards_and_one_page_more",
+                "test_a_shard_that_cannot_be_written_has_no_part",
+            ),
+        ),
+    ),
+    "a lister's memory": (
+        Removal(
+            "few shards in flight",
+            LISTING,
+            (Cut("few-shards-in-flight", never),),
+            tests=("test_a_lister_holds_few_shards_and_one_page_more",),
+        ),
+    ),
     "skewed segments": (
         Removal(
             "each segment continues by itself",
@@ -700,7 +774,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
         Removal(
             "a call goes on at the node where the last one ended",
             REDUCTION,
-            (Cut("reducer-goes-on-there", value("Cursor(level, number + 1, offset)")),),
+            (Cut("reducer-goes-on-there", value("replace(VALUE, first=VALUE.first + 1)")),),
             tests=("test_a_reduction_over_many_calls_gives_the_same_bytes",),
         ),
         Removal(
@@ -708,6 +782,26 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             REDUCTION,
             (Cut("reducer-cursor", never),),
             tests=("test_a_late_reducer_answers_a_cursor_and_the_error",),
+        ),
+    ),
+    "a Merger fails, dies or is throttled": (
+        Removal(
+            "the Reducer makes what is missing",
+            REDUCTION,
+            (Cut("what-mergers-left", condition("not cursor.spans")),),
+            tests=("test_the_reducer_makes_what_mergers_left",),
+        ),
+        Removal(
+            "and shares a level once",
+            REDUCTION,
+            (Cut("a-level-is-shared-once", condition("is_shared and cursor.node == 0 and self.width(0) >= WIDE")),),
+            tests=("test_a_level_is_given_to_mergers_once",),
+        ),
+        Removal(
+            "deaths of Mergers count for nothing",
+            KIND_MERGER,
+            (Cut("mergers-leave-the-marker", condition("self._fault is not None")),),
+            tests=("test_mergers_leave_the_deaths_of_a_reducer_alone",),
         ),
     ),
     "a reducer's memory": (
@@ -935,7 +1029,7 @@ REMOVALS: dict[str, tuple[Removal, ...]] = {
             (
                 Cut(
                     "a-plan-is-committed-once",
-                    replace("store.put('job.json', plan.to_json())\nstarted_at = plan.started_at"),
+                    replace("store.put('job.json', own.to_json())\nstarted_at = own.started_at"),
                 ),
             ),
             tests=("test_a_name_whose_earlier_job_left_objects_is_refused",),

@@ -48,6 +48,7 @@ import task_service.aws
 from fan_out.aws import clients as aws
 from fan_out.aws.storage import Bucket, JobStore
 from fanout.local.gaps import paths, task_calls
+from tests.support import statements as statements
 from tests.support.context import Context
 from tests.support.stand_ins import OneAfterAnother, PassingTime
 
@@ -356,7 +357,7 @@ class Machine:
             for name, check in _PATH_CHECKS.items():
                 original = getattr(interpreter, name)
                 stack.enter_context(patch.object(interpreter, name, functools.partial(check, original)))
-            from fan_out.steps import kind_runner, reduction, shard_runner
+            from fan_out.steps import kind_runner, listing, reduction, shard_runner
             from task_service import rate_limiter, writes
 
             def sent(stubber: BotocoreStubber, event_name: str, request: Any, **more: Any) -> Any:
@@ -377,7 +378,8 @@ class Machine:
             stack.enter_context(patch.object(BotocoreStubber, "__call__", sent))
             stack.enter_context(patch.object(botocore.retries.quota.RetryQuota, "__init__", remembered))
             stack.enter_context(patch.object(shard_runner, "Clock", clock))
-            stack.enter_context(patch.object(reduction, "ThreadPoolExecutor", OneAfterAnother))
+            for module in (listing, reduction):
+                stack.enter_context(patch.object(module, "ThreadPoolExecutor", OneAfterAnother))
             stack.enter_context(patch.object(writes, "ThreadPoolExecutor", OneAfterAnother))
             stack.enter_context(patch.object(rate_limiter, "time", self.writing_time))
             # The number of a throttled write's attempts, and so of a run's boundaries, is the same at every run.
@@ -409,6 +411,8 @@ def _number(state: Any, field: str, effective: Any) -> Any:
 def _map_items(original: Callable[..., Any], state: Any, data: Any, execution: Any, context: Any) -> Any:
     """The items of an inline Map, refusing a path that selects nothing, where ministack takes null for an item."""
     paths.require_path(state.get("ItemsPath"), data, context, "ItemsPath")
+    if "MaxConcurrencyPath" in state:
+        _number(state, "MaxConcurrencyPath", data)
     return original(state, data, execution, context)
 
 

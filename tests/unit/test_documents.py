@@ -13,13 +13,14 @@ import pytest
 
 import fan_out
 import kinds
-from fan_out import Job, Kind, Task
+from fan_out import Job, Kind, Task, sources
 from fan_out.model import costs, kind
 from fan_out.model.job_input import JobInput, TaskFilter, TasksSource, read_input
 from fan_out.model.plan import Plan, RetrySource, make_plan
 from fanout import cli
 from infra import functions
 from tests.chaos import scenarios
+from tests.support.factories import plan
 from tests.support.machine import make_tasks, names, put_tasks
 from tests.unit.cli.test_cli import commands
 
@@ -191,6 +192,36 @@ def test_the_price_of_an_import_is_the_sum_of_its_parts() -> None:
     assert whole <= 0.80
 
 
+# Prices of us-east-1 for a unit of 4 KiB read consistently: https://aws.amazon.com/dynamodb/pricing/on-demand/
+READ_UNIT = 0.125e-6
+# Bytes of a stored task with its keys: those of `bench listing`, which have a detail, have 430.
+STORED_BYTES = 450
+# Seconds that ListTasks and the Lister each run for a task. `bench listing` measures 4 and 1 µs of CPU, and a scan is
+# read at some 10 MB/s, which is 45 µs: with a factor of safety of 3.
+LISTING_SECONDS = 150e-6
+# And to start for a segment; the Reducer's for a task: `bench reducer` measures 8 µs.
+STARTING_SECONDS, REDUCING_SECONDS = 2, 30e-6
+
+
+def test_the_price_of_a_million_tasks_plan_is_below_20_cents() -> None:
+    table = (ROOT / "docs/cost.md").read_text().partition("| part of a plan of 1,000,000 tasks")[2].partition("\n\n")[0]
+    job, reads, listing, reducing, whole = (float(price) for price in re.findall(r"\| \$([\d.]+) \|", table))
+    million, gb = 1_000_000, {name: row.memory / 1024 for name, row in functions.FUNCTIONS.items()}
+    segments = plan().in_segments(million, million * STORED_BYTES).segments
+    # The last shard of each segment is not full.
+    shards = million // kind.find("daily-plan").shard_size + segments
+    assert job == pytest.approx(costs.estimate_usd("daily-plan", million, shards), rel=0.02)
+    assert reads == pytest.approx(million * STORED_BYTES / 4096 * READ_UNIT, rel=0.02)
+    seconds = million * LISTING_SECONDS + segments * STARTING_SECONDS
+    pages = million / sources.PAGE + segments
+    of_segments = segments * (4 * costs.TRANSITION + costs.INVOCATION + costs.PUT + 2 * costs.GET)
+    of_functions = seconds * (gb["Lister"] + gb["ListTasks"]) * costs.GB_SECOND + pages * costs.INVOCATION
+    assert listing == pytest.approx(of_segments + of_functions, rel=0.02)
+    assert reducing == pytest.approx(million * REDUCING_SECONDS * gb["Reducer"] * costs.GB_SECOND, rel=0.1)
+    assert whole == pytest.approx(job + reads + listing + reducing)
+    assert whole <= 0.20
+
+
 def test_the_commands_of_the_readme_exist_in_the_makefile() -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.M))
     assert {"demo", "test"} <= set(re.findall(r"\bmake ([\w-]+)", "\n".join(blocks(README, "console"))))
@@ -225,13 +256,19 @@ def test_each_assumption_has_evidence_and_a_consequence() -> None:
     tests = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
     sections = re.split(r"^### ", document, flags=re.M)[1:]
     assert len(sections) >= 17
+    checks: list[str] = []
     for section in sections:
-        title, evidence, consequence = re.split(r"\n- (?:Evidence|If not): ", section.partition("\n\n")[0])
+        title, evidence, consequence, check = re.split(r"\n- (?:Evidence|If not|Check): ", section.partition("\n\n")[0])
         assert re.match("documentation|recording|none|CloudFormation", evidence), title
         assert "documentation" not in evidence or "](" in evidence or "recording" in evidence, title
         assert consequence, title
+        checks += [check]
     for name in re.findall(r"`(test_\w+)`", document):
         assert f"def {name}(" in tests, name
+    # Each is checked on an account, or it is said why not; and every check is of an assumption.
+    assert [check for check in checks if not re.match(r"`test_\w+`|none\. \w", check)] == []
+    made = re.findall(r"^def (test_\w+)", (ROOT / "tests/aws/test_assumptions.py").read_text(), flags=re.M)
+    assert sorted(name for check in checks for name in re.findall(r"^`(\w+)`", check)) == sorted(made)
 
 
 def test_every_object_of_a_job_is_in_the_guide(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from typing import Any
 
 from ministack.core import lambda_runtime
 from ministack.core.responses import error_response_json
-from ministack.services import lambda_svc
+from ministack.services import cloudwatch_logs, lambda_svc
 
 from . import lambda_worker, replaces
 
@@ -284,6 +284,17 @@ def execute_function(func: dict[str, Any], event: object, request_id: str) -> An
         return worker.run(event, request_id, lambda_svc._xray_trace_id_for_invocation(config))
     finally:
         lambda_runtime.release_worker(worker)
+
+
+@replaces(lambda_svc, "_emit_lambda_logs", wraps=True)
+def write_log(original: Callable[..., None], function: dict[str, Any], *rest: Any, **options: Any) -> None:
+    """A log group of another name than Lambda's own must be there: the role of its function may not make one, so what
+    ends after its stack was deleted leaves none."""
+    settings = function.get("config") or function
+    own = f"/aws/lambda/{settings.get('FunctionName')}"
+    named = settings.get("LoggingConfig", {}).get("LogGroup", own)
+    if named == own or named in cloudwatch_logs._log_groups:
+        original(function, *rest, **options)
 
 
 @replaces(lambda_svc, "_invoke", wraps=True)

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from ministack.services import dynamodb
+from ministack.services import _dynamodb_keywords, dynamodb
 
 from . import rebound, replaces
 
@@ -23,6 +23,8 @@ Key = tuple[str, str]
 
 # A filter's grammar is checked once, not again for each item.
 replaces(dynamodb, "_condition_syntax_error")(functools.lru_cache(dynamodb._condition_syntax_error))
+# The statements of a batch are the same text, and ministack reads each twice.
+replaces(_dynamodb_keywords, "_tokenize")(functools.lru_cache(_dynamodb_keywords._tokenize))
 
 
 class SortedKeys:

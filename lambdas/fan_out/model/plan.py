@@ -14,9 +14,16 @@ from fan_out.model.job_input import CsvSource, JobInput, JobSettings, Source, Ta
 from fan_out.model.kind import Job, Kind, Params
 from fan_out.model.shard import Concurrency
 
-# How many slices a listing of the Task Service has. DynamoDB answers one segment of a scan with some
-# 10 MB/s; four of them list ten million tasks in minutes, and few enough stay cheap for a small job.
+# How many slices a listing of the Task Service has: few for a small table, as each costs calls, transitions and a last
+# shard that is not full; for a large one as many as keep a lister busy for some seconds. Each is retried by itself, and
+# all their retries must fit into one execution's history, which bounds them.
 SEGMENTS = 4
+MOST_SEGMENTS = 64
+TASKS_PER_SEGMENT = 16_000
+BYTES_PER_SEGMENT = 8 << 20
+# Iterations of an inline Map that run at a time:
+# https://docs.aws.amazon.com/step-functions/latest/dg/state-map-inline.html
+MOST_LISTERS = 40
 
 
 class Plan(JobSettings):
@@ -34,13 +41,23 @@ class Plan(JobSettings):
     chain_started_at: str = Field(alias="chainStartedAt")
     # Whether the tasks are rows of a CSV object; a retry takes it over from the earlier job.
     is_csv: bool = Field(alias="isCsv")
+    segments: int = 1
 
     def to_json(self) -> dict[str, Any]:
         return self.model_dump(by_alias=True)
 
-    @property
-    def segments(self) -> int:
-        return SEGMENTS if isinstance(self.source, TasksSource) else 1
+    def in_segments(self, count: int = 0, size: int = 0) -> "Plan":
+        """The plan with its segments, for a table of about so many tasks and bytes: the count may be hours old."""
+        segments = max(count / TASKS_PER_SEGMENT, size / BYTES_PER_SEGMENT, SEGMENTS)
+        # protection: few-segments
+        segments = min(math.ceil(segments), MOST_SEGMENTS)
+        return self.model_copy(update={"segments": segments if isinstance(self.source, TasksSource) else 1})
+
+    def listers(self, account: int | str) -> int:
+        """The most listers at a time; each waits for ListTasks, which takes another one of the account's pool."""
+        # protection: the-accounts-limit-of-listers
+        fit = SEGMENTS if isinstance(account, str) else _fit(account, taken=2)
+        return min(self.segments, MOST_LISTERS, fit)
 
     def workers(self, shards: int) -> int:
         """The most workers at a time: the job's bound, never more than there are shards.
@@ -71,15 +88,13 @@ class Plan(JobSettings):
         else:
             # protection: a-writer-takes-two
             taken = (reserved is None) + kinds.find(self.kind).writes
-            # Other functions run meanwhile: those of the API, the Reducer of another job.
-            kept = max(2, math.ceil(account / 10))
-            fit = max(1, (account - kept) // taken) if taken else workers
+            fit = _fit(account, taken) if taken else workers
             # protection: the-accounts-limit
             if fit < workers:
                 workers = fit
                 reason = (
-                    f"the AWS account has {account:,} concurrent executions, {kept:,} of them are kept for other "
-                    f"functions, and a worker takes {taken}"
+                    f"the AWS account has {account:,} concurrent executions, {_kept(account):,} of them are kept for "
+                    f"other functions, and a worker takes {taken}"
                 )
         some = f"{workers:,} worker{'s' if workers > 1 else ''}"
         return {"workers": workers, "reason": f"At most {some} at a time, because {reason}."}
@@ -97,6 +112,16 @@ class Plan(JobSettings):
             effect_scope=self.effect_scope,
             write=write,
         )
+
+
+def _kept(account: int) -> int:
+    """How many executions are left to other functions: those of the API, the Reducer of another job."""
+    return max(2, math.ceil(account / 10))
+
+
+def _fit(account: int, taken: int) -> int:
+    """How many may run at a time, each with `taken` executions."""
+    return max(1, (account - _kept(account)) // taken)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +174,7 @@ def make_plan(job_id: str, started_at: str, asked: JobInput, retried: RetrySourc
         effect_scope=effect_scope,
         chain_started_at=started_at,
         is_csv=is_csv,
-    )
+    ).in_segments()
 
 
 def _retry_plan(job_id: str, started_at: str, asked: JobInput, retried: RetrySource) -> Plan:
@@ -170,7 +195,7 @@ def _retry_plan(job_id: str, started_at: str, asked: JobInput, retried: RetrySou
     if retried.expected_count is not None:
         changes |= {"source": asked.source, "expected_count": retried.expected_count}
     # protection: scope-of-the-chain
-    return earlier.model_copy(update=changes)
+    return earlier.model_copy(update=changes).in_segments()
 
 
 def _filter_of(kind: Kind[Any, Any], params: Params, started_at: str) -> dict[str, Any]:

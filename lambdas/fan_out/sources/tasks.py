@@ -5,14 +5,13 @@ from collections.abc import Iterator
 from fan_out import sources
 from fan_out.aws import task_service
 from fan_out.aws.storage import Bucket
-from fan_out.model.documents import encode
 from fan_out.model.plan import Plan
 from fan_out.sources import Batch
 
 
 def batches(_: Bucket, plan: Plan, segment: int, cursor: str | None, function: str) -> Iterator[Batch]:
     while True:
-        found, cursor = task_service.list_page(
+        lines, cursor = task_service.list_page(
             function,
             match=plan.filter.to_json(),
             segment=segment,
@@ -20,6 +19,6 @@ def batches(_: Bucket, plan: Plan, segment: int, cursor: str | None, function: s
             cursor=cursor,
             limit=sources.PAGE,
         )
-        yield Batch([encode(task) for task in found], cursor)
+        yield Batch(lines, cursor)
         if cursor is None:
             return

@@ -6,7 +6,9 @@ leaves nothing that counts, and a step that is repeated finds its part and answe
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 
 from fan_out.aws.storage import JobStore
@@ -19,6 +21,9 @@ from fan_out.sources import csv, failed, tasks
 SOURCES = {"tasks": tasks.batches, "csv": csv.batches, "failedIn": failed.batches}
 # A worker reads its whole shard into memory, and a failed one is written out again: keep it small.
 SHARD_BYTES = 4 << 20
+# Shards that are written at a time, while the next page is listed: more would not be faster, as a write takes less time
+# than a page. In memory are these, the shard that is being cut, and two pages.
+WRITERS = 4
 
 
 def part_name(segment: int, step: int) -> str:
@@ -39,7 +44,8 @@ def list_step(
     """List one segment from a cursor until its end or until it is late; commit and answer the step's part.
 
     A step that was committed before is answered as it was, without listing again. At least one batch is
-    read, so that every step moves on; another only if there is time for one as long as the longest so far.
+    read, so that every step moves on; another only if there is time for one as long as the longest so far, and for
+    what is left to do of the one at hand: the next batch is read while the lines of this one are cut and written.
     """
     name = part_name(segment, step)
     if (committed := store.find(name, Part)) is not None:
@@ -48,13 +54,13 @@ def list_step(
 
     def lines() -> Iterator[bytes]:
         nonlocal cursor, skipped
-        start, longest = now(), 0.0
-        is_first = True
         # protection: source-of-a-step
         batches = SOURCES[plan.source.type](store.bucket, plan, segment, cursor, list_function)
+        start, ahead = now(), reader.submit(next, batches, None)
+        longest, is_first = 0.0, True
         while True:
             try:
-                batch = next(batches, None)
+                batch = ahead.result()
             except RetryableError:
                 # What is listed so far is kept: repeated from its start, a long step would hardly ever get to its end.
                 # protection: listed-so-far-is-kept
@@ -63,22 +69,34 @@ def list_step(
                 return
             if batch is None:
                 return
-            yield from batch.lines
             skipped += batch.skipped
             cursor = batch.cursor
             is_first = False
-            longest, start = max(longest, now() - start), now()
+            longest = max(longest, now() - start)
+            # Decided before the next batch is asked for, so that none is read for nothing.
             # protection: cursor-near-the-deadline
-            if cursor is not None and is_late(longest):
+            if cursor is None or is_late(2 * longest):
+                yield from batch.lines
                 return
+            asked, ahead = now(), reader.submit(next, batches, None)
+            yield from batch.lines
+            longest, start = max(longest, now() - start), asked
 
-    shards = []
-    for index, body in enumerate(cut(lines(), plan.shard_size)):
-        # The content is in the key: an attempt that listed something else cannot change a committed shard.
-        # protection: content-in-the-key
-        key = store.key(f"shards/{segment:04d}-{step:06d}-{index:06d}-{digest(body)}.jsonl")
-        store.bucket.put(key, body)
-        shards.append(Shard(index, key, body.count(b"\n"), len(body)))
+    shards: list[Shard] = []
+    writing: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(WRITERS) as writers:
+        for index, body in enumerate(cut(lines(), plan.shard_size)):
+            # The content is in the key: an attempt that listed something else cannot change a committed shard.
+            # protection: content-in-the-key
+            key = store.key(f"shards/{segment:04d}-{step:06d}-{index:06d}-{digest(body)}.jsonl")
+            # protection: few-shards-in-flight
+            if len(writing) == WRITERS:
+                writing.popleft().result()
+            writing.append(writers.submit(store.bucket.put, key, body))
+            shards.append(Shard(index, key, body.count(b"\n"), len(body)))
+        # protection: a-part-after-its-shards
+        for each in writing:
+            each.result()
     return store.put_once(name, asdict(Part(shards, skipped, cursor)), Part)
 
 

@@ -3,10 +3,12 @@
 from typing import Any
 
 from common.errors import Fault
+from fan_out.aws import clients as aws
+from fan_out.aws import task_service
 from fan_out.aws.storage import FAILURES, RECORD, Bucket, JobStore
-from fan_out.errors import AccountingError, InvalidJobError, SourceNotFoundError
-from fan_out.model.job_input import UPLOADED, CsvSource, FailedSource, Source, read_input, refusal
-from fan_out.model.plan import Plan, RetrySource, make_plan
+from fan_out.errors import AccountingError, FanOutError, InvalidJobError, SourceNotFoundError
+from fan_out.model.job_input import UPLOADED, CsvSource, FailedSource, Source, TasksSource, read_input, refusal
+from fan_out.model.plan import SEGMENTS, Plan, RetrySource, make_plan
 from fan_out.model.record import JobRecord
 from fan_out.model.shard import Node
 from fan_out.steps.process_guard import ProcessGuard
@@ -27,6 +29,23 @@ def plan_job(bucket: Bucket, job_id: str, started_at: str, document: Any) -> Pla
     # protection: a-damaged-planner-ends
     with ProcessGuard():
         return make_plan(job_id, started_at, asked, retried)
+
+
+def divide(plan: Plan, list_function: str) -> Plan:
+    """The plan with as many segments as fit the table's size now; with the least if that cannot be told."""
+    if not isinstance(plan.source, TasksSource):
+        return plan
+    # protection: a-size-is-a-hint
+    try:
+        return plan.in_segments(*task_service.read_size(list_function))
+    except FanOutError:
+        return plan
+
+
+def listers(plan: Plan) -> int:
+    """How many of the plan's segments are listed at a time."""
+    # Few segments are not worth the question.
+    return plan.listers(aws.read_concurrency()) if plan.segments > SEGMENTS else plan.segments
 
 
 def _find_retry_source(bucket: Bucket, source: Source) -> RetrySource | None:

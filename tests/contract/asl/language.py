@@ -163,8 +163,7 @@ class Map(State):
 
 class InlineMap(Map):
     items_path: Path
-    # https://docs.aws.amazon.com/step-functions/latest/dg/state-map-inline.html
-    max_concurrency: int = Field(ge=1, le=40)
+    max_concurrency_path: Path
     item_processor: InlineProcessor
 
 

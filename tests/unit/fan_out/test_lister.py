@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,8 +25,9 @@ from fan_out.errors import (
 from fan_out.model.documents import encode
 from fan_out.model.job_input import read_input
 from fan_out.model.plan import SEGMENTS, RetrySource, make_plan
-from fan_out.sources import csv
+from fan_out.sources import Batch, csv
 from fan_out.steps import listing
+from fan_out.steps.listing import list_step
 from tests.support.context import Context
 from tests.support.factories import plan, put_plan, task
 from tests.support.machine import Boundary, Call, Machine, make_tasks, names, put_tasks
@@ -189,7 +192,7 @@ def test_an_empty_page_with_a_cursor_is_not_the_end(
     step: Step, machine: Machine, store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_plan(store, shardSize=4)
-    pages = {None: ([], "a"), "a": ([task(1)], "b"), "b": ([], "c"), "c": ([task(2)], None)}
+    pages = {None: ([], "a"), "a": ([encode(task(1))], "b"), "b": ([], "c"), "c": ([encode(task(2))], None)}
 
     def answer(list_tasks: Any, *, cursor: str | None, **_: Any) -> Any:
         return pages[cursor]
@@ -391,3 +394,147 @@ def test_a_retry_that_lists_another_number_of_tasks_fails(step: Step, machine: M
     step()
     with pytest.raises(AccountingError, match="2 tasks of an earlier job are to be retried, but 1 are listed"):
         machine.call("Manifest", {"jobId": "job-1", "listing": [{"segment": 0, "step": 1}]})
+
+
+class Lazy:
+    """A pool whose work is done when its result is asked for, and not before."""
+
+    waiting = most = 0
+
+    def __init__(self, *_: Any):
+        self.work: list[Callable[[], Any]] = []
+
+    def __enter__(self) -> Lazy:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        Lazy.waiting += 1
+        Lazy.most = max(Lazy.most, Lazy.waiting)
+
+        def result() -> Any:
+            Lazy.waiting -= 1
+            return function(*arguments)
+
+        return SimpleNamespace(result=result)
+
+
+def test_a_lister_holds_few_shards_and_one_page_more(
+    step: Step, machine: Machine, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And its part comes after them: one that names a shard that is not there loses the shard's tasks."""
+    monkeypatch.setattr(sources, "PAGE", 8)
+    monkeypatch.setattr(listing, "ThreadPoolExecutor", Lazy)
+    monkeypatch.setattr(Lazy, "waiting", 0)
+    monkeypatch.setattr(Lazy, "most", 0)
+    put_rows(store, 100)
+    commit = JobStore.put_once
+
+    def put_once(owner: JobStore, name: str, *more: Any) -> Any:
+        assert Lazy.waiting == 0
+        return commit(owner, name, *more)
+
+    monkeypatch.setattr(JobStore, "put_once", put_once)
+    assert step()["done"] is True
+    assert [row["row"] for row in listed(store)] == list(range(2, 102))
+    assert Lazy.most == listing.WRITERS + 1
+
+
+def test_threads_write_the_same_shards(
+    step: Step, machine: Machine, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is listed, in which order, and what is written do not depend on who does it."""
+    lines = [encode(task(number)) for number in range(100)]
+
+    def batches(*_: Any) -> Iterator[Batch]:
+        for start in range(0, 100, 9):
+            yield Batch(lines[start : start + 9], str(start) if start < 99 else None)
+
+    monkeypatch.setitem(listing.SOURCES, "tasks", batches)
+    planned, found = put_plan(store, shardSize=7), []
+    for pool in (listing.ThreadPoolExecutor, ThreadPoolExecutor):
+        written: dict[str, bytes] = {}
+        monkeypatch.setattr(listing, "ThreadPoolExecutor", pool)
+        monkeypatch.setattr(Bucket, "put", lambda _, key, body, to=written: to.update({key: body}))
+        monkeypatch.setattr(JobStore, "find", lambda *_: None)
+        monkeypatch.setattr(JobStore, "put_once", lambda *arguments: arguments[2])
+        part: Any = list_step(store, planned, segment=0, step=0, cursor=None, list_function="", is_late=lambda _: False)
+        found.append((part, [written[shard["key"]] for shard in part["shards"]]))
+    assert found[0] == found[1]
+    assert b"".join(found[0][1]) == b"".join(line + b"\n" for line in lines)
+
+
+def test_the_next_page_is_asked_for_before_shards_are_written(
+    step: Step, machine: Machine, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "PAGE", 5)
+    monkeypatch.setattr("fan_out.model.plan.SEGMENTS", 1)
+    put_tasks(make_tasks(20, complete=0))
+    put_plan(store, shardSize=5)
+    crossed = []
+
+    def around(boundary: Boundary, cross: Callable[[], Any]) -> Any:
+        if boundary.function == "Lister" and boundary.operation in ("Invoke", "PutObject"):
+            crossed.append(boundary.operation)
+        return cross()
+
+    machine.around = around
+    assert step()["done"] is True
+    # A shard is full when there is a task too many for it, which is on the next page.
+    page, shard = "Invoke", "PutObject"
+    assert crossed == [page, page, page, shard, page, shard, shard, shard, "PutObject"]
+
+
+def test_no_page_is_asked_for_without_the_time_for_it(
+    step: Step, machine: Machine, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Time for the longest so far, and for what is left to do of the page at hand."""
+    clock, asked = [0.0], []
+
+    def batches(*_: Any) -> Iterator[Batch]:
+        for number, seconds in enumerate((10, 2, 30, 5, 5)):
+            clock[0] += seconds
+            yield Batch([encode(task(number))], str(number))
+
+    def is_late(seconds: float) -> bool:
+        asked.append(seconds)
+        return seconds > 50
+
+    monkeypatch.setitem(listing.SOURCES, "tasks", batches)
+    part = list_step(
+        store, put_plan(store), segment=0, step=0, cursor=None, list_function="", is_late=is_late, now=lambda: clock[0]
+    )
+    # Here the next batch is read to its end before the lines of this one are cut: 2 seconds of the first 12.
+    assert asked == [20, 24, 64]
+    assert (part.cursor, [shard.count for shard in part.shards]) == ("2", [3])
+
+
+@pytest.mark.parametrize("line", ['{"id":"a"', '{"title":"A"}', '{"id":"a"}\n{"id":"b"}', "", "null"])
+def test_a_line_that_is_no_task_is_an_error(step: Step, machine: Machine, store: JobStore, line: str) -> None:
+    put_plan(store)
+    good = encode(task(1)).decode()
+
+    def after(call: Call, answer: Any) -> Any:
+        return answer | {"lines": [good, line, good]} if call.function == "ListTasks" else answer
+
+    machine.after = after
+    with pytest.raises(TaskServiceError, match="a line that is no task"):
+        step()
+    assert not [name for name in names() if name.startswith(("parts/", "shards/"))]
+
+
+def test_a_shard_that_cannot_be_written_has_no_part(step: Step, machine: Machine, store: JobStore) -> None:
+    """Its write has begun, and the listing has come to its end meanwhile."""
+    put_rows(store, 5)
+
+    def around(boundary: Boundary, cross: Callable[[], Any]) -> Any:
+        if boundary.operation == "PutObject" and "/shards/" in str(boundary.request and boundary.request.url):
+            raise ConnectTimeoutError(endpoint_url="http://there")
+        return cross()
+
+    machine.around = around
+    with pytest.raises(ServiceUnavailableError):
+        step()
+    assert not [name for name in names() if name.startswith("parts/")]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -8,16 +9,16 @@ import pytest
 
 from fan_out import planner
 from fan_out.aws import clients as aws
-from fan_out.aws.storage import JobStore
+from fan_out.aws.storage import Bucket, JobStore
 from fan_out.errors import InvalidJobError, SourceNotFoundError
 from fan_out.model import kind
 from fan_out.model.job_input import read_input
-from fan_out.model.plan import SEGMENTS, Plan, make_plan
+from fan_out.model.plan import MOST_LISTERS, MOST_SEGMENTS, SEGMENTS, Plan, make_plan
 from fan_out.model.shard import Manifest, Node
 from fan_out.steps.reduction import ROOT
 from tests.support.context import Context
 from tests.support.factories import plan, put_plan
-from tests.support.machine import BUCKET, STARTED_AT, Machine
+from tests.support.machine import BUCKET, STARTED_AT, Boundary, Machine, make_tasks, put_tasks, response
 
 WHOLE = "a whole number from 1 to 10,000"
 SOURCE = '"tasks", {"csv": "uploads/NAME.csv"} or {"failedIn": "JOB-ID"}'
@@ -224,14 +225,14 @@ def test_a_time_that_has_no_day_is_refused() -> None:
 
 
 def test_an_empty_input_is_todays_plan_with_every_default(machine: Machine, store: JobStore) -> None:
-    assert call({}) == {"jobId": "job-1", "segments": list(range(SEGMENTS)), "error": None}
+    assert call({}) == {"jobId": "job-1", "segments": list(range(SEGMENTS)), "listers": SEGMENTS, "error": None}
     assert store.require("job.json") == {
         "jobId": "job-1",
         "kind": "daily-plan",
         "params": {},
         "source": {"type": "tasks"},
         "filter": {"isComplete": False, "dueBefore": None, "dueAfter": None},
-        "shardSize": 500,
+        "shardSize": 2_000,
         "maxConcurrency": 40,
         "toleratedFailurePercentage": 5,
         "tasksPerSecond": None,
@@ -242,6 +243,7 @@ def test_an_empty_input_is_todays_plan_with_every_default(machine: Machine, stor
         "effectScope": f"job-1@{STARTED_AT}",
         "chainStartedAt": STARTED_AT,
         "isCsv": False,
+        "segments": SEGMENTS,
     }
 
 
@@ -488,6 +490,95 @@ def test_workers_are_bounded_by_shards_bound_and_ceiling() -> None:
     assert plan().workers(0) == 1
 
 
+@pytest.mark.parametrize(
+    ("tasks", "size", "segments"),
+    [
+        (0, 0, SEGMENTS),
+        (64_000, 32 << 20, SEGMENTS),
+        (64_001, 0, SEGMENTS + 1),
+        (1_000_000, 300_000_000, 63),
+        (64_000, (32 << 20) + 1, SEGMENTS + 1),
+        (10**9, 10**12, MOST_SEGMENTS),
+    ],
+)
+def test_segments_go_by_the_tables_size(tasks: int, size: int, segments: int) -> None:
+    assert plan().in_segments(tasks, size).segments == segments
+    assert plan(kind="import-tasks", source={"csv": "uploads/x.csv"}).in_segments(tasks, size).segments == 1
+
+
+@pytest.mark.parametrize(
+    ("tasks", "account", "listers"),
+    [(10**9, 1000, MOST_LISTERS), (10**9, 50, 22), (10**9, 10, 4), (10**9, 1, 1), (10**9, "Denied", 4), (0, 1000, 4)],
+)
+def test_listers_fit_into_the_account(tasks: int, account: int | str, listers: int) -> None:
+    """Each holds a call of ListTasks, and a tenth is left to others."""
+    assert plan().in_segments(tasks).listers(account) == listers
+
+
+def calls_of_planner(machine: Machine) -> list[str]:
+    """What a Planner and the ListTasks that it calls ask of AWS, apart from objects."""
+    asked = []
+
+    def around(boundary: Boundary, cross: Callable[[], Any]) -> Any:
+        if boundary.service != "s3":
+            asked.append(boundary.operation)
+        return cross()
+
+    machine.around = around
+    call = {"jobId": "job-1", "startedAt": STARTED_AT, "input": {}}
+    assert machine.call("Planner", call)["error"] is None
+    return asked
+
+
+def test_a_small_table_costs_one_question(machine: Machine) -> None:
+    put_tasks(make_tasks(3))
+    assert calls_of_planner(machine) == ["Invoke", "GetSecretValue", "DescribeTable"]
+
+
+def test_a_large_table_is_listed_in_more_segments(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fan_out.model.plan.TASKS_PER_SEGMENT", 4)
+    machine.concurrency = 20
+    put_tasks(make_tasks(45, complete=0))
+    record = machine.run({"shardSize": 2}).output
+    segments = {call.event["segment"] for call in machine.calls if call.function == "Lister"}
+    assert segments == set(range(12))
+    assert record["counts"]["succeeded"] == 45
+    answer = machine.call("Planner", {"jobId": "job-2", "startedAt": STARTED_AT, "input": {}})
+    assert answer["listers"] == 9
+    # A table that may be small says nothing about the rows of an object.
+    machine.calls.clear()
+    JobStore(Bucket(BUCKET), "x").bucket.put("uploads/x.csv", b"title\nRow\n")
+    rows = {"kind": "import-tasks", "source": {"csv": "uploads/x.csv"}}
+    answer = machine.call("Planner", {"jobId": "job-3", "startedAt": STARTED_AT, "input": rows})
+    assert (answer["segments"], answer["listers"], len(machine.calls)) == ([0], 1, 1)
+
+
+@pytest.mark.parametrize("code", ["AccessDeniedException", "ThrottlingException", "InternalServerError"])
+def test_a_table_whose_size_is_unknown_is_listed(machine: Machine, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fan_out.model.plan.TASKS_PER_SEGMENT", 1)
+
+    def around(boundary: Boundary, cross: Callable[[], Any]) -> Any:
+        if boundary.operation != "DescribeTable":
+            return cross()
+        assert boundary.request is not None
+        return response(boundary.request, 400, json.dumps({"__type": code, "message": ""}), {"x-amzn-ErrorType": code})
+
+    machine.around = around
+    put_tasks(make_tasks(12, complete=0))
+    ended = machine.run({})
+    assert ended.output["counts"]["succeeded"] == 12
+    assert sum(call.function == "Lister" for call in machine.calls) == SEGMENTS
+
+
+def test_a_repeated_planner_keeps_its_segments(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Manifest counts the segments of the plan that is committed."""
+    event = {"jobId": "job-1", "startedAt": STARTED_AT, "input": {}}
+    first = machine.call("Planner", event)
+    monkeypatch.setattr("fan_out.model.plan.TASKS_PER_SEGMENT", 1)
+    put_tasks(make_tasks(12))
+    assert machine.call("Planner", event) == first
+
+
 def test_a_refused_job_ends_in_fail_with_a_sentence(machine: Machine) -> None:
     ended = machine.run({"shardSize": 0})
     assert ended.status == "FAILED"
@@ -497,7 +588,8 @@ def test_a_refused_job_ends_in_fail_with_a_sentence(machine: Machine) -> None:
 @pytest.mark.parametrize(
     ("asked", "size"),
     [
-        ({}, 500),
+        ({}, 2_000),
+        ({"kind": "reschedule-overdue", "params": {"dueAt": STARTED_AT}}, 500),
         ({"shardSize": 7}, 7),
         ({"kind": "import-tasks", "source": {"csv": "uploads/x.csv"}}, 2_000),
         # Even the number that another kind has by default.

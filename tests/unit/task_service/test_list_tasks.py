@@ -7,12 +7,16 @@ import subprocess
 import sys
 from typing import Any
 
+import boto3
 import pytest
+from boto3.dynamodb.types import TypeSerializer
 from botocore.exceptions import ReadTimeoutError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.errors import InvalidRequestError
+from common.task import Task
+from fan_out.model.documents import encode
 from task_service import store
 from task_service.errors import ThrottledError
 
@@ -24,11 +28,15 @@ def walk(event: dict[str, Any], context: Context | None = None) -> list[list[dic
     pages, cursor = [], None
     for _ in range(1_000):
         answer = list_page({**event, "cursor": cursor}, context)
-        pages.append(answer["tasks"])
+        pages.append(tasks_of(answer))
         cursor = answer["cursor"]
         if cursor is None:
             return pages
     raise AssertionError("The segment does not end.")
+
+
+def tasks_of(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in answer["lines"]]
 
 
 def ids_of(pages: list[list[dict[str, Any]]]) -> list[str]:
@@ -40,21 +48,19 @@ def test_a_listing_answers_tasks_without_internal_fields(dynamodb: Any) -> None:
 
     answer = list_page({"filter": {}, "segment": 0, "totalSegments": 1, "cursor": None, "limit": 10})
 
-    assert answer == {
-        "tasks": [
-            {
-                "id": "task-00000",
-                "title": "Task task-00000",
-                "detail": "More",
-                "dueAt": "2026-05-17T09:00:00Z",
-                "isComplete": False,
-                "createdAt": "2026-05-17T09:00:00Z",
-                "updatedAt": "2026-05-17T09:00:00Z",
-                "version": 1,
-            }
-        ],
-        "cursor": None,
-    }
+    assert answer["cursor"] is None
+    assert tasks_of(answer) == [
+        {
+            "id": "task-00000",
+            "title": "Task task-00000",
+            "detail": "More",
+            "dueAt": "2026-05-17T09:00:00Z",
+            "isComplete": False,
+            "createdAt": "2026-05-17T09:00:00Z",
+            "updatedAt": "2026-05-17T09:00:00Z",
+            "version": 1,
+        }
+    ]
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -95,7 +101,7 @@ def test_a_scan_page_that_is_empty_does_not_end_the_listing(dynamodb: Any) -> No
     with faults(dynamodb, "Scan", response(200, empty)) as made:
         answer = list_page({"filter": {"isComplete": False}, "limit": 10})
 
-    assert ids_of([answer["tasks"]]) == ["task-00001", "task-00002"]
+    assert ids_of([tasks_of(answer)]) == ["task-00001", "task-00002"]
     assert made[1]["ExclusiveStartKey"] == {"id": {"S": "task-00000"}}
     assert answer["cursor"] is None
 
@@ -111,7 +117,7 @@ def test_one_call_reads_a_bounded_number_of_scan_pages(dynamodb: Any) -> None:
         list_page({"filter": {"isComplete": True}, "cursor": first["cursor"]})
 
     assert asked == store.MOST_SCANS
-    assert first["tasks"] == []
+    assert first["lines"] == []
     assert made[asked]["ExclusiveStartKey"] == {"id": {"S": f"key-{asked - 1}"}}
 
 
@@ -121,7 +127,7 @@ def test_a_selective_filter_scans_more_at_once(dynamodb: Any) -> None:
     with faults(dynamodb, "Scan") as made:
         answer = list_page({"filter": {"isComplete": True}, "limit": 2})
 
-    assert answer == {"tasks": [], "cursor": None}
+    assert answer == {"lines": [], "cursor": None}
     assert [request["Limit"] for request in made] == [2, 8, 32, 128]
 
 
@@ -196,8 +202,8 @@ def test_a_throttled_listing_that_has_something_answers_it(dynamodb: Any, naps: 
     with faults(dynamodb, "Scan", response(200, first), *throttles):
         answer = list_page({"limit": 9})
 
-    assert answer["tasks"] == []
-    assert len(list_page({"limit": 9, "cursor": answer["cursor"]})["tasks"]) == 4
+    assert answer["lines"] == []
+    assert len(list_page({"limit": 9, "cursor": answer["cursor"]})["lines"]) == 4
 
 
 @pytest.mark.parametrize(
@@ -219,7 +225,7 @@ def test_a_throttle_that_passes_is_not_seen_outside(dynamodb: Any, naps: list[fl
     fill(dynamodb, 2)
 
     with faults(dynamodb, "Scan", refusal("ThrottlingException"), refusal("ThrottlingException")):
-        assert len(list_page({})["tasks"]) == 2
+        assert len(list_page({})["lines"]) == 2
 
 
 def test_a_changing_table_is_listed_exactly_once(
@@ -231,7 +237,7 @@ def test_a_changing_table_is_listed_exactly_once(
     listed, cursor = [], None
     for step in range(100):
         answer = list_page({"limit": 6, "cursor": cursor})
-        listed += ids_of([answer["tasks"]])
+        listed += ids_of([tasks_of(answer)])
         cursor = answer["cursor"]
         if cursor is None:
             break
@@ -269,6 +275,9 @@ def test_a_changing_table_is_listed_exactly_once(
         ({"cursor": 7}, "cursor is 7"),
         ({"cursor": ""}, 'cursor is ""'),
         ({"segments": 7}, "segments is 7, but there is no such field"),
+        ({"size": False}, "size is false, but must be true."),
+        ({"size": 1}, "size is 1"),
+        ({"size": True, "segment": 0}, "segment is 0, but there is no such field"),
         ([], "event is []"),
         (None, "event is null"),
     ],
@@ -307,3 +316,56 @@ def test_an_internal_function_imports_nothing_of_rest(module: str, unwanted: str
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+
+
+@given(
+    title=TEXTS, detail=st.none() | TEXTS, due_at=st.none() | TEXTS, is_complete=st.booleans(), version=st.integers()
+)
+def test_a_line_is_its_task_in_the_form_of_shards(
+    title: str, detail: str | None, due_at: str | None, is_complete: bool, version: int
+) -> None:
+    """Byte for byte what `encode` makes of it: shards do not tell by which way a task came into them."""
+    task = Task("a-1", title, is_complete, "2026-05-17T09:00:00Z", "2026-05-18T09:00:00Z", version, detail, due_at)
+    fields = task.to_json() | {"effectKey": "internal"}
+    item: Any = {name: TypeSerializer().serialize(value) for name, value in fields.items() if name != "version"}
+    assert store._line(item | {"version": {"N": str(version)}}).encode() == encode(task.to_json())
+
+
+@pytest.mark.parametrize("name", ["id", "title", "isComplete", "createdAt", "updatedAt", "version"])
+def test_an_item_that_is_no_task_is_not_listed_as_one(name: str) -> None:
+    with pytest.raises(KeyError):
+        store._line({key: value for key, value in item("a").items() if key != name})
+
+
+def test_a_page_is_decoded_as_the_sdk_would(dynamodb: Any) -> None:
+    fill(dynamodb, 7, detail='日本 \n "quoted"', dueAt="2026-05-17T09:00:00Z")
+    asked: dict[str, Any] = {"TableName": TABLE, "Limit": 5}
+    answers = [client.scan(**asked) for client in (dynamodb, boto3.client("dynamodb"))]
+    for answer in answers:
+        assert answer.pop("ResponseMetadata")["HTTPStatusCode"] == 200
+    assert answers[0] == answers[1]
+    assert answers[0]["LastEvaluatedKey"]
+
+
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_a_page_damaged_on_its_way_is_read_again(dynamodb: Any, naps: list[float], is_cut: bool) -> None:
+    """The SDK finds that by the checksum that DynamoDB sends."""
+    fill(dynamodb, 2)
+    damaged = response(200, {"Items": [item("garbage")], "Count": 1, "ScannedCount": 1})
+    damaged.headers["x-amz-crc32"] = "1"
+    if is_cut:
+        damaged._content = damaged.content[:-9]
+
+    with faults(dynamodb, "Scan", damaged) as made:
+        answer = list_page({})
+
+    assert ids_of([tasks_of(answer)]) == ["task-00000", "task-00001"]
+    assert len(made) == 2
+
+
+def test_a_table_says_how_large_it_is(dynamodb: Any) -> None:
+    fill(dynamodb, 3)
+    assert list_page({"size": True}) == {"count": 3, "bytes": 0}

@@ -17,14 +17,17 @@ from hypothesis import strategies as st
 
 from common.errors import InvalidRequestError
 from task_service import aws, write_tasks
-from task_service.store import TaskStore
+from task_service.rate_limiter import FASTEST
+from task_service.store import MOST_CREATIONS, TaskStore
 from task_service.writes import THREADS, Writer
+from tests.support import statements
 from tests.support.stand_ins import PassingTime
 
 from .conftest import TABLE, Context, create, faults, refusal, stored, update, write_all
 
 TIMEOUT = ReadTimeoutError(endpoint_url="https://dynamodb")
 RUNS = itertools.count()
+METHODS = {"BatchExecuteStatement": "batch_execute_statement", "PutItem": "put_item", "UpdateItem": "update_item"}
 NOW = "2026-05-18T09:00:00Z"
 
 
@@ -189,11 +192,12 @@ def test_a_hundred_creates_of_which_some_exist_create_the_others(dynamodb: Any) 
     write_all([create(f"t{number}", key="theirs") for number in range(0, 100, 10)])
     write_all([create(f"t{number}") for number in range(1, 100, 10)])
 
-    with faults(dynamodb, "PutItem") as made:
+    with faults(dynamodb, "BatchExecuteStatement") as made, faults(dynamodb, "PutItem") as puts:
         answer = outcomes([create(f"t{number}") for number in range(100)])
 
     assert answer == ["conflict", "unchanged", *["created"] * 8] * 10
-    assert len(made) == 100
+    # Only what the statements did not create is looked at by itself.
+    assert ([len(request["Statements"]) for request in made], len(puts)) == ([MOST_CREATIONS] * 4, 20)
     assert field(dynamodb, "t0", "createKey") == "theirs"
 
 
@@ -210,13 +214,61 @@ def test_nothing_is_read_for_writes(dynamodb: Any) -> None:
     assert batches == reads == []
 
 
-def test_a_write_is_one_request_with_a_condition(dynamodb: Any) -> None:
+def test_a_single_creation_is_one_request_with_a_condition(dynamodb: Any) -> None:
     """A transaction would take two write units a task."""
     with faults(dynamodb, "TransactWriteItems") as transactions, faults(dynamodb, "PutItem") as puts:
-        outcomes([create("a"), create("b")])
+        outcomes([create("a")])
 
     assert transactions == []
-    assert [request["ConditionExpression"] for request in puts] == ["attribute_not_exists(#id)"] * 2
+    assert [request["ConditionExpression"] for request in puts] == ["attribute_not_exists(#id)"]
+
+
+@pytest.mark.parametrize("code", ["DuplicateItem", "ThrottlingError", "InternalServerError", "ValidationError"])
+def test_what_a_batch_does_not_create_is_written_by_itself(
+    dynamodb: Any, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    codes = iter([None, code, None, code, None])
+    monkeypatch.setattr(statements, "refuse", lambda: next(codes))
+
+    with faults(dynamodb, "PutItem") as puts:
+        assert outcomes([create(name) for name in "abcde"]) == ["created"] * 5
+
+    assert [request["Item"]["id"]["S"] for request in puts] == ["b", "d"]
+
+
+@pytest.mark.parametrize("code", ["ThrottlingError", "RequestLimitExceeded", "ProvisionedThroughputExceeded"])
+def test_a_throttled_statement_slows_the_writer_down(dynamodb: Any, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    codes = iter([None, code, code])
+    monkeypatch.setattr(statements, "refuse", lambda: next(codes))
+    writer = Writer(TaskStore(dynamodb, TABLE))
+
+    writer.write([create(name) for name in "abc"], now=NOW, seconds_left=lambda: 60.0)
+
+    assert FASTEST / 2 < writer._limiter.rate < FASTEST / 2 + 1
+
+
+@pytest.mark.parametrize("fault", [refusal("ThrottlingException"), TIMEOUT, refusal("InternalServerError", 500)])
+def test_a_batch_that_fails_as_a_whole_is_written_one_by_one(dynamodb: Any, clock: PassingTime, fault: Any) -> None:
+    with faults(dynamodb, "BatchExecuteStatement", fault) as made, faults(dynamodb, "PutItem") as puts:
+        assert outcomes([create("a"), create("b")]) == ["created"] * 2
+
+    assert (len(made), len(puts)) == (1, 2)
+
+
+def test_a_batch_with_a_lost_answer_creates_once(dynamodb: Any, clock: PassingTime) -> None:
+    with faults(dynamodb, "BatchExecuteStatement", lost("batch_execute_statement")):
+        answer = write_all([create("a"), create("b")])
+
+    assert [(each["outcome"], each["repeated"]) for each in answer] == [("unchanged", True)] * 2
+    assert [field(dynamodb, name, "version") for name in "ab"] == ["1", "1"]
+
+
+def test_a_batch_never_overwrites_a_task(dynamodb: Any) -> None:
+    write_all([create("a"), create("b")])
+    write_all([update("a", title="By a user")])
+
+    assert outcomes([create("a", key="other"), create("b", key="other"), create("c")]) == ["conflict"] * 2 + ["created"]
+    assert field(dynamodb, "a", "title") == "By a user"
 
 
 def test_a_concurrent_update_is_never_overwritten(dynamodb: Any) -> None:
@@ -256,13 +308,17 @@ def test_a_write_with_lost_answers_applies_once(dynamodb: Any, clock: PassingTim
 
 
 def test_a_throttled_write_cancels_no_other(dynamodb: Any, clock: PassingTime) -> None:
-    with faults(dynamodb, "PutItem", None, *throttles(2)) as made:
+    whole = faults(dynamodb, "BatchExecuteStatement", *throttles(1))
+    with whole, faults(dynamodb, "PutItem", None, *throttles(2)) as made:
         assert outcomes([create("a"), create("b"), create("c")]) == ["created"] * 3
 
     assert [request["Item"]["id"]["S"] for request in made] == ["a", "b", "b", "b", "c"]
 
 
-def test_an_item_that_dynamodb_refuses_is_invalid_alone(dynamodb: Any) -> None:
+def test_an_item_that_dynamodb_refuses_is_invalid_alone(dynamodb: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    codes = iter(["ValidationError", None])
+    monkeypatch.setattr(statements, "refuse", lambda: next(codes))
+
     with faults(dynamodb, "PutItem", refusal("ValidationException")):
         assert outcomes([create("a"), create("b")]) == ["invalid", "created"]
 
@@ -323,10 +379,26 @@ def test_writes_to_many_tasks_are_under_way_at_once(monkeypatch: pytest.MonkeyPa
             together.wait(timeout=10)
 
     answer = Writer(cast("TaskStore", Store())).write(
-        [create(f"t{number}") for number in range(2 * THREADS)], now=NOW, seconds_left=lambda: 60.0
+        [update(f"t{number}", title="x") for number in range(2 * THREADS)], now=NOW, seconds_left=lambda: 60.0
     )
 
-    assert [each.outcome for each in answer] == ["created"] * 2 * THREADS
+    assert [each.outcome for each in answer] == ["updated"] * 2 * THREADS
+
+
+def test_batches_are_under_way_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("task_service.writes.ThreadPoolExecutor", ThreadPoolExecutor)
+    together = threading.Barrier(4)
+
+    class Store:
+        def create_many(self, creations: list[Any]) -> list[None]:
+            together.wait(timeout=10)
+            return [None] * len(creations)
+
+    answer = Writer(cast("TaskStore", Store())).write(
+        [create(f"t{number}") for number in range(4 * MOST_CREATIONS)], now=NOW, seconds_left=lambda: 60.0
+    )
+
+    assert [each.outcome for each in answer] == ["created"] * 4 * MOST_CREATIONS
 
 
 @pytest.mark.parametrize("code", ["AccessDeniedException", "ResourceNotFoundException"])
@@ -346,7 +418,8 @@ def test_many_writes_to_one_task_take_effect_in_their_order(dynamodb: Any) -> No
 
 
 def test_a_write_behind_a_throttled_one_is_throttled_too(dynamodb: Any, clock: PassingTime) -> None:
-    with faults(dynamodb, "PutItem", *throttles()), faults(dynamodb, "UpdateItem") as updates:
+    batches = faults(dynamodb, "BatchExecuteStatement", *throttles())
+    with batches, faults(dynamodb, "PutItem", *throttles()), faults(dynamodb, "UpdateItem") as updates:
         answer = outcomes(
             [create("a"), update("a", title="New"), create("b"), create("c", title="")], Context(clock.remaining(10))
         )
@@ -387,11 +460,11 @@ def test_effects_apply_once_under_repeats_and_losses(dynamodb: Any, data: st.Dat
     def planned(operation: str) -> Any:
         steps = {"through": None, "timeout": TIMEOUT, "throttle": refusal("ThrottlingException"), "lost": None}
         plan = data.draw(st.lists(st.sampled_from(list(steps)), max_size=4))
-        method = {"PutItem": "put_item", "UpdateItem": "update_item"}[operation]
+        method = METHODS[operation]
         return faults(dynamodb, operation, *[lost(method) if step == "lost" else steps[step] for step in plan])
 
     def attempt() -> list[str]:
-        with planned("PutItem"), planned("UpdateItem"):
+        with planned("BatchExecuteStatement"), planned("PutItem"), planned("UpdateItem"):
             decided = Writer(TaskStore(dynamodb, TABLE)).write(sent, now=NOW, seconds_left=lambda: 60.0)
         return [each.outcome for each in decided]
 
