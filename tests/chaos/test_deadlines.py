@@ -72,7 +72,7 @@ def test_a_reduction_of_many_levels_goes_on_from_where_it_was(machine: Machine) 
     scenario = Scenario("daily-plan", 40, shard_size=1)
     expected = baseline(machine, scenario)
     machine.contexts["Reducer"] = lambda: short_lived(0)
-    with Sizes(fan_in=2).set():
+    with Sizes(fan_in=2, wide=1000).set():
         run = disturb(machine, scenario)
         nodes = run.answer.record["shards"]["planned"]
         inner = 0

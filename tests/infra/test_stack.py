@@ -17,7 +17,7 @@ from tests.support.grants import NEEDED, UNJUDGED, needed, of_machine
 
 REPO = Path(__file__).resolve().parents[2]
 TASK_SERVICE = {"TaskApi", "ListTasks", "WriteTasks"}
-FAN_OUT = {"Planner", "Lister", "Manifest", "Worker", "Reducer", "JobsApi", "Finalizer"}
+FAN_OUT = {"Planner", "Lister", "Manifest", "Worker", "Merger", "Reducer", "JobsApi", "Finalizer"}
 
 # ------------------------------------------------------------------ the stack as a whole
 
@@ -332,7 +332,7 @@ def test_the_machines_definition_is_in_the_template(template: Template) -> None:
     assert set(substitutions) == placeholders
     assert substitutions.pop("BucketName") == "<Jobs>"
     # A version: a job that runs is not changed by a deployment.
-    states = ("Planner", "Lister", "Manifest", "Worker", "Reducer")
+    states = ("Planner", "Lister", "Manifest", "Worker", "Merger", "Reducer")
     assert substitutions == {f"{name}Arn": f"<{name}CurrentVersion>" for name in states}
     versions = template.all("AWS::Lambda::Version")
     assert len(versions) == len(states) + 2

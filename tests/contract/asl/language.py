@@ -7,7 +7,7 @@ https://docs.aws.amazon.com/step-functions/latest/dg/amazon-states-language-stat
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic.alias_generators import to_pascal
@@ -162,9 +162,19 @@ class Map(State):
 
 
 class InlineMap(Map):
+    """Its bound is in the file, or its path is."""
+
     items_path: Path
-    max_concurrency_path: Path
+    # https://docs.aws.amazon.com/step-functions/latest/dg/state-map-inline.html
+    max_concurrency: int | None = Field(None, ge=1, le=40)
+    max_concurrency_path: Path | None = None
     item_processor: InlineProcessor
+
+    @model_validator(mode="after")
+    def _has_one_bound(self) -> Self:
+        if (self.max_concurrency is None) == (self.max_concurrency_path is None):
+            raise ValueError("one of MaxConcurrency and MaxConcurrencyPath")
+        return self
 
 
 class ReaderConfig(Model):

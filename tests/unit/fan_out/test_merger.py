@@ -253,8 +253,8 @@ def test_a_merge_that_kills_everyone_costs_the_result(
     assert ended.error == record["error"]["name"] == "KindFailedError"
     assert f"ended the reducer's process {reduction.DEADLY} times" in record["error"]["message"]
     assert (record["counts"]["succeeded"], record["counts"]["failed"]) == (COUNT - len(FAILING), len(FAILING))
-    # The Mergers of level 0 are called seven times each. Those above find a fault in each node, or that the kind kills.
-    assert Counter(asked(machine)) == LEVELS | {0: 7 * LEVELS[0]}
+    # The Mergers of level 0 are called four times each. Those above find a fault in each node, or that the kind kills.
+    assert Counter(asked(machine)) == LEVELS | {0: 4 * LEVELS[0]}
     assert called(machine)["Reducer"] == ASKED + reduction.DEADLY
 
 
